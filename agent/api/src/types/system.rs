@@ -1,0 +1,141 @@
+//! The daemon itself: version, info, disk usage.
+
+use super::lenient::null_default;
+use super::{ContainerSummary, ImageSummary, Labels, Volume};
+use serde::{Deserialize, Serialize};
+
+/// Reply of `GET /version`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VersionResponse {
+    pub platform: PlatformName,
+    #[serde(deserialize_with = "null_default")]
+    pub components: Vec<ComponentVersion>,
+    pub version: String,
+    pub api_version: String,
+    #[serde(rename = "MinAPIVersion")]
+    pub min_api_version: String,
+    pub git_commit: String,
+    pub go_version: String,
+    pub os: String,
+    pub arch: String,
+    pub kernel_version: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub experimental: bool,
+    pub build_time: String,
+}
+
+/// Name of the product.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PlatformName {
+    pub name: String,
+}
+
+/// Version of one part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ComponentVersion {
+    pub name: String,
+    pub version: String,
+    pub details: Option<Labels>,
+}
+
+/// Reply of `GET /info`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SystemInfo {
+    #[serde(rename = "ID")]
+    pub id: String,
+    pub containers: i64,
+    pub containers_running: i64,
+    pub containers_paused: i64,
+    pub containers_stopped: i64,
+    pub images: i64,
+    pub driver: String,
+    #[serde(deserialize_with = "null_default")]
+    pub driver_status: Vec<[String; 2]>,
+    pub plugins: PluginsInfo,
+    pub memory_limit: bool,
+    pub swap_limit: bool,
+    pub cpu_cfs_period: bool,
+    pub cpu_cfs_quota: bool,
+    #[serde(rename = "CPUShares")]
+    pub cpu_shares: bool,
+    #[serde(rename = "CPUSet")]
+    pub cpu_set: bool,
+    pub pids_limit: bool,
+    #[serde(rename = "IPv4Forwarding")]
+    pub ipv4_forwarding: bool,
+    pub debug: bool,
+    #[serde(rename = "NFd")]
+    pub n_fd: i64,
+    pub oom_kill_disable: bool,
+    pub n_goroutines: i64,
+    pub system_time: String,
+    pub logging_driver: String,
+    pub cgroup_driver: String,
+    pub cgroup_version: String,
+    pub n_events_listener: i64,
+    pub kernel_version: String,
+    pub operating_system: String,
+    #[serde(rename = "OSVersion")]
+    pub os_version: String,
+    #[serde(rename = "OSType")]
+    pub os_type: String,
+    pub architecture: String,
+    pub index_server_address: String,
+    pub registry_config: Option<serde_json::Value>,
+    #[serde(rename = "NCPU")]
+    pub ncpu: i64,
+    pub mem_total: i64,
+    pub generic_resources: Option<serde_json::Value>,
+    pub docker_root_dir: String,
+    pub http_proxy: String,
+    pub https_proxy: String,
+    pub no_proxy: String,
+    pub name: String,
+    #[serde(deserialize_with = "null_default")]
+    pub labels: Vec<String>,
+    pub experimental_build: bool,
+    pub server_version: String,
+    pub runtimes: Option<serde_json::Value>,
+    pub default_runtime: String,
+    pub swarm: serde_json::Value,
+    pub live_restore_enabled: bool,
+    pub isolation: String,
+    pub init_binary: String,
+    pub containerd_commit: serde_json::Value,
+    pub runc_commit: serde_json::Value,
+    pub init_commit: serde_json::Value,
+    #[serde(deserialize_with = "null_default")]
+    pub security_options: Vec<String>,
+    #[serde(rename = "CDISpecDirs", deserialize_with = "null_default")]
+    pub cdi_spec_dirs: Vec<String>,
+    pub warnings: Option<Vec<String>>,
+}
+
+/// Drivers by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PluginsInfo {
+    pub volume: Option<Vec<String>>,
+    pub network: Option<Vec<String>>,
+    pub authorization: Option<Vec<String>>,
+    pub log: Option<Vec<String>>,
+}
+
+/// Reply of `GET /system/df`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DiskUsage {
+    pub layers_size: i64,
+    #[serde(deserialize_with = "null_default")]
+    pub images: Vec<ImageSummary>,
+    #[serde(deserialize_with = "null_default")]
+    pub containers: Vec<ContainerSummary>,
+    #[serde(deserialize_with = "null_default")]
+    pub volumes: Vec<Volume>,
+    #[serde(deserialize_with = "null_default")]
+    pub build_cache: Vec<serde_json::Value>,
+}

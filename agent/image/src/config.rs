@@ -1,0 +1,232 @@
+//! The image configuration blob: what a container made from the image runs, and its history.
+//!
+//! The bytes of the blob are the image's identity and are never rewritten; these types are a
+//! reading of it. Fields: OCI image-spec `config.md` plus Docker's extensions
+//! (`Healthcheck`, `OnBuild`, `Shell`, `ArgsEscaped`: moby `api/types/container`, image-spec 1.3).
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::digest::Digest;
+
+/// A parsed image configuration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+pub struct ImageConfig {
+    /// When the image was made.
+    #[serde(default, deserialize_with = "timestamp", skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// Who made it.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// Processor, in Go's words: `amd64`, `arm64`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub architecture: String,
+    /// Processor variant: `v7`, `v8`.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+    /// Operating system: `linux`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub os: String,
+    /// What a container runs unless told otherwise.
+    #[serde(default, deserialize_with = "nullable")]
+    pub config: RunConfig,
+    /// The layers, bottom first.
+    #[serde(default, deserialize_with = "nullable")]
+    pub rootfs: RootFs,
+    /// One entry per step that made the image, oldest first.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryStep>,
+    /// Free text of the commit that made it (Docker only).
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// Version of the engine that made it (Docker only).
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub docker_version: String,
+}
+
+/// The `config` object: defaults for containers. Absent and `null` members are empty.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RunConfig {
+    /// `user[:group]`, names or numbers.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// `port/protocol` → `{}`.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "IndexMap::is_empty")]
+    pub exposed_ports: IndexMap<String, Empty>,
+    /// `NAME=value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    /// Program in front of the arguments. `None` and empty differ: empty resets an inherited one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Default arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Mount points that get a fresh volume.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "IndexMap::is_empty")]
+    pub volumes: IndexMap<String, Empty>,
+    /// Directory to start in.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// Labels.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "IndexMap::is_empty")]
+    pub labels: IndexMap<String, String>,
+    /// Signal `stop` sends: `SIGQUIT` or a number.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// How to find out whether the container is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// Instructions run when the image is the base of a build.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    /// Shell for the shell form of instructions.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+    /// Windows only; kept so that inspect shows it.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
+    pub args_escaped: bool,
+}
+
+/// The empty JSON object that the values of `ExposedPorts` and `Volumes` are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Empty {}
+
+/// A health check.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`; empty inherits.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    /// Between two probes, nanoseconds; 0 inherits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interval: i64,
+    /// Until a probe counts as failed, nanoseconds; 0 inherits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub timeout: i64,
+    /// After the start, failures do not count, nanoseconds; 0 inherits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_period: i64,
+    /// Between two probes within the start period, nanoseconds; 0 inherits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
+    /// Failures in a row until unhealthy; 0 inherits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: i64,
+}
+
+/// The layers of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// Digests of the uncompressed layer tars, bottom first.
+    #[serde(default, deserialize_with = "nullable")]
+    pub diff_ids: Vec<Digest>,
+}
+
+/// One step of an image's history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct HistoryStep {
+    /// When.
+    #[serde(default, deserialize_with = "timestamp", skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    /// By whom.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// By which instruction.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub created_by: String,
+    /// Message.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// Whether the step made no layer.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
+}
+
+impl ImageConfig {
+    /// The chain ids, bottom first: what identifies a stack of layers
+    /// (OCI image-spec `config.md`, Layer ChainID).
+    pub fn chain_ids(&self) -> Vec<Digest> {
+        let mut chain: Vec<Digest> = Vec::with_capacity(self.rootfs.diff_ids.len());
+        for diff_id in &self.rootfs.diff_ids {
+            chain.push(match chain.last() {
+                None => *diff_id,
+                Some(parent) => Digest::of(format!("{parent} {diff_id}").as_bytes()),
+            });
+        }
+        chain
+    }
+
+    /// `os/architecture[/variant]`.
+    pub fn platform(&self) -> String {
+        let mut platform = format!("{}/{}", self.os, self.architecture);
+        if !self.variant.is_empty() {
+            platform.push('/');
+            platform.push_str(&self.variant);
+        }
+        platform
+    }
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+/// Go writes `null` for an empty slice, map or pointer; it means the default.
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Go's zero time (`0001-01-01T00:00:00Z`) stands for "not set".
+fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    if text.is_empty() || text == "0001-01-01T00:00:00Z" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_and_zero_times_are_defaults() {
+        let config: ImageConfig = serde_json::from_str(
+            r#"{"created":"0001-01-01T00:00:00Z","os":"linux","architecture":"arm64","variant":"v8",
+                "config":{"Env":null,"Entrypoint":[],"Labels":null,"ExposedPorts":{"80/tcp":{}}},
+                "history":null,"rootfs":{"type":"layers","diff_ids":null},"unknown":[1]}"#,
+        )
+        .unwrap();
+        assert_eq!(config.created, None);
+        assert_eq!(config.platform(), "linux/arm64/v8");
+        assert_eq!(config.config.env, None);
+        assert_eq!(config.config.entrypoint, Some(vec![]));
+        assert!(config.config.exposed_ports.contains_key("80/tcp"));
+        assert!(config.chain_ids().is_empty());
+    }
+
+    #[test]
+    fn chain_ids_follow_the_specification() {
+        let a = Digest::of(b"a");
+        let b = Digest::of(b"b");
+        let config = ImageConfig {
+            rootfs: RootFs { kind: "layers".into(), diff_ids: vec![a, b] },
+            ..ImageConfig::default()
+        };
+        let second = Digest::of(format!("{a} {b}").as_bytes());
+        assert_eq!(config.chain_ids(), [a, second]);
+    }
+}

@@ -1,0 +1,1 @@
+//! IP address management without I/O.
