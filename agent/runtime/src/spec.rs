@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::capabilities::{Capabilities, CapabilitySet, UnknownCapability};
 pub use crate::cgroup::{CgroupPath, DeviceAccess, DeviceKind, DeviceRule, Resources};
 pub use crate::defaults::{
-    DefaultMounts, default_device_rules, default_masked_paths, default_mounts, default_readonly_paths,
+    DefaultMounts, default_device_rules, default_masked_paths, default_mounts,
+    default_readonly_paths,
 };
 pub use crate::seccomp::SeccompPolicy;
 

@@ -1,0 +1,76 @@
+//! Starting a container: a pure plan, then one clone that carries it out.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::LaunchSpec;
+
+/// What will be done, in order. `Display` prints it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaunchPlan {}
+
+/// Why a launch failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The program does not exist in the container: Docker's exit code 127.
+    #[error("{0}")]
+    NotFound(String),
+    /// The program cannot be executed: Docker's exit code 126.
+    #[error("{0}")]
+    NotExecutable(String),
+    /// The specification asks for what makes no sense or is not supported.
+    #[error("{0}")]
+    Invalid(String),
+    /// A step failed: Docker's exit code 125.
+    #[error("{0}")]
+    Step(String),
+}
+
+impl LaunchError {
+    /// The exit code Docker gives a container that could not start.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            LaunchError::NotFound(_) => 127,
+            LaunchError::NotExecutable(_) => 126,
+            LaunchError::Invalid(_) | LaunchError::Step(_) => 125,
+        }
+    }
+}
+
+/// The three standard streams of a process without a terminal. The descriptors stay the caller's.
+#[derive(Debug, Clone, Copy)]
+pub struct Stdio<'fd> {
+    /// Descriptor 0.
+    pub stdin: BorrowedFd<'fd>,
+    /// Descriptor 1.
+    pub stdout: BorrowedFd<'fd>,
+    /// Descriptor 2.
+    pub stderr: BorrowedFd<'fd>,
+}
+
+/// A process that runs its program: the caller's child, to be waited for by the caller.
+#[derive(Debug)]
+pub struct Launched {
+    /// Process id as the caller's pid namespace numbers it.
+    pub pid: i32,
+    /// Becomes readable when the process ends; wait with `waitid(P_PIDFD)`.
+    pub pidfd: OwnedFd,
+    /// Master side of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+    /// Things the user should know, e.g. limits the kernel ignores.
+    pub warnings: Vec<String>,
+}
+
+/// Decides every step. Pure: no file is opened, no system call made.
+pub fn prepare(spec: &LaunchSpec) -> Result<LaunchPlan, LaunchError> {
+    todo!("{spec:?}")
+}
+
+/// Carries a plan out. Returns when the program runs or the launch failed and is undone (cgroup removed, child reaped).
+///
+/// Call it from a small process; the calling thread alone is suspended meanwhile. `stdio` is needed unless the process
+/// has a terminal.
+pub fn spawn(plan: &LaunchPlan, stdio: Option<Stdio<'_>>) -> Result<Launched, LaunchError> {
+    todo!("{plan:?} {stdio:?}")
+}
