@@ -60,7 +60,9 @@ pub enum Error {
         endpoints: String,
     },
     /// The requested subnet is taken by another network.
-    #[error("invalid pool request: Pool overlaps with other one on this address space (subnet {subnet} overlaps {other})")]
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space (subnet {subnet} overlaps {other})"
+    )]
     PoolOverlap {
         /// The subnet asked for.
         subnet: String,
@@ -109,7 +111,9 @@ pub enum Error {
         network: String,
     },
     /// The sandbox shares the host's network, or has none, and cannot join another network.
-    #[error("container sharing network namespace with another container or host cannot be connected to any other network")]
+    #[error(
+        "container sharing network namespace with another container or host cannot be connected to any other network"
+    )]
     ModeConflict,
     /// A host port is taken.
     #[error("Bind for {address}:{port} failed: port is already allocated{holder}")]
@@ -146,7 +150,9 @@ pub enum Error {
         protocol: &'static str,
     },
     /// A name this package would use for an interface is taken by something it did not create.
-    #[error("interface {0} exists and was not created by this daemon; remove it or choose another name (option com.docker.network.bridge.name)")]
+    #[error(
+        "interface {0} exists and was not created by this daemon; remove it or choose another name (option com.docker.network.bridge.name)"
+    )]
     ForeignInterface(String),
     /// The kernel refused a netlink request.
     #[error("{what}: {source}")]
@@ -182,7 +188,9 @@ impl Error {
         use ErrorKind::*;
         match self {
             Error::NetworkNotFound(_) | Error::SandboxNotFound(_) => NotFound,
-            Error::Ambiguous { .. } | Error::Invalid(_) | Error::PoolsExhausted(_) => InvalidParameter,
+            Error::Ambiguous { .. } | Error::Invalid(_) | Error::PoolsExhausted(_) => {
+                InvalidParameter
+            }
             Error::AlreadyExists(_) | Error::SandboxExists(_) => Conflict,
             Error::Address { .. } => InvalidParameter,
             Error::PredefinedCreate(_)
@@ -208,7 +216,10 @@ impl Error {
         move |source| Error::Kernel { what, source }
     }
 
-    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         move |source| Error::File { what, path, source }
     }

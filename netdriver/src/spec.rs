@@ -37,7 +37,11 @@ pub struct Config {
 
 impl Config {
     /// Docker's defaults for everything but the directories and the runtime.
-    pub fn new(root: impl Into<PathBuf>, run: impl Into<PathBuf>, runtime: tokio::runtime::Handle) -> Config {
+    pub fn new(
+        root: impl Into<PathBuf>,
+        run: impl Into<PathBuf>,
+        runtime: tokio::runtime::Handle,
+    ) -> Config {
         Config {
             root: root.into(),
             run: run.into(),
