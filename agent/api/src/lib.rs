@@ -7,8 +7,10 @@
 //! This package does not decide anything: no defaults of the engine, no validation beyond shape.
 //! Source: the Engine API reference v1.51 and moby `api/types`.
 
+pub mod client;
 pub mod types;
 
+pub use client::Client;
 pub use types::*;
 
 /// The newest Engine API version that is served, `(major, minor)`.

@@ -1,7 +1,9 @@
 //! Containers: create, list, inspect and the small requests and replies around them.
 
 use super::lenient::null_default;
-use super::{ContainerConfig, EndpointSettings, HostConfig, Labels, MountType, PortMap, RestartPolicy};
+use super::{
+    ContainerConfig, EndpointSettings, HostConfig, Labels, MountType, PortMap, RestartPolicy,
+};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 

@@ -44,13 +44,19 @@ pub struct ContainerConfig {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub network_disabled: bool,
     /// Deprecated since 1.44 in favour of the endpoint's own address.
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub mac_address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_build: Option<Vec<String>>,
     #[serde(deserialize_with = "null_default")]
     pub labels: Labels,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub stop_signal: String,
     /// Seconds between the stop signal and SIGKILL; `None` is the engine's 10.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +84,10 @@ pub struct HealthConfig {
     pub retries: i64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape serde asks for"
+)]
 fn is_zero(value: &i64) -> bool {
     *value == 0
 }

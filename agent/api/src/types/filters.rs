@@ -54,7 +54,9 @@ impl Filters {
             match values {
                 Values::List(list) => list.into_iter().for_each(|value| filters.add(&name, value)),
                 Values::Map(map) => {
-                    map.into_iter().filter(|(_, on)| *on).for_each(|(value, _)| filters.add(&name, value));
+                    map.into_iter()
+                        .filter(|(_, on)| *on)
+                        .for_each(|(value, _)| filters.add(&name, value));
                 }
             }
         }
@@ -63,7 +65,10 @@ impl Filters {
 
     /// Adds one alternative.
     pub fn add(&mut self, name: &str, value: impl Into<String>) {
-        self.0.entry(name.to_owned()).or_default().insert(value.into());
+        self.0
+            .entry(name.to_owned())
+            .or_default()
+            .insert(value.into());
     }
 
     /// Same as [`Filters::add`], for building in one expression.
@@ -132,10 +137,18 @@ impl Filters {
             let parsed = match value {
                 "1" | "true" | "t" | "T" | "TRUE" | "True" => true,
                 "0" | "false" | "f" | "F" | "FALSE" | "False" => false,
-                _ => return Err(FilterError::Value { name: name.to_owned(), value: value.to_owned() }),
+                _ => {
+                    return Err(FilterError::Value {
+                        name: name.to_owned(),
+                        value: value.to_owned(),
+                    });
+                }
             };
             if result.is_some_and(|before| before != parsed) {
-                return Err(FilterError::Value { name: name.to_owned(), value: value.to_owned() });
+                return Err(FilterError::Value {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                });
             }
             result = Some(parsed);
         }
@@ -156,24 +169,43 @@ mod tests {
     #[test]
     fn both_shapes_mean_the_same() {
         let list = Filters::parse(r#"{"label":["a","b=c"],"dangling":["true"]}"#).unwrap();
-        let map = Filters::parse(r#"{"label":{"a":true,"b=c":true,"no":false},"dangling":{"true":true}}"#).unwrap();
+        let map = Filters::parse(
+            r#"{"label":{"a":true,"b=c":true,"no":false},"dangling":{"true":true}}"#,
+        )
+        .unwrap();
         assert_eq!(list, map);
         assert_eq!(list.boolean("dangling"), Ok(Some(true)));
-        assert_eq!(list.to_json(), r#"{"label":["a","b=c"],"dangling":["true"]}"#);
+        assert_eq!(
+            list.to_json(),
+            r#"{"label":["a","b=c"],"dangling":["true"]}"#
+        );
     }
 
     #[test]
     fn labels_must_all_match() {
         let filters = Filters::new().with("label", "a").with("label", "b=c");
-        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect()
+        };
         assert!(filters.labels_match(&labels(&[("a", ""), ("b", "c")])));
         assert!(!filters.labels_match(&labels(&[("a", ""), ("b", "x")])));
     }
 
     #[test]
     fn unknown_names_and_other_shapes_are_refused() {
-        assert_eq!(Filters::new().with("colour", "red").allow(&["name"]), Err(FilterError::Unknown("colour".into())));
+        assert_eq!(
+            Filters::new().with("colour", "red").allow(&["name"]),
+            Err(FilterError::Unknown("colour".into()))
+        );
         assert!(Filters::parse("[1]").is_err());
-        assert!(Filters::new().with("dangling", "maybe").boolean("dangling").is_err());
+        assert!(
+            Filters::new()
+                .with("dangling", "maybe")
+                .boolean("dangling")
+                .is_err()
+        );
     }
 }

@@ -227,13 +227,19 @@ pub struct PortBinding {
 pub struct Mount {
     #[serde(rename = "Type")]
     pub kind: MountType,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub source: String,
     #[serde(deserialize_with = "null_default")]
     pub target: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub consistency: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind_options: Option<BindOptions>,
@@ -263,7 +269,10 @@ pub enum MountType {
 #[serde(rename_all = "PascalCase", default)]
 pub struct BindOptions {
     /// `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave` or empty for `rprivate`.
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub propagation: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub non_recursive: bool,
@@ -285,7 +294,10 @@ pub struct VolumeOptions {
     pub no_copy: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub subpath: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver_config: Option<VolumeDriverConfig>,
@@ -295,7 +307,10 @@ pub struct VolumeOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageOptions {
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub subpath: String,
 }
 

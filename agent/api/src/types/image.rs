@@ -40,7 +40,10 @@ pub struct ImageInspect {
     pub author: String,
     pub config: Option<ContainerConfig>,
     pub architecture: String,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub variant: String,
     pub os: String,
     pub size: i64,
@@ -57,7 +60,10 @@ pub struct RootFs {
     #[serde(rename = "Type")]
     pub kind: String,
     /// Diff ids, lowest first.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub layers: Vec<String>,
 }
 

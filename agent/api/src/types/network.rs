@@ -42,21 +42,39 @@ pub struct EndpointSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointIpamConfig {
-    #[serde(rename = "IPv4Address", skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "IPv4Address",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub ipv4_address: String,
-    #[serde(rename = "IPv6Address", skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "IPv6Address",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub ipv6_address: String,
-    #[serde(rename = "LinkLocalIPs", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "LinkLocalIPs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub link_local_ips: Vec<String>,
 }
 
 /// Reads a map whose values may be `null` (clients write `{"net": null}` for "all defaults").
-pub(crate) fn null_endpoints<'de, D>(deserializer: D) -> Result<IndexMap<String, EndpointSettings>, D::Error>
+pub(crate) fn null_endpoints<'de, D>(
+    deserializer: D,
+) -> Result<IndexMap<String, EndpointSettings>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    let map = Option::<IndexMap<String, Option<EndpointSettings>>>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(map.into_iter().map(|(name, settings)| (name, settings.unwrap_or_default())).collect())
+    let map = Option::<IndexMap<String, Option<EndpointSettings>>>::deserialize(deserializer)?
+        .unwrap_or_default();
+    Ok(map
+        .into_iter()
+        .map(|(name, settings)| (name, settings.unwrap_or_default()))
+        .collect())
 }
 
 /// Address management of a network.
@@ -74,13 +92,27 @@ pub struct Ipam {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct IpamConfig {
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub subnet: String,
-    #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "IPRange",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub ip_range: String,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub gateway: String,
-    #[serde(rename = "AuxiliaryAddresses", skip_serializing_if = "IndexMap::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        rename = "AuxiliaryAddresses",
+        skip_serializing_if = "IndexMap::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub aux_addresses: Labels,
 }
 
@@ -145,7 +177,10 @@ pub struct NetworkCreateRequest {
     pub check_duplicate: Option<bool>,
     #[serde(deserialize_with = "null_default")]
     pub driver: String,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub scope: String,
     #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
     pub enable_ipv4: Option<bool>,

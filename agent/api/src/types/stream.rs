@@ -38,6 +38,9 @@ impl StreamKind {
             3 => Self::System,
             _ => return None,
         };
-        Some((kind, u32::from_be_bytes([header[4], header[5], header[6], header[7]])))
+        Some((
+            kind,
+            u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+        ))
     }
 }
