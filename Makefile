@@ -1,0 +1,36 @@
+# Thin: each line is a command a person could type. Needs Linux, root, a Rust toolchain; installs the rest with apt-get.
+.PHONY: help demo test lint images tools bench fast
+
+CARGO ?= cargo
+IMAGES := .cache/images
+MUSTER := target/fast/muster
+# nextest runs all packages' tests at once; without it cargo's own runner does, one package after the other.
+TEST_RUNNER := $(if $(shell $(CARGO) nextest --version 2>/dev/null),nextest run,test --lib --bins --tests)
+
+help:            ## show this list
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/'
+
+demo: tools images fast ## build muster and bring examples/hello up with it
+	MUSTER=$(MUSTER) IMAGES=$(IMAGES) examples/demo
+
+test: tools images ## everything: unit, integration and end-to-end tests
+	$(CARGO) build --locked -p cli
+	MUSTER_TEST_IMAGES=$(CURDIR)/$(IMAGES) $(CARGO) $(TEST_RUNNER) --workspace --locked
+	$(CARGO) test --doc --workspace --locked --quiet
+
+lint:            ## formatting, clippy and rustdoc, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+
+bench: tools images fast ## ratios to the peers that can be reached, see e2e/bench/README.md
+	MUSTER=$(CURDIR)/$(MUSTER) MUSTER_TEST_IMAGES=$(CURDIR)/$(IMAGES) $(CARGO) run --profile fast --locked -p e2e --bin bench -- $(ARGS)
+
+images:          ## root file systems of the test and demo images, from Debian's packages
+	e2e/images/build $(IMAGES)
+
+fast:            ## an optimised executable that links quickly
+	$(CARGO) build --profile fast --locked -p cli
+
+tools:           ## what the targets above need and the machine lacks
+	e2e/images/tools

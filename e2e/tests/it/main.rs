@@ -1,0 +1,3 @@
+//! End-to-end scenarios: real daemons, real containers, one private host each.
+
+mod harness;
