@@ -1,0 +1,107 @@
+//! Taking times in turn and laying them out.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// One line: what was measured on each side, in milliseconds or MiB.
+#[derive(Debug)]
+struct Row {
+    what: String,
+    unit: &'static str,
+    muster: Vec<f64>,
+    peer: Vec<f64>,
+    aim: Option<f64>,
+}
+
+/// All lines.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    with_peer: bool,
+}
+
+impl Table {
+    pub(crate) fn new(with_peer: bool) -> Self {
+        Self {
+            rows: Vec::new(),
+            with_peer,
+        }
+    }
+
+    /// Adds a line; `aim` is the ratio to reach.
+    pub(crate) fn add(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        muster: Vec<f64>,
+        peer: Vec<f64>,
+        aim: Option<f64>,
+    ) {
+        let row = Row {
+            what: what.into(),
+            unit,
+            muster,
+            peer,
+            aim,
+        };
+        eprintln!("bench: {row}");
+        self.rows.push(row);
+    }
+}
+
+/// The middle value; NaN for none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => sorted[length / 2],
+        length => f64::midpoint(sorted[length / 2 - 1], sorted[length / 2]),
+    }
+}
+
+/// Milliseconds that something took.
+pub(crate) fn milliseconds<T>(
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(f64, T)> {
+    let started = Instant::now();
+    let value = work()?;
+    Ok((started.elapsed().as_secs_f64() * 1000.0, value))
+}
+
+/// Lets the machine settle after many processes have ended, so that one side's cleaning up is not the other's time.
+pub(crate) fn settle() {
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ours, theirs) = (median(&self.muster), median(&self.peer));
+        write!(f, "{:<44} {ours:>9.1} {:<3}", self.what, self.unit)?;
+        if !self.peer.is_empty() {
+            write!(f, " {theirs:>9.1} {:<3} {:>6.3}", self.unit, ours / theirs)?;
+            if let Some(aim) = self.aim {
+                write!(f, "  (aim {aim})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.with_peer {
+            writeln!(
+                f,
+                "{:<44} {:>13} {:>13} {:>6}",
+                "medians", "muster", "docker", "ratio"
+            )?;
+        } else {
+            writeln!(f, "{:<44} {:>13}", "medians", "muster")?;
+        }
+        for row in &self.rows {
+            writeln!(f, "{row}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! The two sides: muster with a daemon of its own in a private host, and a docker command that reaches a daemon.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+use e2e::Host;
+
+/// What the command line says.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Words of the docker command.
+    docker: Vec<String>,
+    /// Where files for the peer go, and how the peer calls that place.
+    share: Option<(PathBuf, PathBuf)>,
+    /// Repetitions of the shortest case; longer ones take fewer.
+    pub(crate) rounds: usize,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut options = Self {
+            docker: vec!["docker".to_owned()],
+            share: None,
+            rounds: 20,
+        };
+        let mut arguments = arguments;
+        while let Some(flag) = arguments.next() {
+            let value = arguments
+                .next()
+                .with_context(|| format!("{flag} needs a value"))?;
+            match flag.as_str() {
+                "--docker" => {
+                    options.docker = value.split_whitespace().map(str::to_owned).collect()
+                }
+                "--share" => {
+                    let (outside, inside) =
+                        value.split_once('=').context("--share OUTSIDE=INSIDE")?;
+                    options.share = Some((outside.into(), inside.into()));
+                }
+                "--rounds" => options.rounds = value.parse().context("--rounds NUMBER")?,
+                _ => bail!(
+                    "unknown flag {flag}: --docker COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER"
+                ),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// One side of the comparison.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    /// Muster, with its own daemon.
+    Muster(Box<Host>),
+    /// A docker command.
+    Docker {
+        words: Vec<String>,
+        outside: PathBuf,
+        inside: PathBuf,
+        version: String,
+    },
+}
+
+impl Peer {
+    pub(crate) fn muster() -> anyhow::Result<Self> {
+        Ok(Self::Muster(Box::new(Host::start())))
+    }
+
+    /// `None` when no daemon answers.
+    pub(crate) fn docker(options: &Options) -> anyhow::Result<Option<Self>> {
+        let temporary = std::env::temp_dir();
+        let (outside, inside) = options
+            .share
+            .clone()
+            .unwrap_or((temporary.clone(), temporary));
+        let mut peer = Self::Docker {
+            words: options.docker.clone(),
+            outside,
+            inside,
+            version: String::new(),
+        };
+        let Ok(said) = peer
+            .command(&["version", "--format", "{{.Server.Version}}"])
+            .output()
+        else {
+            return Ok(None);
+        };
+        if !said.status.success() {
+            return Ok(None);
+        }
+        if let Self::Docker { version, .. } = &mut peer {
+            *version = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        }
+        let tar = std::fs::File::open(e2e::busybox())?;
+        let imported = peer
+            .command(&["import", "-", "busybox"])
+            .stdin(tar)
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(imported.success(), "docker import failed");
+        Ok(Some(peer))
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Muster(_) => "muster".to_owned(),
+            Self::Docker { words, version, .. } => {
+                format!("Docker {version} by `{}`", words.join(" "))
+            }
+        }
+    }
+
+    /// The command `run …`, `compose …` of this side.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        match self {
+            Self::Muster(host) => host.muster_command(arguments),
+            Self::Docker { words, .. } => {
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]).args(arguments);
+                command
+            }
+        }
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.command(arguments).stdin(Stdio::null()).output()?;
+        ensure!(
+            output.status.success(),
+            "{}: {arguments:?}: {}",
+            self.describe(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Writes a file that this side can read, and gives the path by which it does.
+    pub(crate) fn file(&self, name: &str, text: &str) -> anyhow::Result<String> {
+        let (outside, inside) = match self {
+            Self::Muster(host) => (host.path(name), host.path(name)),
+            Self::Docker {
+                outside, inside, ..
+            } => (outside.join(name), inside.join(name)),
+        };
+        if let Some(parent) = outside.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(&outside, text).with_context(|| format!("write {}", outside.display()))?;
+        Ok(inside.to_string_lossy().into_owned())
+    }
+
+    /// Process ids of the engine: daemon, keeper, shims; without the containers themselves.
+    pub(crate) fn engine_processes(&self) -> anyhow::Result<Vec<i32>> {
+        match self {
+            Self::Muster(host) => Ok([Some(host.daemon().pid()), host.keeper()]
+                .into_iter()
+                .flatten()
+                .collect()),
+            Self::Docker { .. } => {
+                let names = ["dockerd", "containerd", "containerd-shim", "docker-proxy"];
+                Ok(processes()?
+                    .into_iter()
+                    .filter(|pid| names.contains(&name(*pid).as_str()))
+                    .collect())
+            }
+        }
+    }
+}
+
+fn processes() -> anyhow::Result<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    Ok(entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+/// Command name; the kernel cuts it at 15 characters.
+fn name(pid: i32) -> String {
+    std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
