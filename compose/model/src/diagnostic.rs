@@ -115,9 +115,7 @@ impl Diagnostic {
             Style::Plain => Renderer::plain(),
             Style::Coloured => Renderer::styled(),
         };
-        renderer
-            .decor_style(DecorStyle::Ascii)
-            .render(&[group])
+        renderer.decor_style(DecorStyle::Ascii).render(&[group])
     }
 
     /// One snippet per file, the primary place's file first.
@@ -175,7 +173,10 @@ fn one_line(text: &str, span: Span) -> std::ops::Range<usize> {
     if end > start {
         return start..end;
     }
-    let next = text[start..line_end].chars().next().map_or(0, char::len_utf8);
+    let next = text[start..line_end]
+        .chars()
+        .next()
+        .map_or(0, char::len_utf8);
     start..start + next
 }
 

@@ -10,13 +10,42 @@
 
 #![warn(missing_docs)]
 
+mod bind;
+mod canonical;
+mod check;
+mod consistency;
 mod diagnostic;
+mod dotenv;
+mod environment;
+mod extends;
+mod files;
+mod include;
+mod interpolate;
+mod load;
+mod locate;
+mod merge;
+mod normalize;
 mod options;
+mod output;
+mod paths;
+mod pipeline;
+mod read;
+mod report;
+mod scalar;
+mod schema;
+mod select;
+mod short;
 mod span;
+mod template;
+mod tree;
 pub mod types;
+mod unicity;
+mod words;
+mod yaml_writer;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, Style};
 pub use options::{LoadOptions, Stages};
+pub use output::{Dollars, value_to_json, value_to_yaml};
 pub use span::{Location, Source, Sources, Span};
 pub use types::*;
 
@@ -31,6 +60,17 @@ pub struct Loaded {
     pub sources: Sources,
 }
 
+/// What [`load_model`] gives back.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The canonical tree of the project: services of all profiles, env files not read.
+    pub value: serde_json::Value,
+    /// As in [`Loaded`].
+    pub warnings: Vec<Diagnostic>,
+    /// As in [`Loaded`].
+    pub sources: Sources,
+}
+
 /// Loads a project: finds the files, reads, interpolates, merges, validates and normalises them.
 ///
 /// Blocking: reads a handful of small files.
@@ -38,6 +78,16 @@ pub struct Loaded {
 /// # Errors
 ///
 /// All problems that one stage finds, together, each with its place.
-pub fn load(_options: &LoadOptions) -> Result<Loaded, Diagnostics> {
-    todo!()
+pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
+    load::load(options)
+}
+
+/// Loads a project without giving its values a type: for `config --no-interpolate`, where a number may be
+/// `${VARIABLE}`. Profiles and references are not considered.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_model(options: &LoadOptions) -> Result<Model, Diagnostics> {
+    load::load_model(options)
 }

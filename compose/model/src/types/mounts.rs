@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Absent, record};
-use super::scalars::OptOut;
+use super::scalars::DefaultTrue;
 use super::{Bytes, FileMode};
 
 record! {
@@ -110,7 +110,7 @@ record! {
         /// Propagation such as `rslave`.
         pub propagation: Option<String>,
         /// Create a missing host directory; the default.
-        pub create_host_path: OptOut,
+        pub create_host_path: DefaultTrue,
         /// `enabled`, `disabled`, `writable` or `readonly`.
         pub recursive: Option<String>,
     }

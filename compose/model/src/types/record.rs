@@ -39,7 +39,8 @@ impl Absent for String {
 }
 
 /// Defines a struct of the model: every field optional in the file, absent ones not written back, `x-*`
-/// keys kept in `extensions`, and the place of the mapping in `span`.
+/// keys kept in `extensions`, and the place of the mapping in `span`. `bind.rs` supplies the two fields that start
+/// with `$`, `output.rs` puts extensions back among the keys.
 macro_rules! record {
     ($(#[$meta:meta])* pub struct $name:ident { $( $(#[$field_meta:meta])* pub $field:ident: $ty:ty, )* }) => {
         $(#[$meta])*
@@ -52,7 +53,7 @@ macro_rules! record {
                 pub $field: $ty,
             )*
             /// `x-*` keys, untouched.
-            #[serde(flatten)]
+            #[serde(rename = "$extensions", skip_serializing_if = "crate::types::record::Absent::is_absent")]
             pub extensions: $crate::types::Extensions,
             /// Where this part of the project was written.
             #[serde(rename = "$span", skip_serializing)]

@@ -14,7 +14,7 @@ record! {
         /// Driver options.
         pub driver_opts: BTreeMap<String, String>,
         /// Address management.
-        pub ipam: Ipam,
+        pub ipam: Option<Ipam>,
         /// Exists outside the project; never created nor removed.
         pub external: bool,
         /// No access to the outside.
@@ -39,13 +39,6 @@ record! {
         pub config: Vec<IpamPool>,
         /// Driver options.
         pub options: BTreeMap<String, String>,
-    }
-}
-
-impl super::record::Absent for Ipam {
-    /// Written as `{}` when empty, as docker compose does.
-    fn is_absent(&self) -> bool {
-        false
     }
 }
 

@@ -33,7 +33,11 @@ impl FromStr for Duration {
     /// Parses `1h30m`, `0.5s`, `0`; a bare number other than 0 has no unit and is refused.
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || format!("invalid duration {text:?}");
-        let hint = || format!("invalid duration {text:?}: write a number with a unit: us, ms, s, m, h, d or w (for example 1m30s)");
+        let hint = || {
+            format!(
+                "invalid duration {text:?}: write a number with a unit: us, ms, s, m, h, d or w (for example 1m30s)"
+            )
+        };
         let mut rest = text.trim();
         if rest == "0" {
             return Ok(Duration::default());
@@ -136,7 +140,9 @@ impl FromStr for Bytes {
             return Ok(Bytes(plain));
         }
         let bad = || {
-            format!("invalid size {text:?}: write a number with an optional unit: b, k, m, g, t or p (for example 512m)")
+            format!(
+                "invalid size {text:?}: write a number with an optional unit: b, k, m, g, t or p (for example 512m)"
+            )
         };
         let lower = text.trim().to_ascii_lowercase();
         let digits = lower

@@ -256,7 +256,9 @@ impl FromStr for RestartPolicy {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || {
-            format!("invalid restart policy {text:?}: use no, always, unless-stopped, on-failure or on-failure:N")
+            format!(
+                "invalid restart policy {text:?}: use no, always, unless-stopped, on-failure or on-failure:N"
+            )
         };
         match text.split_once(':') {
             None => match text {
