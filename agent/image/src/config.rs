@@ -9,21 +9,34 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Digest;
+use crate::error::ImageError;
 
 /// A parsed image configuration.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 pub struct ImageConfig {
     /// When the image was made.
-    #[serde(default, deserialize_with = "timestamp", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "timestamp",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub created: Option<Timestamp>,
     /// Who made it.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub author: String,
     /// Processor, in Go's words: `amd64`, `arm64`.
     #[serde(default, deserialize_with = "nullable")]
     pub architecture: String,
     /// Processor variant: `v7`, `v8`.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub variant: String,
     /// Operating system: `linux`.
     #[serde(default, deserialize_with = "nullable")]
@@ -35,13 +48,25 @@ pub struct ImageConfig {
     #[serde(default, deserialize_with = "nullable")]
     pub rootfs: RootFs,
     /// One entry per step that made the image, oldest first.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub history: Vec<HistoryStep>,
     /// Free text of the commit that made it (Docker only).
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub comment: String,
     /// Version of the engine that made it (Docker only).
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub docker_version: String,
 }
 
@@ -50,10 +75,18 @@ pub struct ImageConfig {
 #[serde(rename_all = "PascalCase")]
 pub struct RunConfig {
     /// `user[:group]`, names or numbers.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub user: String,
     /// `port/protocol` → `{}`.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "IndexMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "IndexMap::is_empty"
+    )]
     pub exposed_ports: IndexMap<String, Empty>,
     /// `NAME=value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,28 +98,56 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
     /// Mount points that get a fresh volume.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "IndexMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "IndexMap::is_empty"
+    )]
     pub volumes: IndexMap<String, Empty>,
     /// Directory to start in.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub working_dir: String,
     /// Labels.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "IndexMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "IndexMap::is_empty"
+    )]
     pub labels: IndexMap<String, String>,
     /// Signal `stop` sends: `SIGQUIT` or a number.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub stop_signal: String,
     /// How to find out whether the container is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// Instructions run when the image is the base of a build.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub on_build: Vec<String>,
     /// Shell for the shell form of instructions.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub shell: Vec<String>,
     /// Windows only; kept so that inspect shows it.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub args_escaped: bool,
 }
 
@@ -99,7 +160,11 @@ pub struct Empty {}
 #[serde(rename_all = "PascalCase")]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`; empty inherits.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub test: Vec<String>,
     /// Between two probes, nanoseconds; 0 inherits.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -133,19 +198,39 @@ pub struct RootFs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct HistoryStep {
     /// When.
-    #[serde(default, deserialize_with = "timestamp", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "timestamp",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub created: Option<Timestamp>,
     /// By whom.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub author: String,
     /// By which instruction.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub created_by: String,
     /// Message.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub comment: String,
     /// Whether the step made no layer.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub empty_layer: bool,
 }
 
@@ -171,6 +256,52 @@ impl ImageConfig {
             platform.push_str(&self.variant);
         }
         platform
+    }
+}
+
+impl ImageConfig {
+    /// `os/architecture` of this machine, in Go's words.
+    pub fn machine() -> String {
+        format!("linux/{}", machine_architecture())
+    }
+
+    /// Whether the image is for `wanted` = `os/architecture[/variant]`; a part not given fits.
+    pub(crate) fn matches(&self, wanted: &str) -> bool {
+        let mut parts = wanted.split('/');
+        let mut fits = |mine: &str| {
+            parts
+                .next()
+                .is_none_or(|part| part.is_empty() || mine.is_empty() || part == mine)
+        };
+        fits(&self.os) && fits(&self.architecture) && fits(&self.variant)
+    }
+
+    /// Whether containers of this image run on this machine; the error says what is needed.
+    /// An image that does not say what it is for is taken at its silence.
+    pub fn check_platform(&self) -> Result<(), ImageError> {
+        let machine = machine_architecture();
+        let runs = match &*self.architecture {
+            "" => true,
+            "386" => machine == "amd64",
+            own => own == machine,
+        };
+        if runs && matches!(&*self.os, "" | "linux") {
+            return Ok(());
+        }
+        Err(ImageError::Platform {
+            image: self.platform(),
+            machine: Self::machine(),
+        })
+    }
+}
+
+fn machine_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
     }
 }
 
@@ -223,7 +354,10 @@ mod tests {
         let a = Digest::of(b"a");
         let b = Digest::of(b"b");
         let config = ImageConfig {
-            rootfs: RootFs { kind: "layers".into(), diff_ids: vec![a, b] },
+            rootfs: RootFs {
+                kind: "layers".into(),
+                diff_ids: vec![a, b],
+            },
             ..ImageConfig::default()
         };
         let second = Digest::of(format!("{a} {b}").as_bytes());

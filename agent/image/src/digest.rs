@@ -42,6 +42,14 @@ impl Digest {
         Ok(Self(bytes))
     }
 
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hex digits.
     pub fn hex(&self) -> String {
         hex::encode(self.0)
@@ -176,12 +184,21 @@ mod tests {
     fn malformed_digests_are_refused() {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(hex.parse::<Digest>(), Err(DigestError::Format));
-        assert_eq!(format!("md5:{hex}").parse::<Digest>(), Err(DigestError::Algorithm));
-        assert_eq!(format!("sha256:{}", &hex[1..]).parse::<Digest>(), Err(DigestError::Format));
+        assert_eq!(
+            format!("md5:{hex}").parse::<Digest>(),
+            Err(DigestError::Algorithm)
+        );
+        assert_eq!(
+            format!("sha256:{}", &hex[1..]).parse::<Digest>(),
+            Err(DigestError::Format)
+        );
         assert_eq!(
             format!("sha256:{}", hex.to_uppercase()).parse::<Digest>(),
             Err(DigestError::Format)
         );
-        assert_eq!(format!("sha256:../{}", &hex[3..]).parse::<Digest>(), Err(DigestError::Format));
+        assert_eq!(
+            format!("sha256:../{}", &hex[3..]).parse::<Digest>(),
+            Err(DigestError::Format)
+        );
     }
 }

@@ -1,1 +1,41 @@
-//! placeholder
+//! Images of one machine: names, configurations and layers, on disk and in memory.
+//!
+//! ```text
+//! <root>/content/oci-layout            {"imageLayoutVersion":"1.0.0"}
+//! <root>/content/index.json            which images there are and how they are called  [index]
+//! <root>/content/blobs/sha256/<hex>    image configurations and manifests, byte for byte [content]
+//! <root>/layers/<diff id hex>/diff/    the layer as a directory for overlayfs           [layers]
+//! <root>/layers/<diff id hex>/recipe   how to write the layer's tar again, bit for bit  [layers::recipe]
+//! <root>/layers/<diff id hex>/layer.json
+//! <root>/layers/unfinished-*           being unpacked; removed when the store is opened
+//! <root>/layers/doomed-*               being deleted; removed when the store is opened
+//! ```
+//!
+//! A [`Store`] is synchronous and shared by reference: callers in async code use a blocking thread.
+//! Order of writes makes a crash harmless: layers, then blobs, then `index.json`; removal goes the
+//! other way. What the index does not reach is garbage and is collected at the next opening.
+//!
+//! Must not: mount anything, know containers (the caller says which images are in use), talk to a
+//! network, or print.
+
+mod config;
+mod digest;
+mod error;
+mod inflate;
+mod layers;
+mod limits;
+mod manifest;
+mod progress;
+mod reference;
+mod store;
+mod tar_stream;
+
+pub use config::{Empty, Healthcheck, HistoryStep, ImageConfig, RootFs, RunConfig};
+pub use digest::{Digest, DigestError, ImageId};
+pub use error::{ErrorClass, ImageError};
+pub use layers::UnpackError;
+pub use limits::Limits;
+pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
+pub use reference::{Reference, ReferenceError};
+pub use store::*;
+pub use tar_stream::TarError;

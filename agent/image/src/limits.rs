@@ -6,7 +6,9 @@
 /// Bounds on one `load` or `import`.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Entries in one tar stream (layer or outer archive).
+    /// Members of the outer archive.
+    pub members: u64,
+    /// Entries in one layer.
     pub entries: u64,
     /// Bytes of one layer's tar stream after inflating, and the sum of its files' apparent sizes.
     pub layer_bytes: u64,
@@ -39,6 +41,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            members: 65_536,
             entries: 10_000_000,
             layer_bytes: 1 << 40,
             ratio: 200,

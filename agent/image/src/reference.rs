@@ -274,7 +274,9 @@ fn is_domain(domain: &str) -> bool {
         host.split('.').all(|component| {
             let bytes = component.as_bytes();
             !bytes.is_empty()
-                && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+                && bytes
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
                 && bytes[0] != b'-'
                 && bytes[bytes.len() - 1] != b'-'
         })
@@ -293,7 +295,10 @@ fn is_path_component(component: &str) -> bool {
     let bytes = component.as_bytes();
     let mut at = 0;
     loop {
-        let word = bytes[at..].iter().take_while(|b| is_alphanumeric(**b)).count();
+        let word = bytes[at..]
+            .iter()
+            .take_while(|b| is_alphanumeric(**b))
+            .count();
         if word == 0 {
             return false;
         }
@@ -318,7 +323,9 @@ fn is_tag(tag: &str) -> bool {
     !bytes.is_empty()
         && bytes.len() <= TAG_MAX
         && is_word(bytes[0])
-        && bytes.iter().all(|b| is_word(*b) || matches!(b, b'.' | b'-'))
+        && bytes
+            .iter()
+            .all(|b| is_word(*b) || matches!(b, b'.' | b'-'))
 }
 
 /// The loose shape the reference grammar asks of a digest; [`Digest`] then checks it strictly.

@@ -10,19 +10,51 @@ const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b
 fn familiar_names_are_normalised() {
     for (typed, full, familiar) in [
         ("busybox", "docker.io/library/busybox", "busybox"),
-        ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
+        (
+            "busybox:1.36",
+            "docker.io/library/busybox:1.36",
+            "busybox:1.36",
+        ),
         ("library/busybox", "docker.io/library/busybox", "busybox"),
         ("docker.io/busybox", "docker.io/library/busybox", "busybox"),
-        ("index.docker.io/busybox", "docker.io/library/busybox", "busybox"),
-        ("index.docker.io/library/busybox:x", "docker.io/library/busybox:x", "busybox:x"),
+        (
+            "index.docker.io/busybox",
+            "docker.io/library/busybox",
+            "busybox",
+        ),
+        (
+            "index.docker.io/library/busybox:x",
+            "docker.io/library/busybox:x",
+            "busybox:x",
+        ),
         ("me/app", "docker.io/me/app", "me/app"),
-        ("me/library/app", "docker.io/me/library/app", "me/library/app"),
+        (
+            "me/library/app",
+            "docker.io/me/library/app",
+            "me/library/app",
+        ),
         ("library/a/b", "docker.io/library/a/b", "library/a/b"),
         ("localhost/app", "localhost/app", "localhost/app"),
-        ("localhost:5000/app:v1", "localhost:5000/app:v1", "localhost:5000/app:v1"),
-        ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
-        ("example.com/a/b_c/d--e.f", "example.com/a/b_c/d--e.f", "example.com/a/b_c/d--e.f"),
-        ("[2001:db8::1]:5000/repo", "[2001:db8::1]:5000/repo", "[2001:db8::1]:5000/repo"),
+        (
+            "localhost:5000/app:v1",
+            "localhost:5000/app:v1",
+            "localhost:5000/app:v1",
+        ),
+        (
+            "localhost:5000",
+            "docker.io/library/localhost:5000",
+            "localhost:5000",
+        ),
+        (
+            "example.com/a/b_c/d--e.f",
+            "example.com/a/b_c/d--e.f",
+            "example.com/a/b_c/d--e.f",
+        ),
+        (
+            "[2001:db8::1]:5000/repo",
+            "[2001:db8::1]:5000/repo",
+            "[2001:db8::1]:5000/repo",
+        ),
         ("Foo/bar", "Foo/bar", "Foo/bar"),
         ("a__b", "docker.io/library/a__b", "a__b"),
     ] {
@@ -30,7 +62,11 @@ fn familiar_names_are_normalised() {
         assert_eq!(reference.to_string(), full, "{typed}");
         assert_eq!(reference.familiar(), familiar, "{typed}");
         assert_eq!(Reference::parse(full).as_ref(), Ok(&reference), "{full}");
-        assert_eq!(Reference::parse(familiar).as_ref(), Ok(&reference), "{familiar}");
+        assert_eq!(
+            Reference::parse(familiar).as_ref(),
+            Ok(&reference),
+            "{familiar}"
+        );
     }
 }
 
@@ -61,9 +97,18 @@ fn malformed_names_get_the_texts_docker_prints() {
         ("[fe80::1%eth0]:5000/a", "invalid reference format"),
         ("caf\u{e9}", "invalid reference format"),
         (&long_tag, "invalid reference format"),
-        ("Busybox", "invalid reference format: repository name (library/Busybox) must be lowercase"),
-        ("me/App:1", "invalid reference format: repository name (me/App) must be lowercase"),
-        (&long, "repository name must not be more than 255 characters"),
+        (
+            "Busybox",
+            "invalid reference format: repository name (library/Busybox) must be lowercase",
+        ),
+        (
+            "me/App:1",
+            "invalid reference format: repository name (me/App) must be lowercase",
+        ),
+        (
+            &long,
+            "repository name must not be more than 255 characters",
+        ),
     ] {
         let error = Reference::parse(typed).expect_err(typed);
         assert_eq!(error.to_string(), message, "{typed}");
@@ -73,11 +118,15 @@ fn malformed_names_get_the_texts_docker_prints() {
         format!("invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings")
     );
     assert_eq!(
-        Reference::parse(&format!("a@sha512:{HEX}")).expect_err("sha512").to_string(),
+        Reference::parse(&format!("a@sha512:{HEX}"))
+            .expect_err("sha512")
+            .to_string(),
         "unsupported digest algorithm"
     );
     assert_eq!(
-        Reference::parse(&format!("a@sha256:{HEX}00")).expect_err("66 digits").to_string(),
+        Reference::parse(&format!("a@sha256:{HEX}00"))
+            .expect_err("66 digits")
+            .to_string(),
         "invalid checksum digest format"
     );
 }
@@ -89,7 +138,10 @@ fn tag_and_digest_are_told_apart() {
     assert_eq!(reference.digest().map(Digest::hex).as_deref(), Some(HEX));
     assert_eq!(reference.clone().with_default_tag(), reference);
     assert_eq!(reference.name_only().to_string(), "docker.io/me/app");
-    assert_eq!(reference.name_only().with_default_tag().familiar(), "me/app:latest");
+    assert_eq!(
+        reference.name_only().with_default_tag().familiar(),
+        "me/app:latest"
+    );
     assert_eq!(reference.with_tag("2").unwrap().familiar(), "me/app:2");
     assert_eq!(reference.with_tag("a/b"), Err(ReferenceError::Tag));
 }

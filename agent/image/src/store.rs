@@ -1,0 +1,346 @@
+//! The image store: every operation on images that the Engine API offers, except those that need a registry.
+//! One file per operation; here are opening, the in-memory index and the one way to change it.
+//!
+//! Readers take a snapshot of the index and never wait for a writer's disk. Writers go one at a time through
+//! [`Store::change`]:
+//!
+//! ```text
+//! mark "unsettled" ─▶ sync layers ─▶ rename layers ─▶ blobs ─▶ index.json ─▶ swap snapshot ─▶ unmark
+//! ```
+//!
+//! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
+
+mod changes;
+
+mod content;
+mod history;
+mod import;
+mod index;
+mod inspect;
+mod list;
+mod load;
+mod prune;
+mod remove;
+mod save;
+mod tag;
+mod usage;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use history::HistoryEntry;
+pub use import::ImportOptions;
+pub use inspect::Image;
+pub use list::ListFilter;
+pub use load::{LoadOptions, Loaded};
+pub use prune::{PruneFilter, Pruned};
+pub use remove::{ImageUse, RemoveOptions, Removed};
+pub use usage::{DiskUsage, ImageUsage};
+
+use crate::config::ImageConfig;
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::layers::{LayerStore, Unfinished};
+use crate::limits::Limits;
+use content::Content;
+use index::Catalog;
+
+type Result<T> = std::result::Result<T, ImageError>;
+
+/// The images of one data root. Thread-safe; all methods block on disk.
+pub struct Store {
+    content: Content,
+    layers: LayerStore,
+    limits: Limits,
+    catalog: RwLock<Arc<Catalog>>,
+    /// Parsed configurations, read when first asked for.
+    configs: Mutex<HashMap<ImageId, Arc<ImageConfig>>>,
+    /// Held while the index changes.
+    writing: Mutex<()>,
+    /// Layers that a load in flight counts on.
+    pinned: Mutex<HashMap<Digest, usize>>,
+    /// Images that a container is being made from.
+    held: Arc<Mutex<HashMap<ImageId, usize>>>,
+    /// A change failed half-way: the mark stays until the next opening has cleaned up.
+    keep_mark: AtomicBool,
+    /// Locked for as long as the store is open.
+    _lock: File,
+}
+
+/// Keeps an image from being removed while a container is being made from it. Release by dropping.
+#[must_use]
+pub struct Hold {
+    id: ImageId,
+    held: Arc<Mutex<HashMap<ImageId, usize>>>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        release(&mut self.held.lock(), &self.id);
+    }
+}
+
+/// What a change adds besides editing the index.
+#[derive(Default)]
+struct Additions {
+    layers: Vec<Unfinished>,
+    /// Configurations and manifests.
+    blobs: Vec<Vec<u8>>,
+}
+
+impl Store {
+    /// Opens the store below `root`, making it if need be. Only one process can have it open. What a crash left
+    /// behind is removed, unfinished layers on a thread of their own.
+    pub fn open(root: &Path, limits: Limits) -> Result<Self> {
+        let content = Content::open(&root.join("content"))?;
+        let lock_path = content.root().join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(ImageError::io("open", &lock_path))?;
+        if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(ImageError::Locked(root.to_owned()));
+        }
+        let layers = LayerStore::open(&root.join("layers"), &limits)?;
+        let catalog = Catalog::read(&content.root().join("index.json"))?;
+        let store = Self {
+            content,
+            layers,
+            limits,
+            catalog: RwLock::new(Arc::new(catalog)),
+            configs: Mutex::default(),
+            writing: Mutex::default(),
+            pinned: Mutex::default(),
+            held: Arc::default(),
+            keep_mark: AtomicBool::new(false),
+            _lock: lock,
+        };
+        if store.unsettled().exists() {
+            store.settle()?;
+        }
+        Ok(store)
+    }
+
+    /// The image's layers as overlay directories, top first. They are shared and must not be written to.
+    pub fn layers(&self, id: &ImageId) -> Result<Vec<PathBuf>> {
+        let mut stack = Vec::new();
+        for diff_id in self.config(id)?.rootfs.diff_ids.iter().rev() {
+            stack.push(self.layers.diff(diff_id));
+            if self.layers.get(diff_id)?.opaque_root {
+                break;
+            }
+        }
+        Ok(stack)
+    }
+
+    /// Like [`Store::resolve`], and keeps the image until the hold is dropped.
+    pub fn hold(&self, name: &str) -> Result<(ImageId, Hold)> {
+        // Under the writers' lock, so that no removal is between its check and its deed.
+        let _writing = self.writing.lock();
+        let id = self.resolve(name)?;
+        *self.held.lock().entry(id).or_default() += 1;
+        let held = Arc::clone(&self.held);
+        Ok((id, Hold { id, held }))
+    }
+
+    fn snapshot(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read())
+    }
+
+    /// The configuration of an image that is in the index.
+    fn config(&self, id: &ImageId) -> Result<Arc<ImageConfig>> {
+        if let Some(config) = self.configs.lock().get(id) {
+            return Ok(Arc::clone(config));
+        }
+        if !self.snapshot().images.contains_key(id) {
+            return Err(ImageError::NoSuchImage(id.to_string()));
+        }
+        let bytes = self.content.get(id.digest())?;
+        let config: ImageConfig =
+            serde_json::from_slice(&bytes).map_err(|error| ImageError::Damaged {
+                path: self.content.root().join(id.to_string()),
+                reason: error.to_string(),
+            })?;
+        let config = Arc::new(config);
+        self.configs.lock().insert(*id, Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// Changes the index. `edit` works on a copy; if it fails, nothing has happened.
+    /// Afterwards, layers and blobs that no image needs any more are removed; returns the layers among them.
+    fn change<T>(
+        &self,
+        additions: Additions,
+        edit: impl FnOnce(&mut Catalog) -> Result<T>,
+    ) -> Result<(T, Vec<Digest>)> {
+        let _writing = self.writing.lock();
+        let before = self.snapshot();
+        let mut after = Catalog::clone(&before);
+        let outcome = edit(&mut after)?;
+        let gone: Vec<ImageId> = before
+            .images
+            .keys()
+            .filter(|id| !after.images.contains_key(id))
+            .copied()
+            .collect();
+        let orphans = self.orphans(&gone, &after)?;
+
+        let moves_files =
+            !(additions.layers.is_empty() && additions.blobs.is_empty() && gone.is_empty());
+        if moves_files {
+            let mark = self.unsettled();
+            File::create(&mark).map_err(ImageError::io("create", &mark))?;
+            content::sync_directory(self.content.root())?;
+        }
+        let result = self.apply(additions, after, &gone, &orphans);
+        if result.is_err() {
+            self.keep_mark.store(true, Ordering::Relaxed);
+        }
+        result?;
+        if moves_files && !self.keep_mark.load(Ordering::Relaxed) {
+            let mark = self.unsettled();
+            std::fs::remove_file(&mark).map_err(ImageError::io("remove", &mark))?;
+        }
+        Ok((outcome, orphans.layers.into_iter().collect()))
+    }
+
+    fn apply(
+        &self,
+        additions: Additions,
+        after: Catalog,
+        gone: &[ImageId],
+        orphans: &Orphans,
+    ) -> Result<()> {
+        if !additions.layers.is_empty() {
+            let root = File::open(self.layers.root())
+                .map_err(ImageError::io("open", self.layers.root()))?;
+            rustix::fs::syncfs(&root)
+                .map_err(|e| ImageError::io("sync", self.layers.root())(e.into()))?;
+            for layer in additions.layers {
+                self.layers.commit(layer)?;
+            }
+            content::sync_directory(self.layers.root())?;
+        }
+        for blob in &additions.blobs {
+            self.content.put(blob)?;
+        }
+        after.write(&self.content.root().join("index.json"))?;
+        *self.catalog.write() = Arc::new(after);
+        for id in gone {
+            self.configs.lock().remove(id);
+        }
+        self.remove_layers(&orphans.layers)?;
+        for blob in &orphans.blobs {
+            self.content.remove(blob)?;
+        }
+        Ok(())
+    }
+
+    /// What the images `gone` needed and no image in `after` needs.
+    fn orphans(&self, gone: &[ImageId], after: &Catalog) -> Result<Orphans> {
+        let mut orphans = Orphans::default();
+        if gone.is_empty() {
+            return Ok(orphans);
+        }
+        let before = self.snapshot();
+        for id in gone {
+            orphans.layers.extend(&self.config(id)?.rootfs.diff_ids);
+            orphans.blobs.insert(*id.digest());
+            orphans.blobs.insert(before.images[id].manifest);
+        }
+        for (id, record) in &after.images {
+            if let Ok(config) = self.config(id) {
+                for diff_id in &config.rootfs.diff_ids {
+                    orphans.layers.remove(diff_id);
+                }
+            }
+            orphans.blobs.remove(id.digest());
+            orphans.blobs.remove(&record.manifest);
+        }
+        let pinned = self.pinned.lock();
+        orphans
+            .layers
+            .retain(|diff_id| self.layers.contains(diff_id) && !pinned.contains_key(diff_id));
+        Ok(orphans)
+    }
+
+    /// Removes those of `candidates` that no image needs.
+    fn collect(&self, candidates: &HashSet<Digest>) -> Result<()> {
+        let _writing = self.writing.lock();
+        let mut orphans = candidates.clone();
+        for id in self.snapshot().images.keys() {
+            for diff_id in &self.config(id)?.rootfs.diff_ids {
+                orphans.remove(diff_id);
+            }
+        }
+        self.remove_layers(&orphans)
+    }
+
+    /// Removes layers, except those that are pinned by now.
+    fn remove_layers(&self, diff_ids: &HashSet<Digest>) -> Result<()> {
+        let pinned = self.pinned.lock();
+        let doomed = diff_ids
+            .iter()
+            .filter(|diff_id| self.layers.contains(diff_id) && !pinned.contains_key(diff_id));
+        let doomed = self.layers.detach(doomed)?;
+        drop(pinned);
+        self.layers.discard(doomed);
+        Ok(())
+    }
+
+    /// Finishes what a crash interrupted: removes layers and blobs that no image needs.
+    fn settle(&self) -> Result<()> {
+        let _writing = self.writing.lock();
+        let catalog = self.snapshot();
+        let mut needed = HashSet::new();
+        for id in catalog.images.keys() {
+            needed.extend(self.config(id)?.rootfs.diff_ids.iter().copied());
+        }
+        let orphans: HashSet<Digest> = self
+            .layers
+            .all()
+            .into_iter()
+            .filter(|diff_id| !needed.contains(diff_id))
+            .collect();
+        self.remove_layers(&orphans)?;
+        let blobs: HashSet<Digest> = catalog
+            .images
+            .iter()
+            .flat_map(|(id, record)| [*id.digest(), record.manifest])
+            .collect();
+        self.content.sweep(|digest| blobs.contains(digest))?;
+        match std::fs::remove_file(self.unsettled()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ImageError::io("remove", self.unsettled())(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unsettled(&self) -> PathBuf {
+        self.content.root().join("unsettled")
+    }
+}
+
+#[derive(Default)]
+struct Orphans {
+    layers: HashSet<Digest>,
+    blobs: HashSet<Digest>,
+}
+
+/// Counts one user of `key` less.
+fn release<K: std::hash::Hash + Eq>(users: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = users.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            users.remove(key);
+        }
+    }
+}

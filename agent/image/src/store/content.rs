@@ -1,0 +1,114 @@
+//! The blobs of the store that are JSON: image configurations and manifests, in an OCI layout. And the one way
+//! in which files of the store are written: beside, synced, renamed, directory synced.
+//!
+//! Layer blobs are not here: [`crate::layers`] can write each of them again.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::error::ImageError;
+
+pub(super) struct Content {
+    root: PathBuf,
+    blobs: PathBuf,
+}
+
+impl Content {
+    pub(super) fn open(root: &Path) -> Result<Self, ImageError> {
+        let blobs = root.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).map_err(ImageError::io("create", &blobs))?;
+        let layout = root.join("oci-layout");
+        if !layout.exists() {
+            replace(&layout, br#"{"imageLayoutVersion": "1.0.0"}"#)?;
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            blobs,
+        })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Stores `bytes`, durably. Returns their digest.
+    pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest, ImageError> {
+        let digest = Digest::of(bytes);
+        let path = self.path(&digest);
+        if !path.exists() {
+            replace(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// The blob; fails if its bytes have changed.
+    pub(super) fn get(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        let path = self.path(digest);
+        let bytes = std::fs::read(&path).map_err(ImageError::io("read", &path))?;
+        let actual = Digest::of(&bytes);
+        if actual != *digest {
+            return Err(ImageError::WrongDigest {
+                what: path.display().to_string(),
+                expected: *digest,
+                actual,
+            });
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn remove(&self, digest: &Digest) -> Result<(), ImageError> {
+        let path = self.path(digest);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ImageError::io("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes every blob that `keep` does not want, and unfinished ones.
+    pub(super) fn sweep(&self, keep: impl Fn(&Digest) -> bool) -> Result<(), ImageError> {
+        for entry in std::fs::read_dir(&self.blobs).map_err(ImageError::io("read", &self.blobs))? {
+            let path = entry.map_err(ImageError::io("read", &self.blobs))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !name
+                .and_then(|name| Digest::from_hex(name).ok())
+                .is_some_and(|d| keep(&d))
+            {
+                std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+}
+
+/// Puts `bytes` at `path` so that a crash leaves the old content or the new, never a mixture.
+/// One writer at a time per path.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(ImageError::io("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(ImageError::io("replace", path))?;
+    let parent = path
+        .parent()
+        .expect("files of the store are below its root");
+    sync_directory(parent)
+}
+
+/// Makes renames in `path` durable.
+pub(super) fn sync_directory(path: &Path) -> Result<(), ImageError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(ImageError::io("sync", path))
+}

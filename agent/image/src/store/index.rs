@@ -1,0 +1,154 @@
+//! Which images there are and how they are called: `content/index.json`, an OCI index with one descriptor
+//! per name (and one for each image without a name), read once and then kept in memory.
+//!
+//! Annotations of a descriptor, besides the usual `io.containerd.image.name` and
+//! `org.opencontainers.image.ref.name`:
+//!
+//! ```text
+//! muster.image.id          digest of the configuration, so that nothing else needs to be read at start
+//! muster.image.parent      the image it was built on here
+//! muster.image.last-tagged when a name was last put on it
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+
+use super::content;
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::manifest::{ANNOTATION_NAME, ANNOTATION_REF_NAME, Descriptor, Index, OCI_INDEX};
+use crate::reference::Reference;
+
+const ANNOTATION_ID: &str = "muster.image.id";
+const ANNOTATION_PARENT: &str = "muster.image.parent";
+const ANNOTATION_LAST_TAGGED: &str = "muster.image.last-tagged";
+
+/// All images and names. Cloned for each change and swapped in once it is on disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Catalog {
+    pub(super) images: HashMap<ImageId, Record>,
+    /// Every name has a tag or a digest.
+    pub(super) names: BTreeMap<Reference, ImageId>,
+}
+
+/// One image.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub(super) media_type: String,
+    /// The manifest and its size.
+    pub(super) manifest: Digest,
+    pub(super) manifest_size: u64,
+    pub(super) parent: Option<ImageId>,
+    pub(super) last_tagged: Option<Timestamp>,
+}
+
+impl Catalog {
+    pub(super) fn read(path: &Path) -> Result<Self, ImageError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(ImageError::io("read", path)(error)),
+        };
+        let damaged = |reason: String| ImageError::Damaged {
+            path: path.to_owned(),
+            reason,
+        };
+        let index: Index = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let mut catalog = Self::default();
+        for descriptor in index.manifests {
+            let note = |key: &str| descriptor.annotations.get(key);
+            let id: ImageId = note(ANNOTATION_ID)
+                .and_then(|id| id.parse().ok())
+                .ok_or_else(|| damaged(format!("{} has no {ANNOTATION_ID}", descriptor.digest)))?;
+            if let Some(name) = note(ANNOTATION_NAME) {
+                let name = Reference::parse(name).map_err(|e| damaged(format!("{name}: {e}")))?;
+                catalog.names.insert(name, id);
+            }
+            let record = Record {
+                parent: note(ANNOTATION_PARENT).and_then(|id| id.parse().ok()),
+                last_tagged: note(ANNOTATION_LAST_TAGGED).and_then(|time| time.parse().ok()),
+                manifest: descriptor.digest,
+                manifest_size: descriptor.size,
+                media_type: descriptor.media_type,
+            };
+            catalog.images.entry(id).or_insert(record);
+        }
+        Ok(catalog)
+    }
+
+    /// Writes the index durably.
+    pub(super) fn write(&self, path: &Path) -> Result<(), ImageError> {
+        let mut manifests = Vec::new();
+        let mut ids: Vec<_> = self.images.keys().collect();
+        ids.sort();
+        let mut names: HashMap<ImageId, Vec<&Reference>> = HashMap::new();
+        for (name, id) in &self.names {
+            names.entry(*id).or_default().push(name);
+        }
+        for id in ids {
+            let plain = self.images[id].descriptor(id);
+            match names.get(id) {
+                None => manifests.push(plain),
+                Some(names) => manifests.extend(names.iter().map(|name| plain.clone().named(name))),
+            }
+        }
+        let index = Index {
+            schema_version: 2,
+            media_type: OCI_INDEX.to_owned(),
+            manifests,
+        };
+        let json = serde_json::to_vec(&index).expect("plain data has a JSON form");
+        content::replace(path, &json)
+    }
+
+    /// The names of an image, sorted.
+    pub(super) fn names_of(&self, id: &ImageId) -> Vec<Reference> {
+        self.names
+            .iter()
+            .filter(|(_, image)| *image == id)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Whether another image was built on this one.
+    pub(super) fn has_children(&self, id: &ImageId) -> bool {
+        self.images
+            .values()
+            .any(|record| record.parent == Some(*id))
+    }
+}
+
+impl Record {
+    fn descriptor(&self, id: &ImageId) -> Descriptor {
+        let mut annotations = IndexMap::new();
+        annotations.insert(ANNOTATION_ID.to_owned(), id.to_string());
+        if let Some(parent) = &self.parent {
+            annotations.insert(ANNOTATION_PARENT.to_owned(), parent.to_string());
+        }
+        if let Some(time) = &self.last_tagged {
+            annotations.insert(ANNOTATION_LAST_TAGGED.to_owned(), time.to_string());
+        }
+        Descriptor {
+            annotations,
+            ..Descriptor::new(&self.media_type, self.manifest, self.manifest_size)
+        }
+    }
+}
+
+impl Descriptor {
+    /// The same descriptor under a name, as Docker annotates it.
+    pub(super) fn named(mut self, name: &Reference) -> Self {
+        self.annotations
+            .insert(ANNOTATION_NAME.to_owned(), name.to_string());
+        if let Some(tag) = name.tag() {
+            self.annotations
+                .insert(ANNOTATION_REF_NAME.to_owned(), tag.to_owned());
+        }
+        self
+    }
+}

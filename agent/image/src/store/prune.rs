@@ -1,0 +1,91 @@
+//! `docker image prune` (moby `daemon/images/image_prune.go`).
+
+use jiff::Timestamp;
+
+use super::list::{matches_label, matches_labels};
+use super::remove::{ImageUse, RemoveOptions, Removed, plan};
+use super::{Result, Store};
+use crate::error::ImageError;
+
+/// What [`Store::prune`] considers.
+#[derive(Debug, Clone, Default)]
+pub struct PruneFilter {
+    /// Only unnamed images (Docker's default); otherwise all that no container uses.
+    pub dangling_only: bool,
+    /// Only images made before this moment.
+    pub until: Option<Timestamp>,
+    /// `name[=value]`; all must match.
+    pub labels: Vec<String>,
+    /// `name[=value]`; images that match all of them stay (`label!=`).
+    pub labels_not: Vec<String>,
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Names, images and layers that went.
+    pub removed: Vec<Removed>,
+    /// Bytes of the layers that went.
+    pub space_reclaimed: u64,
+}
+
+impl Store {
+    /// Removes images nobody uses, all in one step.
+    pub fn prune(&self, filter: &PruneFilter, uses: &[ImageUse]) -> Result<Pruned> {
+        let (removed, space_reclaimed) = self.remove_all(
+            |catalog, users| {
+                let mut ids: Vec<_> = catalog.images.keys().copied().collect();
+                ids.sort();
+                let mut removed = Vec::new();
+                for id in ids {
+                    if !catalog.images.contains_key(&id) {
+                        // Went as the parent of another.
+                        continue;
+                    }
+                    let names = catalog.names_of(&id);
+                    if names.is_empty() && catalog.has_children(&id) {
+                        continue;
+                    }
+                    if filter.dangling_only && names.iter().any(|name| name.tag().is_some()) {
+                        continue;
+                    }
+                    // Docker takes all names but one from an image in use; here it keeps them.
+                    if users.holds(&id) {
+                        continue;
+                    }
+                    let config = self.config(&id)?;
+                    let labels = &config.config.labels;
+                    let too_new = filter
+                        .until
+                        .is_some_and(|until| config.created.is_none_or(|created| created > until));
+                    let excluded = !filter.labels_not.is_empty()
+                        && filter
+                            .labels_not
+                            .iter()
+                            .all(|label| matches_label(label, labels));
+                    if too_new || excluded || !matches_labels(&filter.labels, labels) {
+                        continue;
+                    }
+                    let targets = match names.is_empty() {
+                        true => vec![id.hex()],
+                        false => names.iter().map(ToString::to_string).collect(),
+                    };
+                    for target in targets {
+                        // A conflict means that it is in use: it stays.
+                        match plan(catalog, &target, RemoveOptions::default(), users) {
+                            Ok(steps) => removed.extend(steps),
+                            Err(ImageError::Conflict(_) | ImageError::NoSuchImage(_)) => {}
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                Ok(removed)
+            },
+            uses,
+        )?;
+        Ok(Pruned {
+            removed,
+            space_reclaimed,
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! `docker rmi`: removing names, and with the last name the image.
+//!
+//! Rules, texts and order of the reply are those of moby `daemon/images/image_delete.go`. Deciding and doing are apart:
+//! [`plan`] edits a copy of the index and lists what happens; the store then writes it in one step.
+
+use std::collections::{HashMap, HashSet};
+
+use super::index::Catalog;
+use super::inspect::resolve;
+use super::{Additions, Result, Store};
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::reference::Reference;
+
+/// A container that needs an image: the caller of [`Store::remove`] and [`Store::prune`] knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUse {
+    /// The image.
+    pub image: ImageId,
+    /// Full id of the container.
+    pub container: String,
+    /// Whether it runs (or is paused or restarting).
+    pub running: bool,
+}
+
+/// How to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RemoveOptions {
+    /// Remove although stopped containers use it or several names point to it.
+    pub force: bool,
+    /// Keep unnamed parents.
+    pub no_prune: bool,
+}
+
+/// One thing a removal did, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name went (`Untagged`, familiar form), which had belonged to this image.
+    Untagged(Reference, ImageId),
+    /// An image went (`Deleted`).
+    Image(ImageId),
+    /// A layer went (`Deleted`); the digest is the chain id Docker prints.
+    Layer(Digest),
+}
+
+impl Store {
+    /// Removes a name, and the image with its last name, by Docker's rules.
+    pub fn remove(
+        &self,
+        name: &str,
+        options: RemoveOptions,
+        uses: &[ImageUse],
+    ) -> Result<Vec<Removed>> {
+        self.remove_all(|catalog, users| plan(catalog, name, options, users), uses)
+            .map(|(removed, _)| removed)
+    }
+
+    /// Carries out what `plan` decides. Also returns the bytes of the layers that went.
+    pub(super) fn remove_all(
+        &self,
+        plan: impl FnOnce(&mut Catalog, &Users<'_>) -> Result<Vec<Removed>>,
+        uses: &[ImageUse],
+    ) -> Result<(Vec<Removed>, u64)> {
+        let mut sizes: HashMap<Digest, u64> = HashMap::new();
+        let ((steps, chains), gone) = self.change(Additions::default(), |catalog| {
+            let held = self.held.lock().keys().copied().collect();
+            let steps = plan(catalog, &Users { uses, held })?;
+            let mut chains = HashMap::new();
+            for step in &steps {
+                if let Removed::Image(id) = step {
+                    let config = self.config(id)?;
+                    for diff_id in &config.rootfs.diff_ids {
+                        sizes.insert(*diff_id, self.layers.get(diff_id)?.size);
+                    }
+                    chains.insert(*id, config);
+                }
+            }
+            Ok((steps, chains))
+        })?;
+        let space = gone.iter().filter_map(|diff_id| sizes.get(diff_id)).sum();
+        let mut gone: HashSet<Digest> = gone.into_iter().collect();
+        let mut reply = Vec::new();
+        for step in steps {
+            let config = match &step {
+                Removed::Image(id) => chains.get(id),
+                _ => None,
+            };
+            reply.push(step);
+            if let Some(config) = config {
+                // Docker lists layers top first, by chain id.
+                let layers = config.rootfs.diff_ids.iter().zip(config.chain_ids());
+                for (diff_id, chain_id) in layers.rev() {
+                    if gone.remove(diff_id) {
+                        reply.push(Removed::Layer(chain_id));
+                    }
+                }
+            }
+        }
+        Ok((reply, space))
+    }
+}
+
+/// Who needs which image.
+pub(super) struct Users<'a> {
+    pub(super) uses: &'a [ImageUse],
+    /// Images that a container is being made from.
+    pub(super) held: HashSet<ImageId>,
+}
+
+impl Users<'_> {
+    /// Whether any container needs the image.
+    pub(super) fn holds(&self, id: &ImageId) -> bool {
+        self.held.contains(id) || self.uses.iter().any(|user| user.image == *id)
+    }
+}
+
+/// What stands against deleting an image.
+struct Obstacle {
+    /// Force does not help.
+    hard: bool,
+    /// A container stands against it.
+    used: bool,
+    message: String,
+}
+
+/// Removes `name` from `catalog` and says what that did (`ImageDelete`).
+pub(super) fn plan(
+    catalog: &mut Catalog,
+    name: &str,
+    options: RemoveOptions,
+    users: &Users<'_>,
+) -> Result<Vec<Removed>> {
+    let id = resolve(catalog, name)?;
+    let mut removed = Vec::new();
+    let by_id = id.hex().starts_with(name) || id.to_string().starts_with(name);
+    if by_id {
+        if is_single(&catalog.names_of(&id)) {
+            if let Some(obstacle) = obstacle(catalog, &id, options.force, Names::Disregarded, users)
+            {
+                return Err(obstacle.conflict(&id));
+            }
+            untag_all(catalog, &id, &mut removed);
+        }
+        delete(catalog, &id, options, Quiet::No, users, &mut removed)?;
+        return Ok(removed);
+    }
+    if !options.force && is_single(&catalog.names_of(&id)) {
+        if let Some(user) = users.uses.iter().find(|user| user.image == id) {
+            return Err(ImageError::Conflict(format!(
+                "conflict: unable to remove repository reference {name:?} (must force) - \
+                 container {} is using its referenced image {}",
+                short(&user.container),
+                id.short()
+            )));
+        }
+        if users.held.contains(&id) {
+            return Err(Obstacle::held().conflict(&id));
+        }
+    }
+    let reference = Reference::parse(name)?.with_default_tag();
+    catalog.names.remove(&reference);
+    removed.push(Removed::Untagged(reference.clone(), id));
+    // The last tag of a repository takes the repository's digests along.
+    let repository = reference.name_only();
+    let rest = catalog.names_of(&id);
+    let same = |name: &&Reference| name.name_only() == repository;
+    if reference.digest().is_none() && !rest.iter().filter(same).any(|name| name.digest().is_none())
+    {
+        for digest in rest.iter().filter(same) {
+            catalog.names.remove(digest);
+            removed.push(Removed::Untagged(digest.clone(), id));
+        }
+    }
+    if catalog.names_of(&id).is_empty() {
+        delete(catalog, &id, options, Quiet::Yes, users, &mut removed)?;
+    }
+    Ok(removed)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Regarded,
+    Disregarded,
+}
+
+/// Whether an obstacle is passed over in silence.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quiet {
+    Yes,
+    No,
+}
+
+/// `imageDeleteHelper`.
+fn delete(
+    catalog: &mut Catalog,
+    id: &ImageId,
+    options: RemoveOptions,
+    quiet: Quiet,
+    users: &Users<'_>,
+    removed: &mut Vec<Removed>,
+) -> Result<()> {
+    if let Some(obstacle) = obstacle(catalog, id, options.force, Names::Regarded, users) {
+        let dangling = catalog.names_of(id).is_empty() && !catalog.has_children(id);
+        if quiet == Quiet::Yes && (!dangling || obstacle.used) {
+            return Ok(());
+        }
+        return Err(obstacle.conflict(id));
+    }
+    untag_all(catalog, id, removed);
+    let parent = catalog.images.remove(id).and_then(|record| record.parent);
+    removed.push(Removed::Image(*id));
+    match parent.filter(|parent| catalog.images.contains_key(parent)) {
+        Some(parent) if !options.no_prune => {
+            let options = RemoveOptions {
+                force: false,
+                ..options
+            };
+            delete(catalog, &parent, options, Quiet::Yes, users, removed)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `checkImageDeleteConflict`.
+fn obstacle(
+    catalog: &Catalog,
+    id: &ImageId,
+    force: bool,
+    names: Names,
+    users: &Users<'_>,
+) -> Option<Obstacle> {
+    if catalog.has_children(id) {
+        return Some(Obstacle {
+            hard: true,
+            used: false,
+            message: "image has dependent child images".to_owned(),
+        });
+    }
+    let user = |running| {
+        users
+            .uses
+            .iter()
+            .find(|user| user.image == *id && user.running == running)
+    };
+    if let Some(user) = user(true) {
+        return Some(Obstacle {
+            hard: true,
+            used: true,
+            message: format!(
+                "image is being used by running container {}",
+                short(&user.container)
+            ),
+        });
+    }
+    if users.held.contains(id) {
+        return Some(Obstacle::held());
+    }
+    if force {
+        return None;
+    }
+    if names == Names::Regarded && !catalog.names_of(id).is_empty() {
+        return Some(Obstacle {
+            hard: false,
+            used: false,
+            message: "image is referenced in multiple repositories".to_owned(),
+        });
+    }
+    user(false).map(|user| Obstacle {
+        hard: false,
+        used: true,
+        message: format!(
+            "image is being used by stopped container {}",
+            short(&user.container)
+        ),
+    })
+}
+
+impl Obstacle {
+    fn held() -> Self {
+        Self {
+            hard: true,
+            used: true,
+            message: "image is being used by a container that is being created".to_owned(),
+        }
+    }
+
+    fn conflict(&self, id: &ImageId) -> ImageError {
+        let force = if self.hard {
+            "cannot be forced"
+        } else {
+            "must be forced"
+        };
+        ImageError::Conflict(format!(
+            "conflict: unable to delete {} ({force}) - {}",
+            id.short(),
+            self.message
+        ))
+    }
+}
+
+fn untag_all(catalog: &mut Catalog, id: &ImageId, removed: &mut Vec<Removed>) {
+    for name in catalog.names_of(id) {
+        catalog.names.remove(&name);
+        removed.push(Removed::Untagged(name, *id));
+    }
+}
+
+/// `isSingleReference`: all names are of one repository, with at most one tag.
+fn is_single(names: &[Reference]) -> bool {
+    if names.len() <= 1 {
+        return names.len() == 1;
+    }
+    let tags = names.iter().filter(|name| name.digest().is_none()).count();
+    let repository = names[0].name_only();
+    tags <= 1 && names.iter().all(|name| name.name_only() == repository)
+}
+
+/// The first 12 characters of a container id.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

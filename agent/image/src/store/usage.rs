@@ -1,0 +1,68 @@
+//! The image part of `docker system df`.
+
+use std::collections::HashMap;
+
+use super::{Result, Store};
+use crate::digest::{Digest, ImageId};
+
+/// Disk use of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// The image.
+    pub id: ImageId,
+    /// Bytes of all its layers.
+    pub size: u64,
+    /// Bytes of layers that other images have, too (`SharedSize`).
+    pub shared_size: u64,
+}
+
+/// Disk use of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of all layers, each counted once (`LayersSize`).
+    pub layers_size: u64,
+    /// Per image, in order of id.
+    pub images: Vec<ImageUsage>,
+}
+
+impl Store {
+    /// Bytes on disk, shared and not.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        let catalog = self.snapshot();
+        let mut users: HashMap<Digest, usize> = HashMap::new();
+        let mut ids: Vec<ImageId> = catalog.images.keys().copied().collect();
+        ids.sort();
+        for id in &ids {
+            let mut own = self.config(id)?.rootfs.diff_ids.clone();
+            own.sort();
+            own.dedup();
+            for diff_id in own {
+                *users.entry(diff_id).or_default() += 1;
+            }
+        }
+        let mut images = Vec::new();
+        for id in ids {
+            let mut usage = ImageUsage {
+                id,
+                size: 0,
+                shared_size: 0,
+            };
+            for diff_id in &self.config(&id)?.rootfs.diff_ids {
+                let size = self.layers.get(diff_id)?.size;
+                usage.size += size;
+                if users[diff_id] > 1 {
+                    usage.shared_size += size;
+                }
+            }
+            images.push(usage);
+        }
+        let mut layers_size = 0;
+        for diff_id in users.keys() {
+            layers_size += self.layers.get(diff_id)?.size;
+        }
+        Ok(DiskUsage {
+            layers_size,
+            images,
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! Names, removal, pruning, accounting.
+
+use agent_image::{
+    ErrorClass, ImageUse, ListFilter, PruneFilter, Reference, RemoveOptions, Removed, Store,
+};
+
+use crate::Bed;
+use crate::archive::{Tar, docker_archive};
+
+fn layer(name: &str) -> Vec<u8> {
+    Tar::new().file(name, vec![b'x'; 1000]).end()
+}
+
+/// `one` = a+b, `two` = a.
+fn bed() -> Bed {
+    let bed = Bed::new();
+    let (a, b) = (layer("a"), layer("b"));
+    bed.load(&docker_archive(&[
+        (&[&a, &b], &["one:1"]),
+        (&[&a], &["two:1"]),
+    ]))
+    .unwrap();
+    bed
+}
+
+fn reply(removed: &[Removed]) -> Vec<String> {
+    removed
+        .iter()
+        .map(|step| match step {
+            Removed::Untagged(name, _) => format!("untagged {}", name.familiar()),
+            Removed::Image(_) => "image".to_owned(),
+            Removed::Layer(_) => "layer".to_owned(),
+        })
+        .collect()
+}
+
+fn remove(store: &Store, name: &str) -> Result<Vec<String>, String> {
+    store
+        .remove(name, RemoveOptions::default(), &[])
+        .map(|removed| reply(&removed))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_last_name_takes_the_image_and_layers_nobody_else_has() {
+    let bed = bed();
+    let tag = Reference::parse("again").unwrap();
+    bed.store.tag("one:1", &tag).unwrap();
+    assert_eq!(remove(&bed.store, "one:1").unwrap(), ["untagged one:1"]);
+    assert_eq!(
+        remove(&bed.store, "again").unwrap(),
+        ["untagged again:latest", "image", "layer"]
+    );
+    assert_eq!(
+        bed.store
+            .layers(&bed.store.resolve("two:1").unwrap())
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        remove(&bed.store, "two:1").unwrap(),
+        ["untagged two:1", "image", "layer"]
+    );
+    assert_eq!(
+        bed.files(),
+        [
+            "content",
+            "content/blobs",
+            "content/blobs/sha256",
+            "content/index.json",
+            "content/lock",
+            "content/oci-layout",
+            "layers"
+        ]
+    );
+}
+
+#[test]
+fn conflicts_are_told_in_dockers_words() {
+    let bed = bed();
+    let id = bed.store.resolve("one:1").unwrap();
+    let short = id.short();
+    let user = |running| {
+        [ImageUse {
+            image: id,
+            container: "0123456789abcdef".into(),
+            running,
+        }]
+    };
+    let forced = RemoveOptions {
+        force: true,
+        ..RemoveOptions::default()
+    };
+    let refuse = |name: &str, options, uses: &[ImageUse]| {
+        let error = bed.store.remove(name, options, uses).unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Conflict);
+        error.to_string()
+    };
+    assert_eq!(
+        refuse("one:1", RemoveOptions::default(), &user(false)),
+        format!(
+            "conflict: unable to remove repository reference \"one:1\" (must force) - container 0123456789ab is using its referenced image {short}"
+        )
+    );
+    assert_eq!(
+        refuse(&short, RemoveOptions::default(), &user(false)),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container 0123456789ab"
+        )
+    );
+    assert_eq!(
+        refuse(&short, forced, &user(true)),
+        format!(
+            "conflict: unable to delete {short} (cannot be forced) - image is being used by running container 0123456789ab"
+        )
+    );
+    bed.store
+        .tag("one:1", &Reference::parse("other:1").unwrap())
+        .unwrap();
+    assert_eq!(
+        refuse(&short, RemoveOptions::default(), &[]),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        )
+    );
+    let (held, hold) = bed.store.hold("two:1").unwrap();
+    assert!(
+        refuse("two:1", RemoveOptions::default(), &[])
+            .contains("a container that is being created")
+    );
+    drop(hold);
+    bed.store
+        .remove(&held.short(), RemoveOptions::default(), &[])
+        .unwrap();
+    // Forced by name while a container runs: the name goes, the image stays.
+    bed.store
+        .remove("other:1", RemoveOptions::default(), &[])
+        .unwrap();
+    let removed = bed.store.remove("one:1", forced, &user(true)).unwrap();
+    assert_eq!(reply(&removed), ["untagged one:1"]);
+    assert_eq!(bed.store.resolve(&short).unwrap(), id);
+}
+
+#[test]
+fn a_moved_tag_leaves_a_dangling_image_that_prune_takes() {
+    let bed = bed();
+    bed.store
+        .tag("two:1", &Reference::parse("one:1").unwrap())
+        .unwrap();
+    let dangling = |dangling| ListFilter {
+        dangling: Some(dangling),
+        ..ListFilter::default()
+    };
+    assert_eq!(bed.store.list(&dangling(true)).unwrap().len(), 1);
+    assert_eq!(bed.store.list(&dangling(false)).unwrap().len(), 1);
+    let filter = PruneFilter {
+        dangling_only: true,
+        ..PruneFilter::default()
+    };
+    let pruned = bed.store.prune(&filter, &[]).unwrap();
+    assert_eq!(reply(&pruned.removed), ["image", "layer"]);
+    assert_eq!(pruned.space_reclaimed, 1000);
+    let in_use = [ImageUse {
+        image: bed.store.resolve("one:1").unwrap(),
+        container: "c".into(),
+        running: false,
+    }];
+    let all = PruneFilter::default();
+    assert_eq!(bed.store.prune(&all, &in_use).unwrap().removed, []);
+    let pruned = bed.store.prune(&all, &[]).unwrap();
+    assert_eq!(
+        reply(&pruned.removed),
+        ["untagged one:1", "untagged two:1", "image", "layer"]
+    );
+}
+
+#[test]
+fn lists_filter_as_docker_does() {
+    let bed = bed();
+    let names = |filter: ListFilter| -> Vec<String> {
+        let images = bed.store.list(&filter).unwrap();
+        let mut names: Vec<_> = images
+            .iter()
+            .flat_map(|i| &i.tags)
+            .map(Reference::familiar)
+            .collect();
+        names.sort();
+        names
+    };
+    let reference = |pattern: &str| ListFilter {
+        references: vec![pattern.into()],
+        ..ListFilter::default()
+    };
+    assert_eq!(names(ListFilter::default()), ["one:1", "two:1"]);
+    assert_eq!(names(reference("one")), ["one:1"]);
+    assert_eq!(names(reference("*:1")), ["one:1", "two:1"]);
+    assert_eq!(names(reference("docker.io/library/t*")), ["two:1"]);
+    assert_eq!(names(reference("one:2")), [""; 0]);
+    let label = |label: &str| ListFilter {
+        labels: vec![label.into()],
+        ..ListFilter::default()
+    };
+    assert_eq!(names(label("which=1")), ["two:1"]);
+    assert_eq!(names(label("which")), ["one:1", "two:1"]);
+    assert_eq!(names(label("absent")), [""; 0]);
+    let before = ListFilter {
+        before: vec!["one:1".into()],
+        ..ListFilter::default()
+    };
+    assert_eq!(names(before), [""; 0]);
+}
+
+#[test]
+fn disk_usage_counts_shared_layers_once() {
+    let bed = bed();
+    let usage = bed.store.disk_usage().unwrap();
+    assert_eq!(usage.layers_size, 2000);
+    let mut sizes: Vec<_> = usage
+        .images
+        .iter()
+        .map(|image| (image.size, image.shared_size))
+        .collect();
+    sizes.sort();
+    assert_eq!(sizes, [(1000, 1000), (2000, 1000)]);
+}
+
+#[test]
+fn a_store_reopens_as_it_was_and_only_once_at_a_time() {
+    let bed = bed();
+    let before = bed.store.inspect("one:1").unwrap();
+    assert!(Store::open(bed.directory.path(), Default::default()).is_err());
+    let Bed { directory, store } = bed;
+    drop(store);
+    let store = Store::open(directory.path(), Default::default()).unwrap();
+    let after = store.inspect("one:1").unwrap();
+    assert_eq!(
+        (before.id, before.tags, before.layers),
+        (after.id, after.tags, after.layers)
+    );
+    assert_eq!(
+        store
+            .history("one:1")
+            .unwrap()
+            .iter()
+            .map(|h| h.size)
+            .collect::<Vec<_>>(),
+        [1000, 1000]
+    );
+}
