@@ -35,5 +35,5 @@ pub const ENVIRONMENT_FILE: &str = "com.docker.compose.project.environment_file"
 /// Digest per attribute (`name=digest`, comma-separated), ours: lets a plan name the attribute that changed.
 pub const ATTRIBUTES: &str = "dev.muster.compose.attributes";
 
-/// Value of [`VERSION`]. Docker's tools read it as a Compose version and expect one of theirs to be newer than 1.
+/// Value of [`VERSION`].
 pub const VERSION_VALUE: &str = concat!("muster-", env!("CARGO_PKG_VERSION"));

@@ -25,14 +25,24 @@ pub struct ObservedState {
     pub contents: Contents,
 }
 
-/// Digests (hex) of contents that are outside the Compose file but part of what a service is made of.
+/// What is outside the Compose file but part of what a service is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Contents {
     /// By key of the config.
-    pub configs: BTreeMap<String, String>,
+    pub configs: BTreeMap<String, Content>,
     /// By key of the secret.
-    pub secrets: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, Content>,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// SHA-256 of it, hex.
+    Digest(String),
+    /// It cannot be read: why.
+    Unreadable(String),
 }
 
 /// One container of the project.
@@ -67,8 +77,8 @@ pub struct ObservedContainer {
     pub exit_code: Option<i64>,
     /// Health; `None` when it has no health check (or is not running).
     pub health: HealthStatus,
-    /// Ids of the networks it is attached to.
-    pub networks: BTreeSet<String>,
+    /// Networks it is attached to, by name, with their ids (empty while it was never started).
+    pub networks: BTreeMap<String, String>,
     /// Its mounts of volumes.
     pub volumes: Vec<ObservedMount>,
     /// Seconds since the epoch.

@@ -122,6 +122,8 @@ pub struct ContainerHandle {
 pub struct NewContainer {
     /// Name it is created with; differs from the handle's while it replaces another.
     pub name: String,
+    /// `os/arch[/variant]`, when the file asks for one.
+    pub platform: Option<String>,
     /// The request; shared namespaces are filled in from `shares`.
     pub request: ContainerCreateRequest,
     /// Containers of the project whose id goes into the request.
@@ -151,7 +153,7 @@ pub enum ShareField {
 }
 
 /// What a wait is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// Every container is healthy; one without a health check, or that ends, is a failure.
