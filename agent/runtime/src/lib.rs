@@ -3,8 +3,15 @@
 
 pub mod capabilities;
 pub mod cgroup;
+mod copyup;
 mod defaults;
 pub mod exec;
+mod identity;
+pub mod init;
+pub mod keeper;
 pub mod launch;
+mod root;
 pub mod seccomp;
 pub mod spec;
+mod sys;
+pub mod terminal;

@@ -80,7 +80,7 @@ pub enum Rootfs {
     Directory(PathBuf),
 }
 
-/// One decision per kind of namespace. User and time namespaces are not supported yet.
+/// One decision per kind of namespace. The mount namespace is always new. User and time namespaces are not supported yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Process ids.
@@ -94,8 +94,6 @@ pub struct Namespaces {
     /// View of the cgroup hierarchy. [`Namespaces::default`] follows Docker: host's on v1, own on v2 (the caller
     /// decides; the default here is the host's).
     pub cgroup: Namespace,
-    /// Mounts: `New` or a namespace to join (the root file system is then pivoted inside a copy of it); `Host` is refused.
-    pub mount: Namespace,
 }
 
 impl Default for Namespaces {
@@ -106,7 +104,6 @@ impl Default for Namespaces {
             ipc: Namespace::New,
             uts: Namespace::New,
             cgroup: Namespace::Host,
-            mount: Namespace::New,
         }
     }
 }

@@ -198,6 +198,28 @@ impl<'de> Deserialize<'de> for DeviceAccess {
     }
 }
 
+/// The rules with a "deny everything" in front, unless they begin with a rule about everything themselves: a list of
+/// devices is a list of exceptions, as in runc.
+pub(super) fn closed(rules: &[DeviceRule]) -> impl DoubleEndedIterator<Item = DeviceRule> {
+    let everything =
+        |rule: &DeviceRule| rule.kind.is_none() && rule.major.is_none() && rule.minor.is_none();
+    let opening = match rules.first() {
+        Some(first) if everything(first) => None,
+        _ => Some(DeviceRule {
+            allow: false,
+            kind: None,
+            major: None,
+            minor: None,
+            access: DeviceAccess {
+                read: true,
+                write: true,
+                mknod: true,
+            },
+        }),
+    };
+    opening.into_iter().chain(rules.iter().cloned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

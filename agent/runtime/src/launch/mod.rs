@@ -1,14 +1,29 @@
 //! Starting a container: a pure plan, then one clone that carries it out.
+//!
+//! ```text
+//! prepare(spec) → plan            pure; what to open, what to do, in order           plan, step, sysctl
+//! spawn(plan)   parent            opens root and binds as detached mounts, resolves
+//!                                 the user, compiles the filter, makes the cgroup    parent
+//!               child             shares the parent's memory, does the steps with
+//!                                 bare system calls, executes                        child
+//!               parent, resumed   success, or (step, errno) → message and undo       parent
+//! ```
+//!
+//! The calling thread is suspended while the child works (`CLONE_VFORK`), so there is no handshake and nothing to time
+//! out. A staged launch, for the OCI life cycle, meets its parent over a socket instead.
+
+mod child;
+pub(crate) mod parent;
+pub(crate) mod plan;
+mod remount;
+pub(crate) mod step;
+mod sysctl;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use serde::{Deserialize, Serialize};
-
 use crate::spec::LaunchSpec;
 
-/// What will be done, in order. `Display` prints it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LaunchPlan {}
+pub use plan::LaunchPlan;
 
 /// Why a launch failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +79,7 @@ pub struct Launched {
 
 /// Decides every step. Pure: no file is opened, no system call made.
 pub fn prepare(spec: &LaunchSpec) -> Result<LaunchPlan, LaunchError> {
-    todo!("{spec:?}")
+    plan::container(spec, plan::Start::Immediate)
 }
 
 /// Carries a plan out. Returns when the program runs or the launch failed and is undone (cgroup removed, child reaped).
@@ -72,5 +87,30 @@ pub fn prepare(spec: &LaunchSpec) -> Result<LaunchPlan, LaunchError> {
 /// Call it from a small process; the calling thread alone is suspended meanwhile. `stdio` is needed unless the process
 /// has a terminal.
 pub fn spawn(plan: &LaunchPlan, stdio: Option<Stdio<'_>>) -> Result<Launched, LaunchError> {
-    todo!("{plan:?} {stdio:?}")
+    parent::launch(
+        plan,
+        parent::Surroundings {
+            stdio,
+            target: None,
+            meeting: None,
+        },
+    )
+    .map(Launched::from)
+}
+
+/// Clones a child that interprets the context's steps.
+#[allow(unsafe_code)]
+fn clone(
+    request: crate::sys::clone::CloneRequest,
+    context: &child::Context<'_>,
+) -> std::io::Result<crate::sys::clone::Child> {
+    // SAFETY: `child::run` keeps the rules of the clone. The context and what it borrows outlive the child's use: the
+    // caller is suspended until the child executes or ends, or keeps everything (see `parent`).
+    unsafe {
+        crate::sys::clone::clone_onto_stack(
+            request,
+            child::run,
+            std::ptr::from_ref(context).cast_mut(),
+        )
+    }
 }

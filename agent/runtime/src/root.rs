@@ -1,0 +1,252 @@
+//! The root file system of a container as a detached mount: nobody but the holder of the descriptor can reach it.
+//!
+//! Overlays use `lowerdir+` (Linux 6.7) with one option per layer. Older kernels take one option string for all layers,
+//! which has to be short: layers are then named `/proc/self/fd/N`, and mounted by mount(2) on a thread with a mount
+//! namespace of its own. Source: kernel `Documentation/filesystems/overlayfs.rst`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::spec::Rootfs;
+use crate::sys::kernel::{self, Filesystem};
+use crate::sys::raw::MountAttr;
+
+/// The longest value `fsconfig` takes, the final zero included.
+const FSCONFIG_MAX: usize = 256;
+
+/// Why the root cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RootError {
+    /// A directory is missing or unusable.
+    #[error("open {path}: {source}")]
+    Open { path: String, source: io::Error },
+    #[error("mount overlay of {layers} layers: {source}")]
+    Overlay { layers: usize, source: io::Error },
+    #[error("copy the mount of {path}: {source}")]
+    Clone { path: String, source: io::Error },
+}
+
+/// A detached, private mount of the root.
+pub(crate) fn detached(rootfs: &Rootfs) -> Result<OwnedFd, RootError> {
+    match rootfs {
+        Rootfs::Directory(path) => {
+            let directory = open_directory(path)?;
+            let clone = |source| RootError::Clone {
+                path: path.display().to_string(),
+                source,
+            };
+            let tree = kernel::clone_tree(directory.as_fd(), true).map_err(clone)?;
+            let private = MountAttr {
+                propagation: libc::MS_PRIVATE,
+                ..MountAttr::default()
+            };
+            match kernel::set_mount_attributes(tree.as_fd(), &private, true) {
+                // Before 5.12 the child's namespace is private as a whole, and the copy comes from a private tree there.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(tree),
+                Err(error) => Err(clone(error)),
+                Ok(()) => Ok(tree),
+            }
+        }
+        Rootfs::Overlay { lower, upper, work } => {
+            let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
+            let failed = |source| RootError::Overlay {
+                layers: lower.len(),
+                source,
+            };
+            match modern_overlay(&lower, upper, work) {
+                Ok(mount) => Ok(mount),
+                Err(Modern::Unsupported) => {
+                    let layers = lower
+                        .iter()
+                        .map(|path| open_directory(path))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    classic_overlay(&layers, open_directory(upper)?, open_directory(work)?)
+                        .map_err(failed)
+                }
+                Err(Modern::Failed(source)) => {
+                    // The kernel does not say which directory: look.
+                    for path in lower
+                        .iter()
+                        .copied()
+                        .chain([upper.as_path(), work.as_path()])
+                    {
+                        open_directory(path)?;
+                    }
+                    Err(failed(source))
+                }
+            }
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, RootError> {
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| RootError::Open {
+        path: path.display().to_string(),
+        source: errno.into(),
+    })
+}
+
+enum Modern {
+    /// The kernel does not know `lowerdir+`.
+    Unsupported,
+    Failed(io::Error),
+}
+
+fn modern_overlay(lower: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Modern> {
+    let fs = Filesystem::open(c"overlay").map_err(Modern::Failed)?;
+    // Directories whose paths are too long for the call are named through descriptors, which must live until then.
+    let mut held = Vec::new();
+    for (index, layer) in lower.iter().enumerate() {
+        let value = short_path(layer, &mut held).map_err(Modern::Failed)?;
+        match fs.set(c"lowerdir+", Some(&value)) {
+            Err(error)
+                if index == 0 && error.raw_os_error() == Some(libc::EINVAL) && layer.is_dir() =>
+            {
+                return Err(Modern::Unsupported);
+            }
+            other => other.map_err(|error| Modern::Failed(fs.explain(error)))?,
+        }
+    }
+    for (key, path) in [(c"upperdir", upper), (c"workdir", work)] {
+        let value = short_path(path, &mut held).map_err(Modern::Failed)?;
+        fs.set(key, Some(&value))
+            .map_err(|error| Modern::Failed(fs.explain(error)))?;
+    }
+    fs.mount(0).map_err(Modern::Failed)
+}
+
+fn short_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<CString> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() < FSCONFIG_MAX {
+        return CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let fd = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    held.push(fd);
+    CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// One option string and mount(2), in a mount namespace that lives as long as this call.
+fn classic_overlay(lower: &[OwnedFd], upper: OwnedFd, work: OwnedFd) -> io::Result<OwnedFd> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let layers: Vec<String> = lower.iter().map(name).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        layers.join(":"),
+        name(&upper),
+        name(&work)
+    );
+    if options.len() >= 4096 {
+        return Err(io::Error::other(
+            "this kernel's overlay takes at most 200 layers",
+        ));
+    }
+    let options =
+        CString::new(options).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    std::thread::scope(|scope| {
+        let mounter = scope.spawn(|| -> io::Result<OwnedFd> {
+            nix::sched::unshare(
+                nix::sched::CloneFlags::CLONE_FS | nix::sched::CloneFlags::CLONE_NEWNS,
+            )?;
+            mount_change(
+                "/",
+                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+            )?;
+            // A descriptor leads to the old namespace's mount, the path to this one's.
+            let target = std::fs::read_link(name(&upper))?;
+            mount(
+                "overlay",
+                &target,
+                "overlay",
+                MountFlags::empty(),
+                options.as_c_str(),
+            )?;
+            let mounted = rustix::fs::open(
+                &target,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            kernel::clone_tree(mounted.as_fd(), false)
+        });
+        mounter
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Both ways show the same tree; the classic one is what kernels before 6.7 get.
+    #[test]
+    fn classic_and_modern_overlays_agree() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["a", "b", "upper", "work", "upper2", "work2"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("a").join("f"), "top").unwrap();
+        std::fs::write(path("b").join("f"), "bottom").unwrap();
+        std::fs::write(path("b").join("g"), "only").unwrap();
+        let lower = vec![path("a"), path("b")];
+        let modern = detached(&Rootfs::Overlay {
+            lower: lower.clone(),
+            upper: path("upper"),
+            work: path("work"),
+        })
+        .unwrap();
+        let open = |p: &Path| open_directory(p).unwrap();
+        let layers: Vec<OwnedFd> = lower.iter().map(|p| open(p)).collect();
+        let classic =
+            classic_overlay(&layers, open(&path("upper2")), open(&path("work2"))).unwrap();
+        for root in [&modern, &classic] {
+            for (file, text) in [(c"f", "top"), (c"g", "only")] {
+                let fd = kernel::open_in_root(root.as_fd(), file, libc::O_RDONLY).unwrap();
+                assert_eq!(io::read_to_string(std::fs::File::from(fd)).unwrap(), text);
+            }
+        }
+        // Nothing of it is visible outside.
+        assert_eq!(std::fs::read_dir(path("upper2")).unwrap().count(), 0);
+        assert_eq!(
+            std::fs::metadata(path("upper2")).unwrap().dev(),
+            std::fs::metadata(dir.path()).unwrap().dev()
+        );
+    }
+
+    #[test]
+    fn a_missing_layer_is_named() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let rootfs = Rootfs::Overlay {
+            lower: vec![dir.path().join("gone")],
+            upper: dir.path().to_owned(),
+            work: dir.path().to_owned(),
+        };
+        let text = detached(&rootfs).unwrap_err().to_string();
+        assert!(text.contains("/gone: No such file"), "{text}");
+    }
+}

@@ -1,0 +1,10 @@
+//! Real containers, as root: real clone, real overlay, the host's real cgroups. Every test has a root file system, a
+//! cgroup and namespaces of its own and leaves nothing behind. Without root or a static busybox they skip, aloud.
+
+mod bench;
+mod box_;
+mod cgroups;
+mod escape;
+mod exec;
+mod launch;
+mod process;
