@@ -49,7 +49,6 @@ pub struct ContainerConfig {
         deserialize_with = "null_default"
     )]
     pub mac_address: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub on_build: Option<Vec<String>>,
     #[serde(deserialize_with = "null_default")]
     pub labels: Labels,

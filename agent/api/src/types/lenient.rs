@@ -1,6 +1,6 @@
-//! Reading what real clients send: Go programs write `null` for empty lists and maps.
+//! Reading what real clients send, and writing what they expect: Go programs write `null` for empty lists and maps.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize as _};
 
 /// Reads `null` as the type's default. Use together with `#[serde(default)]`.
 pub(crate) fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -27,4 +27,16 @@ where
         Some(Either::One(word)) => Some(vec![word]),
         Some(Either::Many(words)) => Some(words),
     })
+}
+
+/// Writes an empty list as `null`, as Go does with one that was never made.
+pub(crate) fn empty_null<S, T>(list: &[T], serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: serde::Serializer,
+    T: serde::Serialize,
+{
+    match list {
+        [] => serializer.serialize_none(),
+        list => list.serialize(serializer),
+    }
 }

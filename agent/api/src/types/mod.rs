@@ -6,6 +6,8 @@ mod container_config;
 mod events;
 mod exec;
 mod filters;
+#[cfg(test)]
+mod golden;
 mod host_config;
 mod image;
 mod lenient;

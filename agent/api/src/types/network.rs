@@ -1,7 +1,7 @@
 //! Networks and endpoints.
 
 use super::Labels;
-use super::lenient::null_default;
+use super::lenient::{empty_null, null_default};
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -84,7 +84,8 @@ pub struct Ipam {
     #[serde(deserialize_with = "null_default")]
     pub driver: String,
     pub options: Option<Labels>,
-    #[serde(deserialize_with = "null_default")]
+    /// `null` for networks without addresses (`host`, `none`).
+    #[serde(deserialize_with = "null_default", serialize_with = "empty_null")]
     pub config: Vec<IpamConfig>,
 }
 

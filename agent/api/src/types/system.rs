@@ -58,6 +58,9 @@ pub struct SystemInfo {
     pub plugins: PluginsInfo,
     pub memory_limit: bool,
     pub swap_limit: bool,
+    /// Only with cgroup v1.
+    #[serde(rename = "KernelMemoryTCP", skip_serializing_if = "std::ops::Not::not")]
+    pub kernel_memory_tcp: bool,
     pub cpu_cfs_period: bool,
     pub cpu_cfs_quota: bool,
     #[serde(rename = "CPUShares")]
@@ -110,6 +113,9 @@ pub struct SystemInfo {
     pub init_commit: serde_json::Value,
     #[serde(deserialize_with = "null_default")]
     pub security_options: Vec<String>,
+    /// `{"Driver": "nftables"}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firewall_backend: Option<serde_json::Value>,
     #[serde(rename = "CDISpecDirs", deserialize_with = "null_default")]
     pub cdi_spec_dirs: Vec<String>,
     pub warnings: Option<Vec<String>>,
