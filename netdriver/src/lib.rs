@@ -19,8 +19,21 @@
 
 #![warn(missing_docs)]
 
+mod bridge;
+mod conntrack;
+mod dns;
 mod error;
+mod firewall;
+mod netlink;
+mod netns;
 mod networks;
+mod pools;
+mod ports;
+mod publish;
+mod reconcile;
+mod records;
+mod relay;
+mod sandboxes;
 mod spec;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,303 @@
+//! The names of all endpoints and the look-up in them: pure, a few map accesses per question.
+//!
+//! A name holds within one network; a sandbox sees the networks it is connected to, in its order, and the first that knows a name
+//! answers. `<name>.<network>` asks one network alone.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    Ipv4,
+    Ipv6,
+    Pointer,
+    /// A type no endpoint has records of.
+    Other,
+}
+
+/// What is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Addresses(Vec<IpAddr>),
+    /// The name of an address.
+    Name(String),
+    /// The name is ours, but has no record of this type: nobody else shall be asked.
+    Empty,
+    /// Not ours.
+    Unknown,
+}
+
+/// An endpoint's entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) endpoint: String,
+    /// Every name, the container's first: reverse look-ups answer it.
+    pub(crate) names: Vec<String>,
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Addresses {
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+}
+
+#[derive(Debug, Default)]
+struct Network {
+    name: String,
+    /// Lower-case name to the endpoints that have it.
+    names: HashMap<String, Vec<(String, Addresses)>>,
+    addresses: HashMap<IpAddr, String>,
+}
+
+/// The names of all networks.
+#[derive(Debug, Default)]
+pub(crate) struct Zone {
+    networks: HashMap<String, Network>,
+}
+
+impl Zone {
+    /// Adds an endpoint, replacing what it had on this network.
+    pub(crate) fn insert(&mut self, network_id: &str, network_name: &str, entry: &Entry) {
+        self.remove(network_id, &entry.endpoint);
+        let network = self.networks.entry(network_id.to_owned()).or_default();
+        network.name = network_name.to_lowercase();
+        let addresses = Addresses {
+            ipv4: entry.ipv4,
+            ipv6: entry.ipv6,
+        };
+        for name in &entry.names {
+            let list = network.names.entry(name.to_lowercase()).or_default();
+            if !list.iter().any(|(endpoint, _)| *endpoint == entry.endpoint) {
+                list.push((entry.endpoint.clone(), addresses));
+            }
+        }
+        if let Some(name) = entry.names.first() {
+            let ipv4 = entry.ipv4.map(IpAddr::V4);
+            let ipv6 = entry.ipv6.map(IpAddr::V6);
+            for address in ipv4.into_iter().chain(ipv6) {
+                network.addresses.insert(address, name.clone());
+            }
+        }
+    }
+
+    /// Removes an endpoint; the last one takes the network with it.
+    pub(crate) fn remove(&mut self, network_id: &str, endpoint: &str) {
+        let Some(network) = self.networks.get_mut(network_id) else {
+            return;
+        };
+        let mut gone = Vec::new();
+        network.names.retain(|_, list| {
+            list.retain(|(id, addresses)| {
+                let keep = id != endpoint;
+                if !keep {
+                    gone.push(*addresses);
+                }
+                keep
+            });
+            !list.is_empty()
+        });
+        for addresses in gone {
+            addresses
+                .ipv4
+                .map(|address| network.addresses.remove(&address.into()));
+            addresses
+                .ipv6
+                .map(|address| network.addresses.remove(&address.into()));
+        }
+        if network.names.is_empty() {
+            self.networks.remove(network_id);
+        }
+    }
+
+    /// Looks a name up for a sandbox on these networks. `name` is in lower case, without the final dot.
+    pub(crate) fn lookup(&self, networks: &[String], name: &str, question: Question) -> Answer {
+        let visible = || networks.iter().filter_map(|id| self.networks.get(id));
+        if let Some(address) = reverse(name) {
+            let found =
+                visible().find_map(|network| Some((network, network.addresses.get(&address)?)));
+            return match (found, question) {
+                (None, _) => Answer::Unknown,
+                (Some((network, name)), Question::Pointer) => {
+                    Answer::Name(format!("{name}.{}", network.name))
+                }
+                (Some(_), _) => Answer::Empty,
+            };
+        }
+        let plain = visible().find_map(|network| network.names.get(name));
+        let qualified = || {
+            visible().find_map(|network| {
+                network
+                    .names
+                    .get(name.strip_suffix(&network.name)?.strip_suffix('.')?)
+            })
+        };
+        let Some(found) = plain.or_else(qualified) else {
+            return Answer::Unknown;
+        };
+        let addresses: Vec<IpAddr> = found
+            .iter()
+            .filter_map(|(_, addresses)| match question {
+                Question::Ipv4 => addresses.ipv4.map(IpAddr::V4),
+                Question::Ipv6 => addresses.ipv6.map(IpAddr::V6),
+                Question::Pointer | Question::Other => None,
+            })
+            .collect();
+        if addresses.is_empty() {
+            Answer::Empty
+        } else {
+            Answer::Addresses(addresses)
+        }
+    }
+}
+
+/// The address a `….in-addr.arpa` or `….ip6.arpa` name stands for.
+fn reverse(name: &str) -> Option<IpAddr> {
+    if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
+        let mut octets = [0u8; 4];
+        let mut labels = labels.split('.');
+        for octet in octets.iter_mut().rev() {
+            *octet = labels.next()?.parse().ok()?;
+        }
+        return labels.next().is_none().then(|| octets.into());
+    }
+    let labels = name.strip_suffix(".ip6.arpa")?;
+    let mut value = 0u128;
+    let mut count = 0;
+    for (position, label) in labels.split('.').enumerate() {
+        if label.len() != 1 || position > 31 {
+            return None;
+        }
+        value |= u128::from(u8::from_str_radix(label, 16).ok()?) << (4 * position);
+        count += 1;
+    }
+    (count == 32).then(|| IpAddr::V6(value.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(endpoint: &str, names: &[&str], ipv4: &str, ipv6: Option<&str>) -> Entry {
+        Entry {
+            endpoint: endpoint.into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ipv4: Some(ipv4.parse().unwrap()),
+            ipv6: ipv6.map(|address| address.parse().unwrap()),
+        }
+    }
+
+    fn zone() -> Zone {
+        let mut zone = Zone::default();
+        zone.insert(
+            "n1",
+            "Front",
+            &entry("e1", &["web-1", "web", "0123456789ab"], "10.1.0.2", None),
+        );
+        zone.insert(
+            "n1",
+            "Front",
+            &entry("e2", &["web-2", "web"], "10.1.0.3", Some("fd00::3")),
+        );
+        zone.insert("n2", "back", &entry("e3", &["DB", "web"], "10.2.0.2", None));
+        zone
+    }
+
+    /// `<networks seen> <name> <question>` to the answer.
+    #[test]
+    fn names_hold_within_the_askers_networks() {
+        let zone = zone();
+        let cases = [
+            ("n1", "web-1", Question::Ipv4, "10.1.0.2"),
+            ("n1", "web", Question::Ipv4, "10.1.0.2 10.1.0.3"),
+            ("n1 n2", "web", Question::Ipv4, "10.1.0.2 10.1.0.3"),
+            ("n2 n1", "web", Question::Ipv4, "10.2.0.2"),
+            ("n2 n1", "web.front", Question::Ipv4, "10.1.0.2 10.1.0.3"),
+            ("n1", "0123456789ab.front", Question::Ipv4, "10.1.0.2"),
+            ("n2", "web.front", Question::Ipv4, "unknown"),
+            ("n1", "db", Question::Ipv4, "unknown"),
+            ("n2", "db", Question::Ipv4, "10.2.0.2"),
+            ("", "web", Question::Ipv4, "unknown"),
+            ("n1", "web", Question::Ipv6, "fd00::3"),
+            ("n1", "web-1", Question::Ipv6, "empty"),
+            ("n1", "web-1", Question::Other, "empty"),
+            ("n1", "example.com", Question::Ipv6, "unknown"),
+            ("n1", "front", Question::Ipv4, "unknown"),
+            ("n1", ".front", Question::Ipv4, "unknown"),
+            ("n1", "", Question::Ipv4, "unknown"),
+            (
+                "n1",
+                "2.0.1.10.in-addr.arpa",
+                Question::Pointer,
+                "web-1.front",
+            ),
+            ("n2", "2.0.1.10.in-addr.arpa", Question::Pointer, "unknown"),
+            ("n1", "2.0.1.10.in-addr.arpa", Question::Ipv4, "empty"),
+            (
+                "n1",
+                "1.2.0.1.10.in-addr.arpa",
+                Question::Pointer,
+                "unknown",
+            ),
+            (
+                "n1",
+                "999.0.1.10.in-addr.arpa",
+                Question::Pointer,
+                "unknown",
+            ),
+            (
+                "n1",
+                "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa",
+                Question::Pointer,
+                "web-2.front",
+            ),
+        ];
+        for (networks, name, question, expected) in cases {
+            let networks: Vec<String> = networks.split_whitespace().map(str::to_owned).collect();
+            let got = match zone.lookup(&networks, name, question) {
+                Answer::Addresses(list) => list
+                    .iter()
+                    .map(IpAddr::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                Answer::Name(name) => name,
+                Answer::Empty => "empty".into(),
+                Answer::Unknown => "unknown".into(),
+            };
+            assert_eq!(got, expected, "{networks:?} {name} {question:?}");
+        }
+    }
+
+    #[test]
+    fn removing_an_endpoint_removes_all_it_had() {
+        let mut zone = zone();
+        zone.remove("n1", "e1");
+        let seen = ["n1".to_owned()];
+        assert_eq!(zone.lookup(&seen, "web-1", Question::Ipv4), Answer::Unknown);
+        assert_eq!(
+            zone.lookup(&seen, "2.0.1.10.in-addr.arpa", Question::Pointer),
+            Answer::Unknown
+        );
+        assert_eq!(
+            zone.lookup(&seen, "web", Question::Ipv4),
+            Answer::Addresses(vec!["10.1.0.3".parse().unwrap()])
+        );
+        zone.remove("n1", "e2");
+        zone.remove("n2", "e3");
+        assert!(zone.networks.is_empty());
+    }
+
+    #[test]
+    fn inserting_again_replaces() {
+        let mut zone = zone();
+        zone.insert("n1", "front", &entry("e1", &["renamed"], "10.1.0.2", None));
+        let seen = ["n1".to_owned()];
+        assert_eq!(zone.lookup(&seen, "web-1", Question::Ipv4), Answer::Unknown);
+        assert_eq!(
+            zone.lookup(&seen, "2.0.1.10.in-addr.arpa", Question::Pointer),
+            Answer::Name("renamed.front".into())
+        );
+    }
+}

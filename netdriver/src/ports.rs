@@ -1,0 +1,315 @@
+//! Host ports: which are given out, each held by a socket bound to it, so that neither another container nor another program
+//! gets the same one. Packets never reach these sockets (the firewall sends them on), except IPv6 ones a [relay](crate::relay) serves.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use crate::spec::{PortBinding, PortRequest, Protocol};
+use crate::{Error, Result};
+
+/// Docker's range when the kernel does not tell.
+const EPHEMERAL: (u16, u16) = (32768, 60999);
+
+/// Connections that may wait for a relay.
+const BACKLOG: i32 = 128;
+
+/// A host port given out.
+pub(crate) struct HeldPort {
+    pub(crate) binding: PortBinding,
+    /// Bound, and listening if it is TCP.
+    pub(crate) socket: OwnedFd,
+}
+
+type Key = (IpAddr, Protocol, u16);
+
+/// All host ports of this daemon, with the sandbox that has each.
+#[derive(Default)]
+pub(crate) struct Ports {
+    holders: HashMap<Key, String>,
+    next_ephemeral: u16,
+}
+
+impl Ports {
+    /// Takes the host ports for a sandbox's requests, all or none. `holder_name` says who holds a port, for the message.
+    pub(crate) fn allocate(
+        &mut self,
+        sandbox: &str,
+        requests: &[PortRequest],
+        default_address: Option<IpAddr>,
+        udp_over_ipv6: bool,
+        holder_name: impl Fn(&str) -> String,
+    ) -> Result<Vec<HeldPort>> {
+        let mut held = Vec::new();
+        for request in requests {
+            match self.allocate_one(request, default_address, udp_over_ipv6, &holder_name) {
+                Ok(ports) => {
+                    for port in &ports {
+                        self.holders.insert(key(&port.binding), sandbox.to_owned());
+                    }
+                    held.extend(ports);
+                }
+                Err(error) => {
+                    self.release(held.iter().map(|port| &port.binding));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// Binds a port given out in an earlier life again.
+    pub(crate) fn adopt(&mut self, sandbox: &str, binding: &PortBinding) -> Result<HeldPort> {
+        self.holders.insert(key(binding), sandbox.to_owned());
+        let socket =
+            hold(binding.host_ip, binding.host_port, binding.protocol).map_err(|source| {
+                bind_error(binding.host_ip, binding.host_port, binding.protocol, source)
+            })?;
+        Ok(HeldPort {
+            binding: binding.clone(),
+            socket,
+        })
+    }
+
+    /// Forgets ports whose sockets are closed or about to be.
+    pub(crate) fn release<'a>(&mut self, bindings: impl IntoIterator<Item = &'a PortBinding>) {
+        for binding in bindings {
+            self.holders.remove(&key(binding));
+        }
+    }
+
+    fn allocate_one(
+        &mut self,
+        request: &PortRequest,
+        default_address: Option<IpAddr>,
+        udp_over_ipv6: bool,
+        holder_name: &impl Fn(&str) -> String,
+    ) -> Result<Vec<HeldPort>> {
+        let protocol = request.protocol;
+        let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let addresses = match request.host_ip.or(default_address) {
+            Some(address) => vec![address],
+            // No relay for datagrams: IPv6 is claimed only when the container has an IPv6 address.
+            None if protocol == Protocol::Udp && !udp_over_ipv6 => {
+                vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+            }
+            None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), any_v6],
+        };
+        let optional_v6 = request.host_ip.is_none() && default_address.is_none();
+        let (first, last) = request.host_ports.unwrap_or_else(ephemeral_range);
+        let count = u32::from(last.saturating_sub(first)) + 1;
+        let start = match request.host_ports {
+            Some(_) => 0,
+            None => u32::from(self.next_ephemeral.saturating_sub(first)) % count,
+        };
+        for step in 0..count {
+            let port = first + u16::try_from((start + step) % count).expect("ports have 16 bits");
+            match self.hold_all(&addresses, port, protocol, optional_v6) {
+                Ok(sockets) => {
+                    if request.host_ports.is_none() {
+                        self.next_ephemeral = port.wrapping_add(1);
+                    }
+                    let held = sockets.into_iter().map(|(host_ip, socket)| HeldPort {
+                        binding: PortBinding {
+                            container_port: request.container_port,
+                            protocol,
+                            host_ip,
+                            host_port: port,
+                        },
+                        socket,
+                    });
+                    return Ok(held.collect());
+                }
+                Err((_, source)) if source.kind() == io::ErrorKind::AddrInUse && count > 1 => {
+                    continue;
+                }
+                Err((address, source)) if source.kind() == io::ErrorKind::AddrInUse => {
+                    let holder = self
+                        .holder(address, port, protocol)
+                        .map(|id| format!(" (by {})", holder_name(id)));
+                    return Err(Error::PortAllocated {
+                        address,
+                        port,
+                        holder: holder.unwrap_or_default(),
+                    });
+                }
+                Err((address, source)) => return Err(bind_error(address, port, protocol, source)),
+            }
+        }
+        Err(Error::PortsExhausted {
+            address: addresses[0],
+            first,
+            last,
+            protocol: protocol.name(),
+        })
+    }
+
+    fn hold_all(
+        &self,
+        addresses: &[IpAddr],
+        port: u16,
+        protocol: Protocol,
+        optional_v6: bool,
+    ) -> std::result::Result<Vec<(IpAddr, OwnedFd)>, (IpAddr, io::Error)> {
+        let mut sockets = Vec::new();
+        for address in addresses {
+            match hold(*address, port, protocol) {
+                Ok(socket) => sockets.push((*address, socket)),
+                // A host without IPv6 publishes on IPv4 alone.
+                Err(error)
+                    if optional_v6
+                        && address.is_ipv6()
+                        && error.kind() != io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err((*address, error)),
+            }
+        }
+        Ok(sockets)
+    }
+
+    fn holder(&self, address: IpAddr, port: u16, protocol: Protocol) -> Option<&String> {
+        self.holders
+            .iter()
+            .find(|((held, held_protocol, held_port), _)| {
+                *held_port == port
+                    && *held_protocol == protocol
+                    && held.is_ipv4() == address.is_ipv4()
+                    && (*held == address || held.is_unspecified() || address.is_unspecified())
+            })
+            .map(|(_, sandbox)| sandbox)
+    }
+}
+
+fn key(binding: &PortBinding) -> Key {
+    (binding.host_ip, binding.protocol, binding.host_port)
+}
+
+fn bind_error(address: IpAddr, port: u16, protocol: Protocol, source: io::Error) -> Error {
+    Error::PortBind {
+        address,
+        port,
+        protocol: protocol.name(),
+        source,
+    }
+}
+
+/// Binds and, for TCP, listens: only then another program cannot bind the port with `SO_REUSEADDR`, which we need ourselves to be
+/// able to take a port back whose last connections still linger.
+fn hold(address: IpAddr, port: u16, protocol: Protocol) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+    };
+    let socket = socket_with(
+        family,
+        kind,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if protocol == Protocol::Tcp {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &SocketAddr::new(address, port))?;
+    if protocol == Protocol::Tcp {
+        listen(&socket, BACKLOG)?;
+    }
+    Ok(socket)
+}
+
+fn ephemeral_range() -> (u16, u16) {
+    let read = || {
+        let text = crate::netns::read_sysctl("ipv4/ip_local_port_range")?;
+        let (first, last) = text.split_once(char::is_whitespace)?;
+        let range: (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (range.0 > 0 && range.0 <= range.1).then_some(range)
+    };
+    read().unwrap_or(EPHEMERAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(host_ports: Option<(u16, u16)>) -> PortRequest {
+        let host_ip = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        PortRequest {
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            host_ip,
+            host_ports,
+        }
+    }
+
+    fn name(id: &str) -> String {
+        format!("container web {id}")
+    }
+
+    #[test]
+    fn a_clash_names_the_holder_and_leaves_nothing_held() {
+        let mut ports = Ports::default();
+        let first = ports
+            .allocate("one", &[request(None)], None, false, name)
+            .unwrap();
+        let taken = first[0].binding.host_port;
+        let free = ports
+            .allocate("two", &[request(None)], None, false, name)
+            .unwrap();
+        let free_port = free[0].binding.host_port;
+        ports.release(free.iter().map(|port| &port.binding));
+        drop(free);
+        let wanted = [
+            request(Some((free_port, free_port))),
+            request(Some((taken, taken))),
+        ];
+        let error = ports
+            .allocate("two", &wanted, None, false, name)
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "Bind for 127.0.0.1:{taken} failed: port is already allocated (by container web one)"
+            )
+        );
+        // The port that could be had was given back.
+        ports
+            .allocate("three", &wanted[..1], None, false, name)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_port_of_another_program_clashes_without_a_holder() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let error = Ports::default()
+            .allocate("one", &[request(Some((port, port)))], None, false, name)
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!("Bind for 127.0.0.1:{port} failed: port is already allocated")
+        );
+    }
+
+    #[test]
+    fn a_range_gives_its_first_free_port() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = other.local_addr().unwrap().port();
+        let last = first.saturating_add(20);
+        let mut ports = Ports::default();
+        let held = ports
+            .allocate("one", &[request(Some((first, last)))], None, false, name)
+            .unwrap();
+        assert!((first + 1..=last).contains(&held[0].binding.host_port));
+    }
+}

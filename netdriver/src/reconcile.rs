@@ -1,0 +1,161 @@
+//! Start-up after a stop or a crash: what the records and the kernel hold is brought to what the caller says lives.
+//!
+//! Sandboxes that live keep their interfaces and addresses untouched; host ports are bound again, DNS servers started anew, and the
+//! firewall table is replaced in one transaction by one of the same meaning, so that no connection notices.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::bridge;
+use crate::netlink::{Netlink, Request};
+use crate::netns::Netns;
+use crate::networks::{Networks, firewall_rules};
+use crate::sandboxes::{open_dns, publish_names};
+use crate::spec::{Reconciled, SandboxMode};
+use crate::{Error, Result};
+
+impl Networks {
+    /// Adopts the sandboxes in `live` (addresses, ports, DNS, firewall) and removes all others and every other leftover of this daemon.
+    /// Goes on after a failure and lists it.
+    pub fn reconcile(&self, live: &HashSet<String>) -> Reconciled {
+        let mut done = Reconciled::default();
+        let mut ids: Vec<String> = self.inner.state.lock().sandboxes.keys().cloned().collect();
+        ids.sort();
+        for id in ids.iter().filter(|id| live.contains(*id)) {
+            match self.adopt(id) {
+                Ok(problems) => {
+                    done.problems.extend(
+                        problems
+                            .into_iter()
+                            .map(|error| format!("sandbox {id}: {error}")),
+                    );
+                    done.adopted.push(id.clone());
+                }
+                Err(error) => done.problems.push(format!("sandbox {id}: {error}")),
+            }
+        }
+        let removed = self.restore_firewall();
+        done.problems
+            .extend(removed.err().map(|error| format!("firewall: {error}")));
+        for id in ids.into_iter().filter(|id| !live.contains(id)) {
+            match self.remove_sandbox(&id) {
+                Ok(()) => done.removed.push(id),
+                Err(error) => done.problems.push(format!("sandbox {id}: {error}")),
+            }
+        }
+        done.problems.extend(
+            self.remove_leftovers()
+                .into_iter()
+                .map(|error| error.to_string()),
+        );
+        done
+    }
+
+    /// Takes a living sandbox over. The second kind of failure leaves it usable.
+    fn adopt(&self, id: &str) -> Result<Vec<Error>> {
+        let mut work = self.lock(id)?;
+        let record = self.inner.state.lock().sandbox(id)?.record.clone();
+        if record.spec.mode == SandboxMode::Host {
+            return Ok(Vec::new());
+        }
+        let netns = Arc::new(Netns::open(&self.inner.records.netns(id))?);
+        work.netns = Some(netns.clone());
+        let mut problems = Vec::new();
+        let mut has_names = false;
+        let mut netlink = Netlink::open()?;
+        for endpoint in &record.endpoints {
+            let network = {
+                let state = self.inner.state.lock();
+                state
+                    .networks
+                    .get(&endpoint.endpoint.network_id)
+                    .map(|entry| entry.record.clone())
+            };
+            let Some(network) = network else {
+                problems.push(Error::NetworkNotFound(
+                    endpoint.endpoint.network_name.clone(),
+                ));
+                continue;
+            };
+            has_names |= network.has_names();
+            if let Some(name) = &endpoint.host_interface {
+                if netlink.link(name)?.is_none() {
+                    // The daemon stopped between the record and the interface.
+                    problems.extend(self.plug(&mut work, id, endpoint, &network).err());
+                }
+            }
+            publish_names(&mut self.inner.zone.write(), &endpoint.endpoint);
+        }
+        if has_names && work.server.is_none() {
+            match netns.enter(open_dns) {
+                Ok(sockets) => self.serve_names(&mut work, id, &netns, Some(sockets))?,
+                Err(error) => problems.push(error),
+            }
+        }
+        if work.ports.is_empty() {
+            problems.extend(self.adopt_ports(&mut work, id));
+        }
+        Ok(problems)
+    }
+
+    /// Installs the table for every network whose bridge is there, or removes one that nothing needs.
+    fn restore_firewall(&self) -> Result<()> {
+        let mut netlink = Netlink::open()?;
+        let links = netlink.links()?;
+        let state = self.inner.state.lock();
+        let mut firewall = self.inner.firewall.lock();
+        let mut needed = false;
+        for entry in state.networks.values() {
+            let Some(bridge) = &entry.record.bridge else {
+                continue;
+            };
+            if links
+                .iter()
+                .any(|link| link.name == bridge.name && bridge::is_ours(link, &self.inner.alias))
+            {
+                firewall.prepare_network(&bridge.name, firewall_rules(&entry.record));
+                needed = true;
+            }
+        }
+        drop(state);
+        if needed {
+            firewall.install()
+        } else {
+            firewall.uninstall()
+        }
+    }
+
+    /// Interfaces and namespaces that carry our mark and have no record.
+    fn remove_leftovers(&self) -> Vec<Error> {
+        let mut problems = Vec::new();
+        let remove_links = || {
+            let mut netlink = Netlink::open()?;
+            let known: HashSet<String> = {
+                let state = self.inner.state.lock();
+                state
+                    .networks
+                    .values()
+                    .filter_map(|entry| Some(entry.record.bridge.as_ref()?.name.clone()))
+                    .collect()
+            };
+            for link in netlink.links()? {
+                if bridge::is_ours(&link, &self.inner.alias) && !known.contains(&link.name) {
+                    netlink.execute(vec![Request::delete_group(link.group)])?;
+                }
+            }
+            Ok(())
+        };
+        problems.extend(remove_links().err());
+        match self.inner.records.netns_files() {
+            Ok(names) => {
+                for name in names {
+                    if !self.inner.state.lock().sandboxes.contains_key(&name) {
+                        problems.extend(Netns::remove(&self.inner.records.netns(&name)).err());
+                    }
+                }
+            }
+            Err(error) => problems.push(error),
+        }
+        problems
+    }
+}
