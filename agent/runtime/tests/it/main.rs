@@ -6,5 +6,6 @@ mod box_;
 mod cgroups;
 mod escape;
 mod exec;
+mod keeper;
 mod launch;
 mod process;

@@ -1,0 +1,240 @@
+//! The keeper as a process of its own: streams, logs, exits, and what a killed daemon finds again.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use agent_runtime::keeper::{
+    AttachOptions, Client, ClientError, Event, Exit, Launch, LaunchKind, LogOptions, StdinMode,
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::box_::Container;
+use crate::need_root;
+
+const ALL: AttachOptions = AttachOptions {
+    stdin: true,
+    stdout: true,
+    stderr: true,
+};
+
+/// The example that hands over to the keeper; built together with the tests.
+fn executable() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own.ancestors().nth(2).unwrap().join("examples/runtime");
+    assert!(path.exists(), "{} is not built", path.display());
+    path
+}
+
+async fn connect(run_dir: &Path) -> (Client, UnboundedReceiver<Event>) {
+    Client::connect_or_start(run_dir, &executable())
+        .await
+        .unwrap()
+}
+
+fn launch(id: &str, container: &Container, stdin: StdinMode) -> Launch {
+    let log = LogOptions {
+        path: container.dir.path().join("log"),
+        max_size: None,
+        max_file: 1,
+    };
+    let kind = LaunchKind::Container(container.spec.clone());
+    Launch {
+        id: id.to_owned(),
+        kind,
+        stdin,
+        log: Some(log),
+        attach: Vec::new(),
+    }
+}
+
+async fn exit_of(events: &mut UnboundedReceiver<Event>, wanted: &str) -> Exit {
+    let limit = std::time::Duration::from_secs(20);
+    let Event::Exited { id, exit } = tokio::time::timeout(limit, events.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(id, wanted);
+    exit
+}
+
+fn logged(container: &Container) -> String {
+    let text = std::fs::read_to_string(container.dir.path().join("log")).unwrap();
+    let records = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    records
+        .map(|record| record["log"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn read_all(mut stream: UnixStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    all
+}
+
+#[tokio::test]
+async fn output_is_logged_and_framed_and_input_ends_with_the_client() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    let container = Container::sh("cat; echo done >&2; exit 4");
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    client
+        .launch(
+            launch("c", &container, StdinMode::Once),
+            vec![(theirs.into(), ALL)],
+        )
+        .await
+        .unwrap();
+    ours.write_all(b"hello\n").unwrap();
+    ours.shutdown(Shutdown::Write).unwrap();
+    let frames = tokio::task::spawn_blocking(move || read_all(ours))
+        .await
+        .unwrap();
+    assert_eq!(
+        frames,
+        b"\x01\0\0\0\0\0\0\x06hello\n\x02\0\0\0\0\0\0\x05done\n"
+    );
+    let exit = exit_of(&mut events, "c").await;
+    assert_eq!((exit.exit_code, exit.oom_killed), (4, false));
+    assert_eq!(logged(&container), "hello\ndone\n");
+    client.forget("c").await.unwrap();
+    assert!(client.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_terminal_is_raw_and_can_be_resized() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    let mut container = Container::sh("read line; stty size; echo got $line");
+    container.spec.process.terminal = Some(Default::default());
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    client
+        .launch(
+            launch("t", &container, StdinMode::Open),
+            vec![(theirs.into(), ALL)],
+        )
+        .await
+        .unwrap();
+    client.resize("t", 33, 101).await.unwrap();
+    ours.write_all(b"x\n").unwrap();
+    assert_eq!(exit_of(&mut events, "t").await.exit_code, 0);
+    let text = tokio::task::spawn_blocking(move || read_all(ours))
+        .await
+        .unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), "x\r\n33 101\r\ngot x\r\n");
+}
+
+#[tokio::test]
+async fn everything_is_there_after_the_daemon_was_gone() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, events) = connect(run.path()).await;
+    let stays = Container::sh("read x");
+    let ends =
+        Container::sh("read x; i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo $i; done; exit 6");
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let started = client
+        .launch(launch("stays", &stays, StdinMode::Open), Vec::new())
+        .await
+        .unwrap();
+    let stdin = AttachOptions {
+        stdin: true,
+        stdout: false,
+        stderr: false,
+    };
+    client
+        .launch(
+            launch("ends", &ends, StdinMode::Open),
+            vec![(theirs.into(), stdin)],
+        )
+        .await
+        .unwrap();
+    let pid = client.pid();
+    drop((client, events));
+    ours.write_all(b"go\n").unwrap();
+    // The client's socket is closed when all output is read.
+    tokio::task::spawn_blocking(move || read_all(ours))
+        .await
+        .unwrap();
+
+    let (client, mut events) = connect(run.path()).await;
+    assert_eq!(client.pid(), pid, "the same keeper");
+    let mut held = client.list().await.unwrap();
+    held.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(held[0].exit.unwrap().exit_code, 6);
+    assert_eq!(
+        (held[1].id.as_str(), &held[1].started, held[1].exit),
+        ("stays", &started, None)
+    );
+    let expected: String = (1..=500).map(|number| format!("{number}\n")).collect();
+    assert_eq!(logged(&ends), expected);
+    client.signal("stays", 9).await.unwrap();
+    assert_eq!(exit_of(&mut events, "stays").await.exit_code, 137);
+}
+
+#[tokio::test]
+async fn exec_joins_and_ends_with_its_own_code() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    let container = Container::sh("read x");
+    client
+        .launch(launch("c", &container, StdinMode::Open), Vec::new())
+        .await
+        .unwrap();
+    let spec = agent_runtime::spec::ExecSpec {
+        target_pid: 0,
+        cgroup: container
+            .spec
+            .cgroup
+            .as_ref()
+            .map(|cgroup| cgroup.path.clone()),
+        process: crate::box_::process(&["sh", "-c", "hostname; exit 3"]),
+    };
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let exec = Launch {
+        id: "e".to_owned(),
+        kind: LaunchKind::Exec {
+            container: "c".to_owned(),
+            spec,
+        },
+        stdin: StdinMode::Null,
+        log: None,
+        attach: Vec::new(),
+    };
+    client
+        .launch(exec, vec![(theirs.into(), ALL)])
+        .await
+        .unwrap();
+    let frames = tokio::task::spawn_blocking(move || read_all(ours))
+        .await
+        .unwrap();
+    assert_eq!(&frames[8..], b"box\n");
+    assert_eq!(exit_of(&mut events, "e").await.exit_code, 3);
+    client.signal("c", 9).await.unwrap();
+    exit_of(&mut events, "c").await;
+}
+
+#[tokio::test]
+async fn failures_carry_dockers_exit_codes() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, _events) = connect(run.path()).await;
+    for (program, code) in [("no-such-program", 127), ("/etc", 126)] {
+        let container = Container::new(&[program]);
+        let error = client
+            .launch(launch("f", &container, StdinMode::Null), Vec::new())
+            .await
+            .unwrap_err();
+        let ClientError::Refused(failure) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(failure.exit_code, code, "{failure}");
+    }
+    assert!(client.list().await.unwrap().is_empty());
+}
