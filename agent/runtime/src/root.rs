@@ -60,14 +60,7 @@ pub(crate) fn detached(rootfs: &Rootfs) -> Result<OwnedFd, RootError> {
             };
             match modern_overlay(&lower, upper, work) {
                 Ok(mount) => Ok(mount),
-                Err(Modern::Unsupported) => {
-                    let layers = lower
-                        .iter()
-                        .map(|path| open_directory(path))
-                        .collect::<Result<Vec<_>, _>>()?;
-                    classic_overlay(&layers, open_directory(upper)?, open_directory(work)?)
-                        .map_err(failed)
-                }
+                Err(Modern::Unsupported) => classic_overlay(&lower, upper, work).map_err(failed),
                 Err(Modern::Failed(source)) => {
                     // The kernel does not say which directory: look.
                     for path in lower
@@ -141,23 +134,15 @@ fn short_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<CString> {
 }
 
 /// One option string and mount(2), in a mount namespace that lives as long as this call.
-fn classic_overlay(lower: &[OwnedFd], upper: OwnedFd, work: OwnedFd) -> io::Result<OwnedFd> {
+fn classic_overlay(lower: &[&Path], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let layers: Vec<String> = lower.iter().map(name).collect();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        layers.join(":"),
-        name(&upper),
-        name(&work)
-    );
-    if options.len() >= 4096 {
-        return Err(io::Error::other(
-            "this kernel's overlay takes at most 200 layers",
-        ));
-    }
-    let options =
-        CString::new(options).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let open = |path: &Path| {
+        rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    };
     std::thread::scope(|scope| {
         let mounter = scope.spawn(|| -> io::Result<OwnedFd> {
             nix::sched::unshare(
@@ -167,21 +152,34 @@ fn classic_overlay(lower: &[OwnedFd], upper: OwnedFd, work: OwnedFd) -> io::Resu
                 "/",
                 MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
             )?;
-            // A descriptor leads to the old namespace's mount, the path to this one's.
-            let target = std::fs::read_link(name(&upper))?;
+            // Opened after the unshare: the kernel takes layers only from the caller's own namespace.
+            let layers = lower
+                .iter()
+                .map(|path| open(path))
+                .collect::<Result<Vec<_>, _>>()?;
+            let (upper_fd, work_fd) = (open(upper)?, open(work)?);
+            let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let names: Vec<String> = layers.iter().map(name).collect();
+            let options = format!(
+                "lowerdir={},upperdir={},workdir={}",
+                names.join(":"),
+                name(&upper_fd),
+                name(&work_fd)
+            );
+            if options.len() >= 4096 {
+                return Err(io::Error::other(
+                    "this kernel's overlay takes about 200 layers",
+                ));
+            }
+            let options = CString::new(options)?;
             mount(
                 "overlay",
-                &target,
+                upper,
                 "overlay",
                 MountFlags::empty(),
                 options.as_c_str(),
             )?;
-            let mounted = rustix::fs::open(
-                &target,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
-            kernel::clone_tree(mounted.as_fd(), false)
+            kernel::clone_tree(open(upper)?.as_fd(), false)
         });
         mounter
             .join()
@@ -216,10 +214,8 @@ mod tests {
             work: path("work"),
         })
         .unwrap();
-        let open = |p: &Path| open_directory(p).unwrap();
-        let layers: Vec<OwnedFd> = lower.iter().map(|p| open(p)).collect();
-        let classic =
-            classic_overlay(&layers, open(&path("upper2")), open(&path("work2"))).unwrap();
+        let layers: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
+        let classic = classic_overlay(&layers, &path("upper2"), &path("work2")).unwrap();
         for root in [&modern, &classic] {
             for (file, text) in [(c"f", "top"), (c"g", "only")] {
                 let fd = kernel::open_in_root(root.as_fd(), file, libc::O_RDONLY).unwrap();

@@ -118,13 +118,20 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
 /// Signals this process ignores: bit n-1 is signal n.
 pub(crate) fn ignored_signals() -> u64 {
     let mut set = 0;
-    for signal in 1..=64 {
-        // SAFETY: an all-zero action is a valid buffer for the answer; nothing is changed.
-        let ignored = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, std::ptr::null(), &mut action) == 0
-                && action.sa_sigaction == libc::SIG_IGN
+    for signal in 1..=64i32 {
+        // The C library hides its own two signals, so the kernel is asked itself.
+        let mut action = [0usize; 4];
+        // SAFETY: the kernel fills in its `sigaction`, four words on every supported machine; nothing is changed.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                0usize,
+                action.as_mut_ptr(),
+                8usize,
+            )
         };
+        let ignored = result == 0 && action[0] == libc::SIG_IGN;
         if ignored {
             set |= 1 << (signal - 1);
         }
