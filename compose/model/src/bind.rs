@@ -55,7 +55,7 @@ pub(crate) fn extensions(map: &Map) -> Extensions {
         .collect()
 }
 
-/// A tree as plain values.
+/// A tree as plain values, mappings in the order of their keys.
 pub(crate) fn to_json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
@@ -64,10 +64,13 @@ pub(crate) fn to_json(node: &Node) -> serde_json::Value {
         Value::Float(value) => (*value).into(),
         Value::Str(text) => text.as_str().into(),
         Value::Seq(items) => items.iter().map(to_json).collect(),
-        Value::Map(map) => map
-            .iter()
-            .map(|(key, entry)| (key.clone(), to_json(&entry.node)))
-            .collect(),
+        Value::Map(map) => {
+            let sorted: BTreeMap<&String, &Entry> = map.iter().collect();
+            let entries = sorted.into_iter();
+            entries
+                .map(|(key, entry)| (key.clone(), to_json(&entry.node)))
+                .collect()
+        }
     }
 }
 
@@ -394,8 +397,7 @@ impl<'n> MapAccess<'n> for Entries<'n> {
             Some(Pending::Extensions) => {
                 let values: Extensions = self.map.map(extensions).unwrap_or_default();
                 let value = serde_json::Value::Object(values.into_iter().collect());
-                seed.deserialize(value)
-                    .map_err(de::Error::custom)
+                seed.deserialize(value).map_err(de::Error::custom)
             }
             None => Err(de::Error::custom("a value was asked for before its key")),
         }

@@ -228,6 +228,14 @@ impl ServiceCheck<'_> {
                             "activate the profile {profiles}, or set required: false"
                         )));
                 }
+                None if !options.required.0 => {
+                    let span = self.at(&path);
+                    let message = format!(
+                        "service {} names the undefined service {dependency} as an optional dependency",
+                        self.name
+                    );
+                    self.report.warn(Diagnostic::warning(span, message));
+                }
                 None => {
                     let known = self.project.services.keys();
                     self.undefined(&path, "service", dependency, known);

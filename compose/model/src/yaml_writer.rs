@@ -192,22 +192,36 @@ fn resolves_to_another_type(text: &str) -> bool {
     if matches!(lower.as_str(), "y" | "n" | "yes" | "no" | "on" | "off") {
         return true;
     }
-    // Base 60 and dates.
+    is_base_60(text) || is_date(text)
+}
+
+/// YAML 1.1's `22:22` (an integer or float in base 60).
+fn is_base_60(text: &str) -> bool {
     let mut parts = text.trim_start_matches(['-', '+']).split(':');
-    let digits = |part: &str| {
-        !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_digit() || b == b'.' || b == b'_')
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let first = parts.next().unwrap_or_default();
+    let mut rest = parts.peekable();
+    rest.peek().is_some()
+        && digits(first)
+        && rest.all(|part| {
+            let whole = part.split('.').next().unwrap_or(part);
+            digits(whole) && whole.len() <= 2 && (whole.len() == 1 || whole < "60")
+        })
+}
+
+/// `2001-01-01`, with or without a time.
+fn is_date(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let digits = |part: &str, lengths: std::ops::RangeInclusive<usize>| {
+        lengths.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
     };
-    let sexagesimal = text.contains(':') && parts.all(digits);
-    let date = text.len() >= 8
-        && text.as_bytes()[..4].iter().all(u8::is_ascii_digit)
-        && text.as_bytes()[4] == b'-'
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b"-T:Z+. t".contains(&b));
-    sexagesimal || date
+    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let day = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    digits(year, 4..=4) && digits(month, 1..=2) && (1..=2).contains(&day)
 }
 
 #[cfg(test)]

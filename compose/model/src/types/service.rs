@@ -326,7 +326,12 @@ pub enum PullPolicy {
     /// `weekly`.
     Weekly,
     /// `every_DURATION`.
-    Every(Duration),
+    Every {
+        /// Age after which the image is pulled again.
+        interval: Duration,
+        /// The duration as it was written.
+        text: String,
+    },
 }
 
 impl TryFrom<String> for PullPolicy {
@@ -342,7 +347,10 @@ impl TryFrom<String> for PullPolicy {
             "daily" => PullPolicy::Daily,
             "weekly" => PullPolicy::Weekly,
             other => match other.strip_prefix("every_") {
-                Some(interval) => PullPolicy::Every(interval.parse()?),
+                Some(text) => PullPolicy::Every {
+                    interval: text.parse()?,
+                    text: text.to_owned(),
+                },
                 None => {
                     return Err(format!(
                         "invalid pull policy {text:?}: use always, never, missing, build, refresh, daily, weekly or every_DURATION"
@@ -363,7 +371,7 @@ impl From<PullPolicy> for String {
             PullPolicy::Refresh => "refresh".into(),
             PullPolicy::Daily => "daily".into(),
             PullPolicy::Weekly => "weekly".into(),
-            PullPolicy::Every(interval) => format!("every_{interval}"),
+            PullPolicy::Every { text, .. } => format!("every_{text}"),
         }
     }
 }
