@@ -1,0 +1,284 @@
+//! The command line: global flags, the tree of verbs, and which function each verb is.
+
+use crate::connect::Session;
+use crate::failure::{Outcome, USAGE};
+use crate::flags::bools::as_pflag;
+use crate::verbs::inspect::InspectKindArgs;
+use crate::verbs::{
+    completion, daemon, doctor, events, exec, image, inspect, lifecycle, logs, look, network, ps,
+    pull, refused, run, system, transfer, volume,
+};
+use agent_api::client::ObjectKind;
+use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::ffi::OsString;
+
+/// Multi-container applications on one host or on many
+#[derive(Debug, Parser)]
+#[command(
+    name = "muster",
+    version,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Run 'muster COMMAND --help' for more information on a command.")]
+pub(crate) struct Line {
+    /// Daemon to connect to, unix:///path (MUSTER_HOST, DOCKER_HOST; default unix:///run/muster/muster.sock)
+    #[arg(short = 'H', long, value_name = "HOST")]
+    host: Option<String>,
+    /// Say more about what is done
+    #[arg(short = 'D', long)]
+    debug: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    #[command(flatten)]
+    Container(ContainerVerb),
+    Ps(ps::PsArgs),
+    Inspect(inspect::InspectArgs),
+    #[command(flatten)]
+    Image(ImageVerb),
+    Images(image::ImagesArgs),
+    Rmi(image::RmiArgs),
+    Events(events::EventsArgs),
+    Info(system::InfoArgs),
+    Version(system::VersionArgs),
+    /// Manage containers
+    #[command(name = "container")]
+    ContainerGroup {
+        #[command(subcommand)]
+        verb: ContainerGroup,
+    },
+    /// Manage images
+    #[command(name = "image")]
+    ImageGroup {
+        #[command(subcommand)]
+        verb: ImageGroup,
+    },
+    /// Manage networks
+    Network {
+        #[command(subcommand)]
+        verb: network::NetworkVerb,
+    },
+    /// Manage volumes
+    Volume {
+        #[command(subcommand)]
+        verb: volume::VolumeVerb,
+    },
+    /// Manage the system
+    System {
+        #[command(subcommand)]
+        verb: SystemVerb,
+    },
+    Daemon(Box<daemon::DaemonArgs>),
+    Doctor(doctor::DoctorArgs),
+    Completion(completion::CompletionArgs),
+    #[command(flatten)]
+    Refused(refused::RefusedVerb),
+}
+
+/// Verbs of containers that also stand at the top.
+#[derive(Debug, Subcommand)]
+enum ContainerVerb {
+    Run(Box<run::RunArgs>),
+    Create(Box<run::CreateArgs>),
+    Start(lifecycle::StartArgs),
+    Stop(lifecycle::StopArgs),
+    /// Restart one or more containers
+    Restart(lifecycle::StopArgs),
+    Kill(lifecycle::KillArgs),
+    #[command(alias = "remove")]
+    Rm(lifecycle::RmArgs),
+    /// Pause all processes within one or more containers
+    Pause(lifecycle::NamesArgs),
+    /// Unpause all processes within one or more containers
+    Unpause(lifecycle::NamesArgs),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(lifecycle::NamesArgs),
+    Rename(lifecycle::RenameArgs),
+    Update(Box<lifecycle::UpdateArgs>),
+    Attach(lifecycle::AttachArgs),
+    Exec(exec::ExecArgs),
+    Logs(logs::LogsArgs),
+    Top(look::TopArgs),
+    Port(look::PortArgs),
+    Export(transfer::ExportArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerGroup {
+    #[command(flatten)]
+    Shared(ContainerVerb),
+    #[command(alias = "list", alias = "ps")]
+    Ls(ps::PsArgs),
+    /// Display detailed information on one or more containers
+    Inspect(InspectKindArgs),
+    Prune(lifecycle::PruneArgs),
+}
+
+/// Verbs of images that also stand at the top.
+#[derive(Debug, Subcommand)]
+enum ImageVerb {
+    Load(transfer::LoadArgs),
+    Import(transfer::ImportArgs),
+    Save(transfer::SaveArgs),
+    Tag(image::TagArgs),
+    History(image::HistoryArgs),
+    Pull(pull::PullArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageGroup {
+    #[command(flatten)]
+    Shared(ImageVerb),
+    #[command(alias = "list")]
+    Ls(image::ImagesArgs),
+    /// Display detailed information on one or more images
+    Inspect(InspectKindArgs),
+    #[command(alias = "remove")]
+    Rm(image::RmiArgs),
+    Prune(image::PruneArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum SystemVerb {
+    Df(system::DfArgs),
+    Events(events::EventsArgs),
+    Info(system::InfoArgs),
+    Prune(system::PruneArgs),
+}
+
+/// Reads the command line; help and usage errors are printed here and give the exit code.
+pub(crate) fn parse(words: Vec<OsString>) -> Result<Line, u8> {
+    let parsed = as_pflag(with_help(Line::command())).try_get_matches_from(words.clone());
+    let error = match parsed.and_then(|matches| Line::from_arg_matches(&matches)) {
+        Ok(line) => return Ok(line),
+        Err(error) => error,
+    };
+    // Help is rendered by the plain command, whose boolean flags look as Docker's do.
+    let error = match with_help(Line::command())
+        .args_override_self(true)
+        .try_get_matches_from(words)
+    {
+        Err(plain) if !error.use_stderr() => plain,
+        _ => error,
+    };
+    let _ = error.print();
+    Err(if error.use_stderr() { USAGE } else { 0 })
+}
+
+/// `--help` everywhere, and `-h` where it is not a flag of the verb.
+fn with_help(command: Command) -> Command {
+    let has_h = command
+        .get_arguments()
+        .any(|arg| arg.get_short() == Some('h'));
+    let help = Arg::new("help")
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Print help");
+    let help = if has_h { help } else { help.short('h') };
+    command
+        .disable_help_flag(true)
+        .arg(help)
+        .mut_subcommands(with_help)
+}
+
+impl Line {
+    /// Runs the verb to its exit code.
+    pub(crate) fn run(self) -> Outcome {
+        match self.verb {
+            Verb::Daemon(args) => daemon::run(*args),
+            Verb::Completion(args) => completion::run(&args, Line::command()),
+            Verb::Refused(verb) => refused::run(&verb),
+            verb => {
+                // One thread is enough for a client, and quicker to start.
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                let session = Session::new(self.host, self.debug);
+                let outcome = runtime.block_on(Box::pin(dispatch(&session, verb)));
+                // A read of stdin cannot be cancelled: it must not hold up the end.
+                runtime.shutdown_background();
+                outcome
+            }
+        }
+    }
+}
+
+async fn dispatch(session: &Session, verb: Verb) -> Outcome {
+    match verb {
+        Verb::Container(verb) => container(session, verb).await,
+        Verb::Ps(args) => ps::run(session, args).await,
+        Verb::Inspect(args) => inspect::run(session, args).await,
+        Verb::Image(verb) => image(session, verb).await,
+        Verb::Images(args) => image::list(session, args).await,
+        Verb::Rmi(args) => image::rmi(session, args).await,
+        Verb::Events(args) => events::run(session, args).await,
+        Verb::Info(args) => system::info(session, args).await,
+        Verb::Version(args) => system::version(session, args).await,
+        Verb::ContainerGroup { verb } => match verb {
+            ContainerGroup::Shared(verb) => container(session, verb).await,
+            ContainerGroup::Ls(args) => ps::run(session, args).await,
+            ContainerGroup::Inspect(args) => {
+                inspect::kind(session, ObjectKind::Container, args).await
+            }
+            ContainerGroup::Prune(args) => lifecycle::prune(session, args).await,
+        },
+        Verb::ImageGroup { verb } => match verb {
+            ImageGroup::Shared(verb) => image(session, verb).await,
+            ImageGroup::Ls(args) => image::list(session, args).await,
+            ImageGroup::Inspect(args) => inspect::kind(session, ObjectKind::Image, args).await,
+            ImageGroup::Rm(args) => image::rmi(session, args).await,
+            ImageGroup::Prune(args) => image::prune(session, args).await,
+        },
+        Verb::Network { verb } => network::run(session, verb).await,
+        Verb::Volume { verb } => volume::run(session, verb).await,
+        Verb::System { verb } => match verb {
+            SystemVerb::Df(args) => system::df(session, args).await,
+            SystemVerb::Events(args) => events::run(session, args).await,
+            SystemVerb::Info(args) => system::info(session, args).await,
+            SystemVerb::Prune(args) => system::prune(session, args).await,
+        },
+        Verb::Doctor(args) => doctor::run(session, &args).await,
+        Verb::Daemon(_) | Verb::Completion(_) | Verb::Refused(_) => {
+            unreachable!("these need no session")
+        }
+    }
+}
+
+async fn container(session: &Session, verb: ContainerVerb) -> Outcome {
+    match verb {
+        ContainerVerb::Run(args) => run::run(session, *args).await,
+        ContainerVerb::Create(args) => run::create(session, *args).await,
+        ContainerVerb::Start(args) => lifecycle::start(session, args).await,
+        ContainerVerb::Stop(args) => lifecycle::stop(session, args).await,
+        ContainerVerb::Restart(args) => lifecycle::restart(session, args).await,
+        ContainerVerb::Kill(args) => lifecycle::kill(session, args).await,
+        ContainerVerb::Rm(args) => lifecycle::rm(session, args).await,
+        ContainerVerb::Pause(args) => lifecycle::pause(session, args).await,
+        ContainerVerb::Unpause(args) => lifecycle::unpause(session, args).await,
+        ContainerVerb::Wait(args) => lifecycle::wait(session, args).await,
+        ContainerVerb::Rename(args) => lifecycle::rename(session, args).await,
+        ContainerVerb::Update(args) => lifecycle::update(session, *args).await,
+        ContainerVerb::Attach(args) => lifecycle::attach(session, args).await,
+        ContainerVerb::Exec(args) => exec::run(session, args).await,
+        ContainerVerb::Logs(args) => logs::run(session, args).await,
+        ContainerVerb::Top(args) => look::top(session, args).await,
+        ContainerVerb::Port(args) => look::port(session, args).await,
+        ContainerVerb::Export(args) => transfer::export(session, args).await,
+    }
+}
+
+async fn image(session: &Session, verb: ImageVerb) -> Outcome {
+    match verb {
+        ImageVerb::Load(args) => transfer::load(session, args).await,
+        ImageVerb::Import(args) => transfer::import(session, args).await,
+        ImageVerb::Save(args) => transfer::save(session, args).await,
+        ImageVerb::Tag(args) => image::tag(session, args).await,
+        ImageVerb::History(args) => image::history(session, args).await,
+        ImageVerb::Pull(args) => pull::run(session, args).await,
+    }
+}

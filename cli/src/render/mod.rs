@@ -1,0 +1,7 @@
+//! How results look: templates, tables, units, colours, progress. Nothing here talks to a daemon.
+
+pub(crate) mod json;
+pub(crate) mod rows;
+pub(crate) mod table;
+pub(crate) mod template;
+pub(crate) mod units;

@@ -1,0 +1,110 @@
+//! The commands: one file per group, each with its arguments and what it does.
+
+pub(crate) mod completion;
+pub(crate) mod daemon;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod inspect;
+pub(crate) mod lifecycle;
+pub(crate) mod logs;
+pub(crate) mod look;
+pub(crate) mod network;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod refused;
+pub(crate) mod run;
+pub(crate) mod system;
+pub(crate) mod transfer;
+pub(crate) mod volume;
+
+use crate::failure::{Failure, Outcome, describe};
+use crate::out;
+use crate::render::units::{human_duration, human_size};
+use agent_api::Labels;
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use std::io::BufRead as _;
+
+/// Requests of one command that are under way at the same time.
+const PARALLEL: usize = 16;
+
+/// Does the same to many objects at once; prints each name when it is done, in the order given, and every failure.
+async fn each<F>(names: &[String], action: F) -> Outcome
+where
+    F: AsyncFn(&str) -> anyhow::Result<()>,
+{
+    let action = &action;
+    let mut results = futures_util::stream::iter(names)
+        .map(|name| async move { (name, action(name).await) })
+        .buffered(PARALLEL);
+    let mut code = 0;
+    while let Some((name, result)) = results.next().await {
+        match result {
+            Ok(()) => out::line(name)?,
+            Err(error) => {
+                let failure = error.downcast_ref::<Failure>().map(|failure| failure.code);
+                if failure.is_none() || failure == Some(1) {
+                    out::note(describe(&error));
+                }
+                code = code.max(failure.unwrap_or(1));
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Asks before something is lost; without an answer it is no.
+fn confirm(warning: &str) -> anyhow::Result<bool> {
+    out::text(&format!(
+        "{warning}\nAre you sure you want to continue? [y/N] "
+    ))?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context("cannot read the answer: use --force to go without")?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn show_pruned(title: &str, names: &[String]) -> std::io::Result<()> {
+    if names.is_empty() {
+        Ok(())
+    } else {
+        out::line(format!("{title}\n{}\n", names.join("\n")))
+    }
+}
+
+fn show_reclaimed(bytes: u64) -> std::io::Result<()> {
+    out::line(format!(
+        "Total reclaimed space: {}",
+        human_size(i64::try_from(bytes).unwrap_or(i64::MAX))
+    ))
+}
+
+/// A time as Go prints it: `2026-11-22 02:16:08 +0000 UTC`, in the local zone.
+fn created_at(seconds: i64) -> String {
+    let Ok(at) = Timestamp::from_second(seconds) else {
+        return "N/A".to_owned();
+    };
+    at.to_zoned(jiff::tz::TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S %z %Z")
+        .to_string()
+}
+
+/// `5 minutes ago`
+fn ago(seconds: i64, now: Timestamp) -> String {
+    format!("{} ago", human_duration(now.as_second() - seconds))
+}
+
+/// `a=1,b=2`, sorted.
+fn join_labels(labels: &Labels) -> String {
+    let mut pairs: Vec<_> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    pairs.sort_unstable();
+    pairs.join(",")
+}

@@ -1,0 +1,100 @@
+//! Docker's verbs that have nothing behind them yet: each says what is missing and what to do meanwhile.
+
+use crate::failure::{Failure, Outcome};
+use clap::{Args, Subcommand};
+
+/// Whatever follows the verb.
+#[derive(Debug, Args)]
+pub(crate) struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(next_help_heading = "Not there yet")]
+pub(crate) enum RefusedVerb {
+    /// Build an image from a Dockerfile (not there yet)
+    #[command(alias = "builder", alias = "buildx", hide = true)]
+    Build(Rest),
+    /// Create a new image from a container's changes (not there yet)
+    #[command(hide = true)]
+    Commit(Rest),
+    /// Copy files between a container and the local filesystem (not there yet)
+    #[command(hide = true)]
+    Cp(Rest),
+    /// Inspect changes to files on a container's filesystem (not there yet)
+    #[command(hide = true)]
+    Diff(Rest),
+    /// Authenticate to a registry (not there yet)
+    #[command(hide = true)]
+    Login(Rest),
+    /// Log out from a registry (not there yet)
+    #[command(hide = true)]
+    Logout(Rest),
+    /// Upload an image to a registry (not there yet)
+    #[command(hide = true)]
+    Push(Rest),
+    /// Search a registry for images (not there yet)
+    #[command(hide = true)]
+    Search(Rest),
+    /// Display a live stream of resource usage (not there yet)
+    #[command(hide = true)]
+    Stats(Rest),
+    /// Cluster commands (not there yet)
+    #[command(
+        alias = "node",
+        alias = "service",
+        alias = "stack",
+        alias = "secret",
+        alias = "config",
+        hide = true
+    )]
+    Swarm(Rest),
+    /// Docker's contexts (not there)
+    #[command(hide = true)]
+    Context(Rest),
+    /// Docker's plugins (not there)
+    #[command(alias = "trust", alias = "manifest", alias = "checkpoint", hide = true)]
+    Plugin(Rest),
+}
+
+pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
+    let (name, reason) = match verb {
+        RefusedVerb::Build(_) => (
+            "build",
+            "there is no image builder yet: build elsewhere, then \"muster load\" the image",
+        ),
+        RefusedVerb::Commit(_) => (
+            "commit",
+            "images cannot be made of containers yet: use \"muster export\" and \"muster import\"",
+        ),
+        RefusedVerb::Cp(_) => (
+            "cp",
+            "archives of container paths are missing: use \"muster exec NAME tar c PATH\" or a volume",
+        ),
+        RefusedVerb::Diff(_) => ("diff", "the list of changed files is missing"),
+        RefusedVerb::Login(_) | RefusedVerb::Logout(_) => (
+            "login",
+            "there is no registry client yet: use \"muster load\"",
+        ),
+        RefusedVerb::Push(_) => (
+            "push",
+            "there is no registry client yet: use \"muster save\"",
+        ),
+        RefusedVerb::Search(_) => ("search", "there is no registry client yet"),
+        RefusedVerb::Stats(_) => (
+            "stats",
+            "the stream of resource usage is missing: use \"muster top\"",
+        ),
+        RefusedVerb::Swarm(_) => (
+            "swarm",
+            "clusters are missing: every command works on one host",
+        ),
+        RefusedVerb::Context(_) => (
+            "context",
+            "there are no contexts: choose the daemon with -H or MUSTER_HOST",
+        ),
+        RefusedVerb::Plugin(_) => ("plugin", "there are no plugins"),
+    };
+    Err(Failure::new(1, format!("{name} is not supported: {reason}")).into())
+}

@@ -1,0 +1,262 @@
+//! `run` and `create`. Source: docker/cli `cli/command/container/run.go`, `create.go`.
+//!
+//! Order of an attached run: create → attach → wait (its headers) → start. So no output and no exit is missed.
+
+use crate::attached::{self, Ended, Target};
+use crate::connect::Session;
+use crate::failure::{Failure, Outcome, USAGE, describe, start_code, usage};
+use crate::flags::container::ContainerFlags;
+use crate::out;
+use crate::terminal::{DetachKeys, RawMode};
+use agent_api::client::{AttachOptions, ClientError, WaitCondition};
+use agent_api::{Client, ContainerCreateRequest};
+use anyhow::Context as _;
+use clap::Args;
+use std::io::{IsTerminal as _, Write as _};
+
+/// Create and run a new container from an image
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster run --rm busybox echo hello
+  muster run -it --rm debian bash
+  muster run -d --name web -p 8080:80 -v data:/srv nginx")]
+pub(crate) struct RunArgs {
+    /// Run the container in the background and print its id
+    #[arg(short, long)]
+    detach: bool,
+    /// Override the key sequence for detaching a container
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// Proxy received signals to the process
+    #[arg(long, default_value = "true", hide_default_value = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+    #[command(flatten)]
+    container: ContainerFlags,
+    /// Image, and the command and its arguments in place of the image's own
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "IMAGE [COMMAND] [ARG...]"
+    )]
+    image_and_command: Vec<String>,
+}
+
+/// Create a new container
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster create --name web -p 8080:80 nginx && muster start web")]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    container: ContainerFlags,
+    /// Image, and the command and its arguments in place of the image's own
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "IMAGE [COMMAND] [ARG...]"
+    )]
+    image_and_command: Vec<String>,
+}
+
+pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
+    let (image, command) = args.image_and_command.split_first().context("no image")?;
+    let request = args
+        .container
+        .request(image, command, false)
+        .map_err(usage)?;
+    let client = session.client().await?;
+    let id = make(client, &args.container, &request)
+        .await
+        .map_err(|error| with_help(&error, "create", 1))?;
+    out::line(id)?;
+    Ok(0)
+}
+
+pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
+    let (image, command) = args.image_and_command.split_first().context("no image")?;
+    let flags = &args.container;
+    let keys = DetachKeys::parse(args.detach_keys.as_deref()).map_err(usage)?;
+    let mut request = flags.request(image, command, args.detach).map_err(usage)?;
+    if args.detach && !flags.attach.is_empty() {
+        return Err(usage(
+            "conflicting options: cannot specify both --attach and --detach",
+        ));
+    }
+    let stdin = request.config.attach_stdin;
+    if !args.detach && stdin && flags.tty && !std::io::stdin().is_terminal() {
+        return Err(Failure::new(
+            1,
+            "the input device is not a TTY: leave out -t when input is piped",
+        )
+        .into());
+    }
+    if let Some((rows, columns)) = crate::terminal::size() {
+        request.host_config.console_size = [rows.into(), columns.into()];
+    }
+    let client = session.client().await?;
+    let id = make(client, flags, &request)
+        .await
+        .map_err(|error| with_help(&error, "run", USAGE))?;
+    if args.detach {
+        client.start_container(&id).await.map_err(start_failure)?;
+        out::line(id)?;
+        return Ok(0);
+    }
+    attached_run(client, &id, &args, &keys, &request).await
+}
+
+async fn attached_run(
+    client: &Client,
+    id: &str,
+    args: &RunArgs,
+    keys: &DetachKeys,
+    request: &ContainerCreateRequest,
+) -> Outcome {
+    let config = &request.config;
+    let tty = args.container.tty;
+    // Before the container exists for others: a signal that comes now is for it.
+    let signals = if args.sig_proxy {
+        attached::catch_signals()?
+    } else {
+        Vec::new()
+    };
+    let options = AttachOptions {
+        stdin: config.attach_stdin,
+        stdout: config.attach_stdout,
+        stderr: config.attach_stderr,
+        stream: true,
+        logs: false,
+        detach_keys: args.detach_keys.clone(),
+    };
+    let hijacked = client.attach_container(id, &options).await?;
+    let condition = if args.container.rm {
+        WaitCondition::Removed
+    } else {
+        WaitCondition::NextExit
+    };
+    let wait = client.wait_container(id, condition).await?;
+    let raw = if tty && config.attach_stdin {
+        Some(RawMode::enter()?)
+    } else {
+        None
+    };
+    if let Err(error) = client.start_container(id).await {
+        drop(raw);
+        if args.container.rm {
+            // The daemon removes what could not be started; wait for it, so that the name is free again.
+            drop(hijacked);
+            let _ = wait.result().await;
+        }
+        return Err(start_failure(error));
+    }
+    let size = async {
+        if tty {
+            attached::follow_size(client.clone(), Target::Container(id.to_owned())).await;
+        }
+        std::future::pending::<()>().await
+    };
+    let signals = async {
+        if signals.is_empty() {
+            return std::future::pending().await;
+        }
+        attached::forward_signals(client, id, signals).await;
+    };
+    let ended = async {
+        if attached::pump(hijacked, config.attach_stdin, tty, keys).await? == Ended::Detached {
+            return anyhow::Ok(None);
+        }
+        Ok(Some(wait.result().await?))
+    };
+    let ended = tokio::select! {
+        ended = ended => ended,
+        () = size => unreachable!("it never ends"),
+        () = signals => Err(Failure::silent(1).into()),
+    };
+    drop(raw);
+    match ended? {
+        None => {
+            out::note("read escape sequence");
+            Ok(0)
+        }
+        Some(result) => match result.error {
+            Some(error) => Err(Failure::new(USAGE, error.message).into()),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "exit takes the low byte"
+            )]
+            None => Ok(result.status_code as u8),
+        },
+    }
+}
+
+/// Creates the container, fetching its image when the policy says so, and writes the cidfile.
+async fn make(
+    client: &Client,
+    flags: &ContainerFlags,
+    request: &ContainerCreateRequest,
+) -> anyhow::Result<String> {
+    if let Some(path) = &flags.cidfile
+        && std::path::Path::new(path).exists()
+    {
+        let reason = format!(
+            "container ID file found, make sure the other container isn't running or delete {path}"
+        );
+        return Err(Failure::new(USAGE, reason).into());
+    }
+    let image = &request.config.image;
+    let create =
+        || client.create_container(flags.name.as_deref(), flags.platform.as_deref(), request);
+    let created = match flags.pull.as_str() {
+        "always" => {
+            super::pull::pull(client, image, flags.platform.as_deref(), flags.quiet).await?;
+            create().await?
+        }
+        "missing" | "" => match create().await {
+            Err(ClientError::Api {
+                status: 404,
+                message,
+            }) if message.contains("No such image") => {
+                out::note(format!(
+                    "Unable to find image '{}' locally",
+                    super::pull::with_tag(image)
+                ));
+                super::pull::pull(client, image, flags.platform.as_deref(), flags.quiet).await?;
+                create().await?
+            }
+            result => result?,
+        },
+        "never" => create().await?,
+        other => {
+            return Err(usage(format!(
+                "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
+            )));
+        }
+    };
+    for warning in created.warnings {
+        out::note(format!("WARNING: {warning}"));
+    }
+    if let Some(path) = &flags.cidfile {
+        let write = || std::fs::File::create_new(path)?.write_all(created.id.as_bytes());
+        write().with_context(|| format!("cannot write the container's id to {path}"))?;
+    }
+    Ok(created.id)
+}
+
+fn start_failure(error: ClientError) -> anyhow::Error {
+    let code = start_code(&error.to_string());
+    with_help(&error.into(), "run", code)
+}
+
+/// Docker's closing line below an error of `run` and `create`.
+fn with_help(error: &anyhow::Error, verb: &str, code: u8) -> anyhow::Error {
+    let code = error
+        .downcast_ref::<Failure>()
+        .map_or(code, |failure| failure.code);
+    let text = describe(error);
+    let text = text.strip_prefix("muster: ").unwrap_or(&text);
+    Failure::new(
+        code,
+        format!("{text}\n\nRun 'muster {verb} --help' for more information"),
+    )
+    .into()
+}

@@ -1,0 +1,379 @@
+//! The daemon as a whole: version, info, disk usage, prune.
+//! Source: docker/cli `cli/command/system`, `cli/command/formatter/disk_usage.go`.
+
+use crate::connect::Session;
+use crate::failure::{Failure, Outcome, describe};
+use crate::flags::filter;
+use crate::out;
+use crate::render::json;
+use crate::render::rows::{self, Format, unescape};
+use crate::render::template::{Row, Template, Value};
+use crate::render::units::{bytes_size, human_size};
+use agent_api::{API_VERSION, DiskUsage, SystemInfo, VersionResponse};
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write as _;
+
+/// Show the muster version information
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Format output: 'json' or a Go template
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+/// The client's half is shown even when the daemon does not answer; none is started for it.
+pub(crate) async fn version(session: &Session, args: VersionArgs) -> Outcome {
+    let server = async { anyhow::Ok(session.running().await?.version().await?) }.await;
+    let client = json!({
+        "Version": env!("CARGO_PKG_VERSION"),
+        "ApiVersion": format!("{}.{}", API_VERSION.0, API_VERSION.1),
+        "DefaultAPIVersion": format!("{}.{}", API_VERSION.0, API_VERSION.1),
+        "Os": std::env::consts::OS,
+        "Arch": go_arch(std::env::consts::ARCH),
+        "Context": "default",
+    });
+    if let Some(format) = args.format.as_deref().filter(|format| !format.is_empty()) {
+        let all = json!({"Client": client, "Server": server.as_ref().ok().map(serde_json::to_value).transpose()?});
+        if format == "json" {
+            out::line(json::compact(&all))?;
+        } else {
+            let template = Template::parse(&unescape(format))
+                .map_err(|error| Failure::new(64, error.to_string()))?;
+            match template.render(&Value::from(&all)) {
+                Ok(text) => out::line(text)?,
+                // What the template asks for may be the daemon's: its absence is the reason then.
+                Err(error) => return Err(server.err().unwrap_or_else(|| error.into())),
+            }
+        }
+    } else {
+        out::line("Client:")?;
+        out::text(&fields(&[
+            ("Version", env!("CARGO_PKG_VERSION")),
+            (
+                "API version",
+                client["ApiVersion"].as_str().unwrap_or_default(),
+            ),
+            (
+                "OS/Arch",
+                &format!(
+                    "{}/{}",
+                    std::env::consts::OS,
+                    go_arch(std::env::consts::ARCH)
+                ),
+            ),
+        ]))?;
+        if let Ok(server) = &server {
+            out::text(&server_version(server))?;
+        }
+    }
+    match server {
+        Ok(_) => Ok(0),
+        Err(error) => {
+            out::note(describe(&error));
+            Ok(1)
+        }
+    }
+}
+
+fn server_version(server: &VersionResponse) -> String {
+    let mut text = format!("\nServer: {}\n", server.platform.name);
+    text.push_str(" Engine:\n");
+    for line in fields(&[
+        ("Version", &server.version),
+        (
+            "API version",
+            &format!(
+                "{} (minimum version {})",
+                server.api_version, server.min_api_version
+            ),
+        ),
+        ("Git commit", &server.git_commit),
+        ("Built", &server.build_time),
+        ("OS/Arch", &format!("{}/{}", server.os, server.arch)),
+        ("Kernel", &server.kernel_version),
+    ])
+    .lines()
+    {
+        let _ = writeln!(text, " {line}");
+    }
+    text
+}
+
+/// ` Name:      value`, names padded to one column; empty values are left out.
+fn fields(pairs: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, " {:<18}{value}", format!("{name}:"));
+    }
+    text
+}
+
+/// Go's name of an architecture.
+fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// Display system-wide information
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Format output: 'json' or a Go template
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+pub(crate) async fn info(session: &Session, args: InfoArgs) -> Outcome {
+    let info = session.client().await?.info().await?;
+    match args.format.as_deref() {
+        None | Some("") => out::text(&info_text(&info, session.host()))?,
+        Some(format) => {
+            let value = serde_json::to_value(&info)?;
+            if format == "json" {
+                out::line(json::compact(&value))?;
+            } else {
+                let template = Template::parse(&unescape(format))
+                    .map_err(|error| Failure::new(64, error.to_string()))?;
+                out::line(template.render(&Value::from(&value))?)?;
+            }
+        }
+    }
+    for warning in info.warnings.iter().flatten() {
+        out::note(warning);
+    }
+    Ok(0)
+}
+
+fn info_text(info: &SystemInfo, host: &str) -> String {
+    let mut text = format!(
+        "Client:\n Version:    {}\n Host:       {host}\n\nServer:\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut add = |indent: usize, name: &str, value: &str| {
+        let _ = writeln!(text, "{}{name}: {value}", " ".repeat(indent));
+    };
+    add(1, "Containers", &info.containers.to_string());
+    add(2, "Running", &info.containers_running.to_string());
+    add(2, "Paused", &info.containers_paused.to_string());
+    add(2, "Stopped", &info.containers_stopped.to_string());
+    add(1, "Images", &info.images.to_string());
+    add(1, "Server Version", &info.server_version);
+    add(1, "Storage Driver", &info.driver);
+    for [name, value] in &info.driver_status {
+        add(2, name, value);
+    }
+    add(1, "Logging Driver", &info.logging_driver);
+    add(1, "Cgroup Driver", &info.cgroup_driver);
+    add(1, "Cgroup Version", &info.cgroup_version);
+    let list = |plugins: &Option<Vec<String>>| plugins.as_deref().unwrap_or_default().join(" ");
+    add(1, "Plugins", "");
+    add(2, "Volume", &list(&info.plugins.volume));
+    add(2, "Network", &list(&info.plugins.network));
+    add(2, "Log", &list(&info.plugins.log));
+    add(1, "Default Runtime", &info.default_runtime);
+    add(1, "Security Options", &info.security_options.join(" "));
+    add(1, "Kernel Version", &info.kernel_version);
+    add(1, "Operating System", &info.operating_system);
+    add(1, "OSType", &info.os_type);
+    add(1, "Architecture", &info.architecture);
+    add(1, "CPUs", &info.ncpu.to_string());
+    add(1, "Total Memory", &bytes_size(info.mem_total));
+    add(1, "Name", &info.name);
+    add(1, "ID", &info.id);
+    add(1, "Root Dir", &info.docker_root_dir);
+    add(1, "Debug Mode", &info.debug.to_string());
+    if !info.labels.is_empty() {
+        add(1, "Labels", &info.labels.join(" "));
+    }
+    add(
+        1,
+        "Live Restore Enabled",
+        &info.live_restore_enabled.to_string(),
+    );
+    text
+}
+
+/// Show disk usage
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// Format output: 'table', 'json' or a Go template
+    #[arg(long)]
+    format: Option<String>,
+    /// Show detailed information on space usage
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+pub(crate) async fn df(session: &Session, args: DfArgs) -> Outcome {
+    if args.verbose {
+        return Err(Failure::new(
+            1,
+            "--verbose is not supported: use images, ps -s and volume ls",
+        )
+        .into());
+    }
+    let usage = session.client().await?.disk_usage().await?;
+    let format = Format {
+        flag: args.format.as_deref(),
+        quiet: false,
+        quiet_field: "Type",
+        table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+        titles: &[
+            ("Type", "TYPE"),
+            ("TotalCount", "TOTAL"),
+            ("Active", "ACTIVE"),
+            ("Size", "SIZE"),
+            ("Reclaimable", "RECLAIMABLE"),
+        ],
+    };
+    out::text(&rows::render(&format, df_rows(&usage))?)?;
+    Ok(0)
+}
+
+fn df_rows(usage: &DiskUsage) -> Vec<Row> {
+    use agent_api::ContainerStatus::{Paused, Restarting, Running};
+    let row = |kind: &'static str, total: usize, active: usize, size: i64, reclaimable: i64| {
+        let share = if size > 0 {
+            format!(" ({}%)", reclaimable * 100 / size)
+        } else {
+            String::new()
+        };
+        Row::new()
+            .with("Type", kind)
+            .with("TotalCount", total.to_string())
+            .with("Active", active.to_string())
+            .with("Size", human_size(size))
+            .with("Reclaimable", format!("{}{share}", human_size(reclaimable)))
+    };
+    let used_images: Vec<_> = usage
+        .images
+        .iter()
+        .filter(|image| image.containers > 0)
+        .collect();
+    let used_size: i64 = used_images
+        .iter()
+        .map(|image| image.size - image.shared_size.max(0))
+        .sum();
+    let is_active = |status| matches!(status, Running | Paused | Restarting);
+    let container_size = |active: bool| -> i64 {
+        let sizes = usage
+            .containers
+            .iter()
+            .filter(|container| !active || !is_active(container.state));
+        sizes.map(|container| container.size_rw.unwrap_or(0)).sum()
+    };
+    let volume = |volume: &agent_api::Volume| {
+        volume
+            .usage_data
+            .as_ref()
+            .map_or((0, 0), |usage| (usage.size.max(0), usage.ref_count))
+    };
+    let cache_size = usage
+        .build_cache
+        .iter()
+        .filter_map(|entry| entry["Size"].as_i64())
+        .sum();
+    let volumes: Vec<_> = usage.volumes.iter().map(volume).collect();
+    vec![
+        row(
+            "Images",
+            usage.images.len(),
+            used_images.len(),
+            usage.layers_size,
+            (usage.layers_size - used_size).max(0),
+        ),
+        row(
+            "Containers",
+            usage.containers.len(),
+            usage
+                .containers
+                .iter()
+                .filter(|container| is_active(container.state))
+                .count(),
+            container_size(false),
+            container_size(true),
+        ),
+        row(
+            "Local Volumes",
+            volumes.len(),
+            volumes.iter().filter(|(_, users)| *users > 0).count(),
+            volumes.iter().map(|(size, _)| size).sum(),
+            volumes
+                .iter()
+                .filter(|(_, users)| *users == 0)
+                .map(|(size, _)| size)
+                .sum(),
+        ),
+        row(
+            "Build Cache",
+            usage.build_cache.len(),
+            0,
+            cache_size,
+            cache_size,
+        ),
+    ]
+}
+
+/// Remove unused data
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove all unused images, not just dangling ones
+    #[arg(short, long)]
+    all: bool,
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    force: bool,
+    /// Provide filter values (e.g. "until=24h", "label=app")
+    #[arg(long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// Prune anonymous volumes
+    #[arg(long)]
+    volumes: bool,
+}
+
+pub(crate) async fn prune(session: &Session, args: PruneArgs) -> Outcome {
+    let filters = filter::filters(&args.filter).map_err(|reason| Failure::new(1, reason))?;
+    let mut warning = String::from(
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n",
+    );
+    if args.volumes {
+        warning.push_str("  - all anonymous volumes not used by at least one container\n");
+    }
+    warning.push_str(if args.all {
+        "  - all images without at least one container associated to them\n"
+    } else {
+        "  - all dangling images\n"
+    });
+    if !args.force && !super::confirm(&warning)? {
+        return Ok(0);
+    }
+    let client = session.client().await?;
+    let containers = client.prune_containers(&filters).await?;
+    super::show_pruned(
+        "Deleted Containers:",
+        containers.containers_deleted.as_deref().unwrap_or_default(),
+    )?;
+    let networks = client.prune_networks(&filters).await?;
+    super::show_pruned(
+        "Deleted Networks:",
+        networks.networks_deleted.as_deref().unwrap_or_default(),
+    )?;
+    let mut reclaimed = containers.space_reclaimed;
+    if args.volumes {
+        let volumes = client.prune_volumes(&filters).await?;
+        super::show_pruned(
+            "Deleted Volumes:",
+            volumes.volumes_deleted.as_deref().unwrap_or_default(),
+        )?;
+        reclaimed += volumes.space_reclaimed;
+    }
+    let filters = filters.with("dangling", if args.all { "false" } else { "true" });
+    let images = client.prune_images(&filters).await?;
+    super::image::show_deleted(images.images_deleted.as_deref().unwrap_or_default())?;
+    super::show_reclaimed(reclaimed + images.space_reclaimed)?;
+    Ok(0)
+}
