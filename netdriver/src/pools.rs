@@ -129,17 +129,17 @@ fn wanted(spec: &NetworkSpec, v6: bool) -> Result<Option<&IpamConfig>> {
             "more than one subnet of an address family on a bridge network".into(),
         ));
     }
-    if let Some(config) = first.filter(|config| config.subnet.is_none()) {
-        if config.ip_range.is_some()
+    let needs_subnet = |config: &IpamConfig| {
+        config.ip_range.is_some()
             || config.gateway.is_some()
             || !config.auxiliary_addresses.is_empty()
-        {
-            return Err(Error::Invalid(
-                "ip range, gateway and auxiliary addresses need a subnet".into(),
-            ));
-        }
+    };
+    match first {
+        Some(config) if config.subnet.is_none() && needs_subnet(config) => Err(Error::Invalid(
+            "ip range, gateway and auxiliary addresses need a subnet".into(),
+        )),
+        _ => Ok(first),
     }
-    Ok(first)
 }
 
 fn given_subnet(subnet: IpNet, taken: &[(IpNet, String)]) -> Result<IpNet> {

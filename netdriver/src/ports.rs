@@ -26,7 +26,7 @@ pub(crate) struct HeldPort {
 
 type Key = (IpAddr, Protocol, u16);
 
-/// All host ports of this daemon, with the sandbox that has each.
+/// All host ports of this daemon, with the words for who has each.
 #[derive(Default)]
 pub(crate) struct Ports {
     holders: HashMap<Key, String>,
@@ -34,21 +34,20 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Takes the host ports for a sandbox's requests, all or none. `holder_name` says who holds a port, for the message.
+    /// Takes the host ports for a sandbox's requests, all or none. `holder` says whose they are, to whoever wants one of them later.
     pub(crate) fn allocate(
         &mut self,
-        sandbox: &str,
+        holder: &str,
         requests: &[PortRequest],
         default_address: Option<IpAddr>,
         udp_over_ipv6: bool,
-        holder_name: impl Fn(&str) -> String,
     ) -> Result<Vec<HeldPort>> {
         let mut held = Vec::new();
         for request in requests {
-            match self.allocate_one(request, default_address, udp_over_ipv6, &holder_name) {
+            match self.allocate_one(request, default_address, udp_over_ipv6) {
                 Ok(ports) => {
                     for port in &ports {
-                        self.holders.insert(key(&port.binding), sandbox.to_owned());
+                        self.holders.insert(key(&port.binding), holder.to_owned());
                     }
                     held.extend(ports);
                 }
@@ -62,8 +61,8 @@ impl Ports {
     }
 
     /// Binds a port given out in an earlier life again.
-    pub(crate) fn adopt(&mut self, sandbox: &str, binding: &PortBinding) -> Result<HeldPort> {
-        self.holders.insert(key(binding), sandbox.to_owned());
+    pub(crate) fn adopt(&mut self, holder: &str, binding: &PortBinding) -> Result<HeldPort> {
+        self.holders.insert(key(binding), holder.to_owned());
         let socket =
             hold(binding.host_ip, binding.host_port, binding.protocol).map_err(|source| {
                 bind_error(binding.host_ip, binding.host_port, binding.protocol, source)
@@ -86,7 +85,6 @@ impl Ports {
         request: &PortRequest,
         default_address: Option<IpAddr>,
         udp_over_ipv6: bool,
-        holder_name: &impl Fn(&str) -> String,
     ) -> Result<Vec<HeldPort>> {
         let protocol = request.protocol;
         let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -129,7 +127,7 @@ impl Ports {
                 Err((address, source)) if source.kind() == io::ErrorKind::AddrInUse => {
                     let holder = self
                         .holder(address, port, protocol)
-                        .map(|id| format!(" (by {})", holder_name(id)));
+                        .map(|holder| format!(" (by {holder})"));
                     return Err(Error::PortAllocated {
                         address,
                         port,
@@ -178,7 +176,7 @@ impl Ports {
                     && held.is_ipv4() == address.is_ipv4()
                     && (*held == address || held.is_unspecified() || address.is_unspecified())
             })
-            .map(|(_, sandbox)| sandbox)
+            .map(|(_, holder)| holder)
     }
 }
 
@@ -250,19 +248,15 @@ mod tests {
         }
     }
 
-    fn name(id: &str) -> String {
-        format!("container web {id}")
-    }
-
     #[test]
     fn a_clash_names_the_holder_and_leaves_nothing_held() {
         let mut ports = Ports::default();
         let first = ports
-            .allocate("one", &[request(None)], None, false, name)
+            .allocate("container web one", &[request(None)], None, false)
             .unwrap();
         let taken = first[0].binding.host_port;
         let free = ports
-            .allocate("two", &[request(None)], None, false, name)
+            .allocate("two", &[request(None)], None, false)
             .unwrap();
         let free_port = free[0].binding.host_port;
         ports.release(free.iter().map(|port| &port.binding));
@@ -271,10 +265,7 @@ mod tests {
             request(Some((free_port, free_port))),
             request(Some((taken, taken))),
         ];
-        let error = ports
-            .allocate("two", &wanted, None, false, name)
-            .err()
-            .unwrap();
+        let error = ports.allocate("two", &wanted, None, false).err().unwrap();
         assert_eq!(
             error.to_string(),
             format!(
@@ -282,9 +273,7 @@ mod tests {
             )
         );
         // The port that could be had was given back.
-        ports
-            .allocate("three", &wanted[..1], None, false, name)
-            .unwrap();
+        ports.allocate("three", &wanted[..1], None, false).unwrap();
     }
 
     #[test]
@@ -292,7 +281,12 @@ mod tests {
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let error = Ports::default()
-            .allocate("one", &[request(Some((port, port)))], None, false, name)
+            .allocate(
+                "container web one",
+                &[request(Some((port, port)))],
+                None,
+                false,
+            )
             .err()
             .unwrap();
         assert_eq!(
@@ -308,7 +302,12 @@ mod tests {
         let last = first.saturating_add(20);
         let mut ports = Ports::default();
         let held = ports
-            .allocate("one", &[request(Some((first, last)))], None, false, name)
+            .allocate(
+                "container web one",
+                &[request(Some((first, last)))],
+                None,
+                false,
+            )
             .unwrap();
         assert!((first + 1..=last).contains(&held[0].binding.host_port));
     }

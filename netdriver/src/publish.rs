@@ -93,30 +93,38 @@ impl Networks {
         self.translate(work, gateways)
     }
 
-    /// Binds the recorded host ports again and prepares their translation, which takes effect with the table's installation.
-    pub(crate) fn adopt_ports(&self, work: &mut Work, sandbox: &str) -> Vec<Error> {
-        let bindings = self
-            .inner
-            .state
-            .lock()
+    /// The translation of the recorded ports, for the table that is installed at start-up. It does not depend on holding the ports: a
+    /// container keeps them even if somebody grabbed one while there was no daemon.
+    pub(crate) fn recorded_translation(
+        &self,
+        sandbox: &str,
+    ) -> Vec<(PublishedAt, Option<SocketAddr>)> {
+        let gateways = self.gateways(sandbox);
+        let state = self.inner.state.lock();
+        let bindings = state
             .sandbox(sandbox)
-            .map(|entry| entry.record.ports.clone())
-            .unwrap_or_default();
+            .map_or(&[][..], |entry| &entry.record.ports);
+        bindings
+            .iter()
+            .map(|binding| (place(binding), target(binding, &gateways)))
+            .collect()
+    }
+
+    /// Binds the recorded host ports again.
+    pub(crate) fn adopt_ports(&self, work: &mut Work, sandbox: &str) -> Vec<Error> {
+        let (bindings, holder) = match self.inner.state.lock().sandbox(sandbox) {
+            Ok(entry) => (entry.record.ports.clone(), holder(&entry.record.spec)),
+            Err(error) => return vec![error],
+        };
         let gateways = self.gateways(sandbox);
         let mut errors = Vec::new();
         let mut held = Vec::new();
         for binding in &bindings {
-            match self.inner.ports.lock().adopt(sandbox, binding) {
+            match self.inner.ports.lock().adopt(&holder, binding) {
                 Ok(port) => held.push(port),
                 Err(error) => errors.push(error),
             }
         }
-        // Translation does not depend on holding the port: a container keeps it even if somebody grabbed it meanwhile.
-        let changes: Vec<_> = bindings
-            .iter()
-            .map(|binding| (place(binding), target(binding, &gateways)))
-            .collect();
-        errors.extend(self.inner.firewall.lock().set_ports(&changes).err());
         match held
             .into_iter()
             .map(|port| self.keep(port, &gateways))
@@ -129,7 +137,7 @@ impl Networks {
     }
 
     fn publish_all(&self, work: &mut Work, sandbox: &str, gateways: &Gateways) -> Result<()> {
-        let (requests, default_address) = {
+        let (requests, holder, default_address) = {
             let state = self.inner.state.lock();
             let default_address = gateways.ipv4.as_ref().and_then(|endpoint| {
                 state
@@ -140,8 +148,10 @@ impl Networks {
                     .as_ref()?
                     .publish_address
             });
+            let record = &state.sandbox(sandbox)?.record;
             (
-                state.sandbox(sandbox)?.record.port_requests.clone(),
+                record.port_requests.clone(),
+                holder(&record.spec),
                 default_address,
             )
         };
@@ -149,18 +159,10 @@ impl Networks {
             return Ok(());
         }
         let default_address = default_address.or(self.inner.config.default_publish_address);
-        let names = |id: &str| {
-            let state = self.inner.state.lock();
-            let name = state
-                .sandboxes
-                .get(id)
-                .map_or("?", |entry| entry.record.spec.name.as_str());
-            format!("container {name} {}", short(id))
-        };
         let held = {
             let udp_over_ipv6 = gateways.ipv6.is_some();
             let mut ports = self.inner.ports.lock();
-            ports.allocate(sandbox, &requests, default_address, udp_over_ipv6, names)?
+            ports.allocate(&holder, &requests, default_address, udp_over_ipv6)?
         };
         let bindings: Vec<_> = held.iter().map(|port| port.binding.clone()).collect();
         let publish = |work: &mut Work| {
@@ -172,7 +174,6 @@ impl Networks {
             self.translate(work, gateways)
         };
         publish(work).inspect_err(|_| {
-            self.inner.ports.lock().release(&bindings);
             // The first error is the one to report.
             let _ = self.unpublish(work, sandbox);
         })
@@ -225,6 +226,11 @@ impl Networks {
         change(&mut entry.record.port_requests, &mut entry.record.ports);
         self.inner.records.write_sandbox(&entry.record)
     }
+}
+
+/// Whose a port is, for the error message of whoever wants it later.
+fn holder(spec: &SandboxSpec) -> String {
+    format!("container {} {}", spec.name, short(&spec.id))
 }
 
 fn place(binding: &PortBinding) -> PublishedAt {

@@ -21,22 +21,35 @@ impl Networks {
         let mut done = Reconciled::default();
         let mut ids: Vec<String> = self.inner.state.lock().sandboxes.keys().cloned().collect();
         ids.sort();
+        let prepared = self.prepare_firewall(ids.iter().filter(|id| live.contains(*id)));
+        let needed = match prepared {
+            Ok(needed) => needed,
+            Err(error) => {
+                done.problems.push(format!("firewall: {error}"));
+                true
+            }
+        };
         for id in ids.iter().filter(|id| live.contains(*id)) {
             match self.adopt(id) {
                 Ok(problems) => {
-                    done.problems.extend(
-                        problems
-                            .into_iter()
-                            .map(|error| format!("sandbox {id}: {error}")),
-                    );
+                    let problems = problems.into_iter();
+                    done.problems
+                        .extend(problems.map(|error| format!("sandbox {id}: {error}")));
                     done.adopted.push(id.clone());
                 }
                 Err(error) => done.problems.push(format!("sandbox {id}: {error}")),
             }
         }
-        let removed = self.restore_firewall();
+        let restored = {
+            let mut firewall = self.inner.firewall.lock();
+            if needed {
+                firewall.install()
+            } else {
+                firewall.uninstall()
+            }
+        };
         done.problems
-            .extend(removed.err().map(|error| format!("firewall: {error}")));
+            .extend(restored.err().map(|error| format!("firewall: {error}")));
         for id in ids.into_iter().filter(|id| !live.contains(id)) {
             match self.remove_sandbox(&id) {
                 Ok(()) => done.removed.push(id),
@@ -78,11 +91,11 @@ impl Networks {
                 continue;
             };
             has_names |= network.has_names();
-            if let Some(name) = &endpoint.host_interface {
-                if netlink.link(name)?.is_none() {
-                    // The daemon stopped between the record and the interface.
-                    problems.extend(self.plug(&mut work, id, endpoint, &network).err());
-                }
+            if let Some(name) = &endpoint.host_interface
+                && netlink.link(name)?.is_none()
+            {
+                // The daemon stopped between the record and the interface.
+                problems.extend(self.plug(&mut work, id, endpoint, &network).err());
             }
             publish_names(&mut self.inner.zone.write(), &endpoint.endpoint);
         }
@@ -98,12 +111,14 @@ impl Networks {
         Ok(problems)
     }
 
-    /// Installs the table for every network whose bridge is there, or removes one that nothing needs.
-    fn restore_firewall(&self) -> Result<()> {
-        let mut netlink = Netlink::open()?;
-        let links = netlink.links()?;
+    /// Tells the firewall of every network whose bridge is there and of the ports of the living, so that the table is complete
+    /// whenever it is installed from now on. Returns whether there is anything to install it for.
+    fn prepare_firewall<'a>(&self, live: impl Iterator<Item = &'a String>) -> Result<bool> {
+        let ports: Vec<_> = live.flat_map(|id| self.recorded_translation(id)).collect();
+        let links = Netlink::open()?.links()?;
         let state = self.inner.state.lock();
         let mut firewall = self.inner.firewall.lock();
+        firewall.prepare_ports(ports);
         let mut needed = false;
         for entry in state.networks.values() {
             let Some(bridge) = &entry.record.bridge else {
@@ -117,12 +132,7 @@ impl Networks {
                 needed = true;
             }
         }
-        drop(state);
-        if needed {
-            firewall.install()
-        } else {
-            firewall.uninstall()
-        }
+        Ok(needed)
     }
 
     /// Interfaces and namespaces that carry our mark and have no record.

@@ -28,10 +28,10 @@ pub(crate) fn host_configuration(path: &Path) -> Configuration {
     let read = |path: &Path| std::fs::read_to_string(path).ok().map(|text| parse(&text));
     let configuration = read(path).unwrap_or_default();
     let stub: IpAddr = [127, 0, 0, 53].into();
-    if configuration.nameservers == [stub] {
-        if let Some(behind) = read(Path::new(RESOLVED_UPSTREAMS)) {
-            return behind;
-        }
+    if configuration.nameservers == [stub]
+        && let Some(behind) = read(Path::new(RESOLVED_UPSTREAMS))
+    {
+        return behind;
     }
     configuration
 }

@@ -102,6 +102,8 @@ pub(crate) struct SetDefinition {
     /// Type and length of the data of a map.
     pub(crate) data: Option<(u32, u32)>,
     pub(crate) interval: bool,
+    /// The key is not a number in network order: `nft list` must be told.
+    pub(crate) host_order: bool,
 }
 
 /// A base chain to create.
@@ -193,6 +195,10 @@ impl<'a> Transaction<'a> {
             .u32(10, id);
         if let Some((kind, bytes)) = set.data {
             attributes.u32(6, kind).u32(7, bytes);
+        }
+        if set.host_order {
+            // NFTNL_UDATA_SET_KEYBYTEORDER: 4 bytes, BYTEORDER_HOST_ENDIAN. Without it nft(8) shows names as empty.
+            attributes.bytes(13, &[0, 4, 1, 0, 0, 0]);
         }
         self.push(NEWSET, NLM_F_CREATE, attributes);
     }

@@ -99,6 +99,15 @@ impl Firewall {
         self.networks.insert(bridge.to_owned(), rules);
     }
 
+    /// As [`set_ports`](Self::set_ports), but in memory: [`install`](Self::install) follows.
+    pub(crate) fn prepare_ports(&mut self, ports: Vec<(PublishedAt, Option<SocketAddr>)>) {
+        self.ports.extend(
+            ports
+                .into_iter()
+                .filter_map(|(port, target)| Some((port, target?))),
+        );
+    }
+
     /// Takes a network's rules back.
     pub(crate) fn remove_network(&mut self, bridge: &str) -> Result<()> {
         match self.networks.remove(bridge) {

@@ -163,12 +163,13 @@ pub(super) fn build(transaction: &mut Transaction<'_>) {
 }
 
 fn sets() -> Vec<SetDefinition> {
-    let set = |name, key_type, key_bytes| SetDefinition {
+    let set = |name, key_type: u32, key_bytes| SetDefinition {
         name,
         key_type,
         key_bytes,
         data: None,
         interval: false,
+        host_order: key_type == IFNAME,
     };
     let subnets = |name, key_type, key_bytes| SetDefinition {
         interval: true,

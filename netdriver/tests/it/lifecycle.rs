@@ -330,7 +330,8 @@ fn requests_that_cannot_be_met_say_why_and_change_nothing() {
             change(&mut spec);
             networks.create(spec).unwrap_err().to_string()
         };
-        let cases: [(&dyn Fn(&mut NetworkSpec), &str); 8] = [
+        type Change<'a> = &'a dyn Fn(&mut NetworkSpec);
+        let cases: [(Change<'_>, &str); 8] = [
             (
                 &|spec| spec.name = "net".into(),
                 "network with name net already exists",
