@@ -1,12 +1,12 @@
 //! The package against the real kernel, as root, in network and mount namespaces made by each test.
 
-mod lifecycle;
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "helpers of tests fail the test, and skip aloud"
 )]
 
+mod lifecycle;
 mod names;
 mod paths;
 mod world;
