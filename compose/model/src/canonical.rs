@@ -9,6 +9,9 @@ use crate::span::Span;
 use crate::tree::{Entry, Map, Node, Path, Value};
 use crate::words;
 
+/// Ports that the ranges of a file may expand to.
+const MAX_PORTS: usize = 65_536;
+
 /// Whether a text that cannot be taken apart is an error, or stays as it is because its variables are not
 /// replaced yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +22,11 @@ pub(crate) enum Texts {
 
 /// Brings a merged tree into canonical form.
 pub(crate) fn document(report: &mut Report, tree: &mut Node, texts: Texts) {
-    let mut stage = Canonical { report, texts };
+    let mut stage = Canonical {
+        report,
+        texts,
+        ports: 0,
+    };
     tree.walk_mut(&Path::ROOT, &mut |node, path| {
         stage.node(node, path);
     });
@@ -28,6 +35,8 @@ pub(crate) fn document(report: &mut Report, tree: &mut Node, texts: Texts) {
 struct Canonical<'r> {
     report: &'r mut Report,
     texts: Texts,
+    /// Ports so far.
+    ports: usize,
 }
 
 impl Canonical<'_> {
@@ -290,7 +299,16 @@ impl Canonical<'_> {
                 _ => item.scalar_text().unwrap_or_default(),
             };
             match short::ports(&text) {
-                Ok(list) => ports.extend(list.into_iter().map(|port| long_port(port, item.span))),
+                Ok(list) if self.ports + list.len() > MAX_PORTS => {
+                    let message = format!("the file publishes more than {MAX_PORTS} ports");
+                    self.report.error(Diagnostic::error(item.span, message));
+                    break;
+                }
+                Ok(list) => {
+                    self.ports += list.len();
+                    let list = list.into_iter();
+                    ports.extend(list.map(|port| long_port(port, item.span)));
+                }
                 Err(_) if self.texts == Texts::Raw => ports.push(item),
                 Err(message) => {
                     self.report

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::template::{self, Variables};
 
+/// Text that the variables of an env file may add up to.
+const MAX_BYTES: usize = 32 << 20;
+
 /// What is wrong with an env file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct DotenvError {
@@ -30,6 +33,7 @@ pub(crate) fn parse(
         at: start,
         lookup,
         values,
+        bytes: 0,
     };
     while parser.next_statement() {
         parser.statement()?;
@@ -82,6 +86,8 @@ struct Parser<'a> {
     at: usize,
     lookup: Lookup<'a>,
     values: &'a mut BTreeMap<String, String>,
+    /// Text so far.
+    bytes: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -153,6 +159,13 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         let value = self.value()?;
+        self.bytes += value.len();
+        if self.bytes > MAX_BYTES {
+            return Err(DotenvError {
+                at: start..start + key.len(),
+                message: format!("variables add up to more than {} MiB", MAX_BYTES >> 20),
+            });
+        }
         self.values.insert(key, value);
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Bases are resolved recursively, from the raw services of their file; relative paths of another file are made
 //! absolute first. What a base refers to (networks, volumes, dependencies) is not imported.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
@@ -16,6 +17,17 @@ use crate::tree::{Entry, Map, Mark, Node, Path as TreePath, Value};
 
 /// Longest chain of `extends`.
 const MAX_CHAIN: usize = 64;
+
+/// Values that all `extends` of a document may copy.
+const MAX_COPIED_NODES: usize = 1_000_000;
+
+/// What one document's `extends` share.
+#[derive(Default)]
+struct Shared {
+    /// Raw services of other files.
+    files: HashMap<PathBuf, Map>,
+    copied_nodes: usize,
+}
 
 /// A step of a chain, for cycles.
 struct Link {
@@ -35,8 +47,18 @@ pub(crate) fn apply(
         return Ok(());
     };
     let names: Vec<String> = services.keys().cloned().collect();
+    let mut shared = Shared::default();
     for name in names {
-        resolve(loader, services, &name, file, scope, &mut Vec::new())?;
+        let mut chain = Vec::new();
+        resolve(
+            loader,
+            services,
+            &name,
+            file,
+            scope,
+            &mut chain,
+            &mut shared,
+        )?;
     }
     loader.report.check()
 }
@@ -49,6 +71,7 @@ fn resolve(
     file: &Path,
     scope: &Scope,
     chain: &mut Vec<Link>,
+    shared: &mut Shared,
 ) -> Result<(), Failed> {
     let Some(entry) = services.get(name) else {
         return Ok(());
@@ -87,19 +110,29 @@ fn resolve(
     let base = match base_file {
         None => {
             check_exists(loader, services, name, &base_name, file, span)?;
-            resolve(loader, services, &base_name, file, scope, chain)?;
+            resolve(loader, services, &base_name, file, scope, chain, shared)?;
             services.get(&base_name).map(|entry| entry.node.clone())
         }
         Some(base_file) => {
             let path = base_path(loader, &base_file, scope)?;
-            let mut others = services_of(loader, &path, base_file.span, name, scope)?;
+            let mut others = match shared.files.remove(&path) {
+                Some(services) => services,
+                None => services_of(loader, &path, base_file.span, name, scope)?,
+            };
             check_exists(loader, &others, name, &base_name, &path, span)?;
-            resolve(loader, &mut others, &base_name, &path, scope, chain)?;
-            others.get(&base_name).map(|entry| entry.node.clone())
+            resolve(loader, &mut others, &base_name, &path, scope, chain, shared)?;
+            let base = others.get(&base_name).map(|entry| entry.node.clone());
+            shared.files.insert(path, others);
+            base
         }
     };
     chain.pop();
     if let (Some(base), Some(entry)) = (base, services.get_mut(name)) {
+        shared.copied_nodes += base.count();
+        if shared.copied_nodes > MAX_COPIED_NODES {
+            let message = format!("extends copies more than {MAX_COPIED_NODES} values");
+            return Err(loader.report.fail(Diagnostic::error(span, message)));
+        }
         merge_over(loader, base, entry, name);
     }
     Ok(())

@@ -11,6 +11,9 @@ use crate::span::Span;
 use crate::template::{self, TemplateError, Variables};
 use crate::tree::{Node, Path, Value};
 
+/// Text that the variables of a document may add up to.
+const MAX_BYTES: usize = 64 << 20;
+
 /// Variables of one file, with what has to be said about unset ones.
 struct Scope<'a> {
     environment: &'a BTreeMap<String, String>,
@@ -33,11 +36,16 @@ pub(crate) fn document(
     document: &mut Node,
     environment: &BTreeMap<String, String>,
 ) {
+    let mut bytes = 0;
     document.walk_mut(&Path::ROOT, &mut |node, path| {
         let span = node.span;
         let Value::Str(text) = &node.value else {
             return;
         };
+        if bytes > MAX_BYTES {
+            let message = format!("variables add up to more than {} MiB", MAX_BYTES >> 20);
+            return report.error(Diagnostic::error(Span::NONE, message));
+        }
         let text = match text.contains('$') {
             false => text.clone(),
             true => match value(report, text, span, path, environment) {
@@ -45,6 +53,7 @@ pub(crate) fn document(
                 None => return,
             },
         };
+        bytes += text.len();
         match cast(&text, &path.steps()) {
             Ok(value) => node.value = value.unwrap_or(Value::Str(text)),
             Err(wanted) => {

@@ -18,7 +18,7 @@ use crate::tree::{Map, Node, Path as TreePath, Value};
 use crate::{check, extends, include, interpolate, normalize, schema, unicity};
 
 /// Files that one project may consist of, counting repetitions.
-const MAX_FILES: usize = 500;
+const MAX_FILES: usize = 1000;
 
 /// What is common to all files of a load.
 pub(crate) struct Loader<'o> {

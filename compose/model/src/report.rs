@@ -61,7 +61,10 @@ impl Report {
         (self.warnings, self.sources)
     }
 
+    /// Errors in the order of the files, then warnings.
     pub(crate) fn into_failure(mut self) -> Diagnostics {
+        self.errors
+            .sort_by_key(|error| (error.span.file, error.span.start));
         if self.suppressed > 0 {
             let message = format!("{} more errors are not shown", self.suppressed);
             self.errors.push(Diagnostic::error(Span::NONE, message));

@@ -156,6 +156,15 @@ impl Node {
         }
     }
 
+    /// How many values there are, this one included.
+    pub(crate) fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::Map(map) => map.values().map(|entry| entry.node.count()).sum(),
+            Value::Seq(items) => items.iter().map(Node::count).sum(),
+            _ => 0,
+        }
+    }
+
     /// Calls `visit` with every mapping entry's value and every list item below, and this node, outermost first.
     pub(crate) fn walk_mut(
         &mut self,

@@ -11,6 +11,7 @@ mod suggest;
 use crate::diagnostic::Diagnostic;
 use crate::report::Report;
 use crate::tree::{Map, Node, Path, Value};
+use crate::types::{Bytes, Duration};
 
 pub(crate) use suggest::nearest;
 
@@ -24,6 +25,12 @@ pub(crate) enum Shape {
     Text,
     /// Text of this form; the second string describes it.
     Form(fn(&str) -> bool, &'static str),
+    /// A length of time.
+    Duration,
+    /// A number of bytes, with or without unit.
+    Size,
+    /// A number of bytes as text.
+    TextSize,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A boolean or text.
@@ -98,6 +105,21 @@ fn check(report: &mut Report, node: &Node, shape: &Shape, path: &Path<'_>) {
                 report.error(Diagnostic::error(node.span, message));
             }
         }
+        (Shape::Size, Value::Int(_) | Value::Float(_)) => {}
+        (
+            Shape::Form(..) | Shape::Word(_) | Shape::Duration | Shape::Size | Shape::TextSize,
+            Value::Str(text),
+        ) if text.is_empty() || text.contains('$') => {}
+        (Shape::Duration, Value::Str(text)) => {
+            if let Err(why) = text.parse::<Duration>() {
+                report.error(Diagnostic::error(node.span, format!("{path}: {why}")));
+            }
+        }
+        (Shape::Size | Shape::TextSize, Value::Str(text)) => {
+            if let Err(why) = text.parse::<Bytes>() {
+                report.error(Diagnostic::error(node.span, format!("{path}: {why}")));
+            }
+        }
         (Shape::Form(holds, wanted), Value::Str(text)) => {
             if !holds(text) {
                 let message = format!("{path} is {text:?}: it must be {wanted}");
@@ -144,11 +166,15 @@ fn mismatch(report: &mut Report, node: &Node, shape: &Shape, path: &Path<'_>) {
     let message = format!("{what} must be {wanted}, not {}", shown(node));
     let mut diagnostic =
         Diagnostic::error(node.span, message).with_label(format!("expected {wanted}"));
-    if let (Shape::Text | Shape::Form(..) | Shape::Word(_), Some(text)) =
-        (shape, node.scalar_text())
-    {
-        diagnostic = diagnostic.with_help(format!("quote it: \"{text}\""));
-    }
+    diagnostic = match (shape, node.scalar_text()) {
+        (Shape::Text | Shape::Form(..) | Shape::Word(_) | Shape::TextSize, Some(text)) => {
+            diagnostic.with_help(format!("quote it: \"{text}\""))
+        }
+        (Shape::Duration, Some(text)) => {
+            diagnostic.with_help(format!("write it with a unit: {text}s"))
+        }
+        _ => diagnostic,
+    };
     report.error(diagnostic);
 }
 
@@ -259,11 +285,13 @@ fn takes(shape: &Shape, value: &Value) -> bool {
     match shape {
         Shape::Any => true,
         Shape::Empty => matches!(value, Value::Null),
-        Shape::Text | Shape::Form(..) | Shape::Word(_) => matches!(value, Value::Str(_)),
+        Shape::Text | Shape::Form(..) | Shape::Word(_) | Shape::Duration | Shape::TextSize => {
+            matches!(value, Value::Str(_))
+        }
         Shape::StrictBool => matches!(value, Value::Bool(_)),
         Shape::Bool => matches!(value, Value::Bool(_) | Value::Str(_)),
         Shape::StrictInt | Shape::StrictNumber => matches!(value, Value::Int(_) | Value::Float(_)),
-        Shape::Int | Shape::IntIn(..) | Shape::Number => {
+        Shape::Int | Shape::IntIn(..) | Shape::Number | Shape::Size => {
             matches!(value, Value::Int(_) | Value::Float(_) | Value::Str(_))
         }
         Shape::Scalar => !matches!(value, Value::Null | Value::Seq(_) | Value::Map(_)),
@@ -279,6 +307,9 @@ fn describe(shape: &Shape) -> &'static str {
         Shape::Any => "anything",
         Shape::Empty => "empty",
         Shape::Text | Shape::Form(..) | Shape::Word(_) => "text",
+        Shape::Duration => "a duration",
+        Shape::Size => "a size in bytes",
+        Shape::TextSize => "a size as text",
         Shape::Bool | Shape::StrictBool => "true or false",
         Shape::Int | Shape::IntIn(..) | Shape::StrictInt => "a whole number",
         Shape::Number | Shape::StrictNumber => "a number",

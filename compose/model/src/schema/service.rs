@@ -1,10 +1,11 @@
 //! The attributes of a service and what each may be.
 
 use super::Shape::{
-    self, Any, Bool, Empty, Form, Int, IntIn, List, MapOf, Named, Number, Object, OneOf, Scalar,
-    ScalarOrEmpty, Set, StrictBool, StrictNumber, Text, Word,
+    self, Any, Bool, Duration, Empty, Form, Int, IntIn, List, MapOf, Named, Number, Object, OneOf,
+    Scalar, ScalarOrEmpty, Set, Size, StrictBool, StrictNumber, Text, TextSize, Word,
 };
 use super::{Fields, is_name};
+use crate::types::RestartPolicy;
 
 /// A mapping with `x-*` keys allowed.
 const fn open(known: &'static [(&'static str, &'static Shape)]) -> Fields {
@@ -118,10 +119,10 @@ pub(super) static SERVICE: Shape = Object(&open(&[
         ])),
     ),
     ("mac_address", &Text),
-    ("mem_limit", &Number),
-    ("mem_reservation", &Int),
+    ("mem_limit", &Size),
+    ("mem_reservation", &Size),
     ("mem_swappiness", &Int),
-    ("memswap_limit", &Number),
+    ("memswap_limit", &Size),
     ("models", &MODELS),
     ("network_mode", &Text),
     ("networks", &NETWORKS),
@@ -147,16 +148,16 @@ pub(super) static SERVICE: Shape = Object(&open(&[
         )),
     ),
     ("pull_policy", &PULL_POLICY),
-    ("pull_refresh_after", &Text),
+    ("pull_refresh_after", &Duration),
     ("read_only", &Bool),
-    ("restart", &Text),
+    ("restart", &RESTART),
     ("runtime", &Text),
     ("scale", &Int),
     ("secrets", &FILE_REFERENCES),
     ("security_opt", &TEXTS),
-    ("shm_size", &Number),
+    ("shm_size", &Size),
     ("stdin_open", &Bool),
-    ("stop_grace_period", &Text),
+    ("stop_grace_period", &Duration),
     ("stop_signal", &Text),
     ("storage_opt", &MapOf(&Any)),
     ("sysctls", &KEY_VALUES),
@@ -195,7 +196,7 @@ static BUILD: Shape = OneOf(&[
         ("pull", &Bool),
         ("sbom", &Bool),
         ("secrets", &FILE_REFERENCES),
-        ("shm_size", &Int),
+        ("shm_size", &Size),
         ("ssh", &KEY_VALUES),
         ("tags", &TEXT_LIST),
         ("target", &Text),
@@ -209,6 +210,11 @@ static CONTAINER_NAME: Shape = Form(
         text.len() >= 2 && chars.next().is_some_and(|c| c.is_ascii_alphanumeric()) && is_name(text)
     },
     "a letter or digit followed by letters, digits, `_`, `.` or `-`",
+);
+
+static RESTART: Shape = Form(
+    |text| text.parse::<RestartPolicy>().is_ok(),
+    "no, always, unless-stopped, on-failure or on-failure:N",
 );
 
 static PULL_POLICY: Shape = Form(
@@ -265,7 +271,7 @@ static BLKIO: Shape = Object(&closed(
     ],
 ));
 
-static BLKIO_RATE: Shape = Object(&closed(&["path"], &[("path", &Text), ("rate", &Int)]));
+static BLKIO_RATE: Shape = Object(&closed(&["path"], &[("path", &Text), ("rate", &Size)]));
 
 static DEVICES: Shape = List(&OneOf(&[
     &Text,
@@ -309,12 +315,12 @@ static GPUS: Shape = OneOf(&[
 
 static HEALTHCHECK: Shape = Object(&open(&[
     ("disable", &Bool),
-    ("interval", &Text),
+    ("interval", &Duration),
     ("retries", &Number),
-    ("start_interval", &Text),
-    ("start_period", &Text),
+    ("start_interval", &Duration),
+    ("start_period", &Duration),
     ("test", &OneOf(&[&Text, &TEXT_LIST])),
-    ("timeout", &Text),
+    ("timeout", &Duration),
 ]));
 
 static MODELS: Shape = OneOf(&[
@@ -392,7 +398,7 @@ static VOLUMES: Shape = Set(&OneOf(&[
             ("target", &Text),
             (
                 "tmpfs",
-                &Object(&open(&[("mode", &Number), ("size", &IntIn(0, i64::MAX))])),
+                &Object(&open(&[("mode", &Number), ("size", &Size)])),
             ),
             (
                 "type",
@@ -454,10 +460,10 @@ static DEVELOP: Shape = OneOf(&[
 ]);
 
 static UPDATE: Shape = Object(&open(&[
-    ("delay", &Text),
+    ("delay", &Duration),
     ("failure_action", &Text),
     ("max_failure_ratio", &Number),
-    ("monitor", &Text),
+    ("monitor", &Duration),
     ("order", &Word(&["start-first", "stop-first"])),
     ("parallelism", &Int),
 ]));
@@ -484,7 +490,7 @@ static DEPLOY: Shape = OneOf(&[
                     "limits",
                     &Object(&open(&[
                         ("cpus", &Number),
-                        ("memory", &Text),
+                        ("memory", &TextSize),
                         ("pids", &Int),
                     ])),
                 ),
@@ -503,7 +509,7 @@ static DEPLOY: Shape = OneOf(&[
                                 &Object(&open(&[("kind", &Text), ("value", &Number)])),
                             )]))),
                         ),
-                        ("memory", &Text),
+                        ("memory", &TextSize),
                     ])),
                 ),
             ])),
@@ -512,9 +518,9 @@ static DEPLOY: Shape = OneOf(&[
             "restart_policy",
             &Object(&open(&[
                 ("condition", &Text),
-                ("delay", &Text),
+                ("delay", &Duration),
                 ("max_attempts", &Int),
-                ("window", &Text),
+                ("window", &Duration),
             ])),
         ),
         ("rollback_config", &UPDATE),

@@ -150,6 +150,41 @@ fn a_directory_or_a_missing_file_is_a_clear_error() {
 }
 
 #[test]
+fn no_compose_file_anywhere_is_a_clear_error() {
+    let options = LoadOptions {
+        current_dir: "/nonexistent/project".into(),
+        ..LoadOptions::default()
+    };
+    let error = load(&options).expect_err("there is no file").to_string();
+    assert!(
+        error.contains("no compose file in /nonexistent/project"),
+        "{error}"
+    );
+    assert!(error.contains("name a file with -f"), "{error}");
+}
+
+/// Small files whose expansion would fill the memory.
+#[test]
+fn amplification_is_refused() {
+    let ranges: String = (0..40)
+        .map(|n| format!("      - \"127.0.0.{n}:1-65535:1-65535\"\n"))
+        .collect();
+    let ports = format!("services:\n  web:\n    image: x\n    ports:\n{ranges}");
+    let base: String = (0..4000).map(|n| format!("      k{n}: v\n")).collect();
+    let many: String = (0..1000)
+        .map(|n| format!("  s{n}: {{extends: base}}\n"))
+        .collect();
+    let extends = format!("services:\n  base:\n    image: x\n    environment:\n{base}{many}");
+    for (text, says) in [
+        (ports, "more than 65536 ports"),
+        (extends, "extends copies more than"),
+    ] {
+        let error = load_text(text).expect_err("too much");
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn text_that_is_not_utf8_is_a_clear_error() {
     let directory = tempfile::tempdir().expect("temporary directory");
     std::fs::write(directory.path().join("compose.yaml"), b"services: \xff").expect("written");
