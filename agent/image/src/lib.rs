@@ -18,6 +18,8 @@
 //! Must not: mount anything, know containers (the caller says which images are in use), talk to a
 //! network, or print.
 
+#![warn(missing_docs)]
+
 mod config;
 mod digest;
 mod error;

@@ -1,6 +1,8 @@
 //! The JSON documents around an image configuration: OCI manifest and index, and their Docker twins
 //! (OCI image-spec `manifest.md`, `image-index.md`; distribution `manifest-v2-2.md`), and the `manifest.json` of docker-archives.
 
+use std::collections::BTreeMap;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -91,9 +93,20 @@ pub(crate) struct ArchiveItem {
     #[serde(
         default,
         deserialize_with = "nullable",
-        skip_serializing_if = "IndexMap::is_empty"
+        skip_serializing_if = "BTreeMap::is_empty"
     )]
-    pub(crate) layer_sources: IndexMap<String, Descriptor>,
+    pub(crate) layer_sources: BTreeMap<Digest, LayerSource>,
+}
+
+/// A descriptor with its members in the order in which docker-archives have them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LayerSource {
+    #[serde(default)]
+    pub(crate) media_type: String,
+    #[serde(default)]
+    pub(crate) size: u64,
+    pub(crate) digest: Digest,
 }
 
 impl Descriptor {

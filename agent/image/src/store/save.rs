@@ -14,7 +14,9 @@ use super::load::plain_manifest;
 use super::{Result, Store};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::manifest::{ArchiveItem, Descriptor, Index, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
+use crate::manifest::{
+    ArchiveItem, Descriptor, Index, LayerSource, OCI_INDEX, OCI_LAYER, OCI_MANIFEST,
+};
 use crate::reference::Reference;
 
 /// A blob of the archive.
@@ -40,16 +42,18 @@ impl Store {
             let bytes = self.content.get(id.digest())?;
             let config = self.config(id)?;
             let diff_ids = &config.rootfs.diff_ids;
-            let mut sources = IndexMap::new();
+            let mut sources = BTreeMap::new();
             for diff_id in diff_ids {
                 let size = self.layers.get(diff_id)?.tar_size;
                 blobs.insert(diff_id.hex(), Blob::Layer { size });
-                sources.insert(
-                    diff_id.to_string(),
-                    Descriptor::new(OCI_LAYER, *diff_id, size),
-                );
+                let source = LayerSource {
+                    media_type: OCI_LAYER.to_owned(),
+                    size,
+                    digest: *diff_id,
+                };
+                sources.insert(*diff_id, source);
             }
-            let manifest = plain_manifest(&bytes, diff_ids, |id| sources[&id.to_string()].size);
+            let manifest = plain_manifest(&bytes, diff_ids, |id| sources[id].size);
             let plain = Descriptor::new(OCI_MANIFEST, Digest::of(&manifest), manifest.len() as u64);
             for tag in tags {
                 manifests.push(plain.clone().named(tag));

@@ -134,7 +134,7 @@ pub(crate) fn docker_archive(images: &[(&[&[u8]], &[&str])]) -> Vec<u8> {
                 .file(&format!("{directory}/layer.tar"), layer);
             members.push(format!("{directory}/layer.tar"));
         }
-        tar = tar.add(&"x", EntryType::Directory, "", b"", |_| {});
+        tar = tar.add("x", EntryType::Directory, "", b"", |_| {});
         tar = add_long(tar, &name, &config);
         manifest.push(json!({"Config": name, "RepoTags": tags, "Layers": members}));
     }

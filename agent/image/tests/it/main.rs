@@ -1,5 +1,8 @@
 //! The store against archives built here, on a real file system. Needs root, for owners, devices and attributes.
 
+// Helpers of tests count as tests here.
+#![allow(clippy::unwrap_used)]
+
 mod archive;
 mod crash;
 mod hostile;

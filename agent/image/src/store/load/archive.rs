@@ -159,10 +159,9 @@ impl Archive {
         let mut head = [0u8; HEAD];
         let len = fill(&mut Payload(tar), &mut head).map_err(ImageError::Input)?;
         let head = &head[..len];
-        let json = head
-            .iter()
-            .find(|b| !b.is_ascii_whitespace())
-            .is_some_and(|b| matches!(b, b'{' | b'['));
+        let first = head.iter().find(|byte| !byte.is_ascii_whitespace());
+        let json = matches!(first, Some(b'{' | b'['))
+            || matches!(name, "manifest.json" | "index.json" | "repositories");
         if json {
             if size > store.limits.json_bytes {
                 return Ok(Member::Other("is too large for a JSON document"));
