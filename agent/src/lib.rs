@@ -7,5 +7,8 @@
 //! `daemon` is the only module that sees all parts. `http` knows statuses and wire formats and decides nothing;
 //! `engine` knows containers and has never heard of HTTP.
 
+pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod error;
+pub mod http;
