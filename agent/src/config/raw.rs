@@ -138,8 +138,17 @@ fn argument(option: &'static Opt) -> Arg {
             .require_equals(true)
             .default_missing_value("true")
             .value_name("BOOL")
+            .hide_possible_values(true)
             .value_parser(BoolishValueParser::new()),
         _ => arg
+            .value_name(match option.shape {
+                Shape::Number => "NUMBER",
+                Shape::Bytes => "SIZE",
+                Shape::Map => "KEY=VALUE",
+                Shape::Ulimits => "NAME=SOFT[:HARD]",
+                Shape::Pools => "base=SUBNET,size=BITS",
+                _ => "VALUE",
+            })
             .action(if repeatable {
                 ArgAction::Append
             } else {

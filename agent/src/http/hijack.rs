@@ -242,15 +242,15 @@ fn key(name: &str) -> Option<u8> {
 #[derive(Debug)]
 struct DetachFilter {
     keys: Vec<u8>,
-    /// How many keys were seen and held back.
-    held: usize,
+    /// The end of what was seen, as far as it may be the beginning of the sequence.
+    held: Vec<u8>,
 }
 
 impl DetachFilter {
     fn new(keys: DetachKeys) -> Self {
         Self {
             keys: keys.0,
-            held: 0,
+            held: Vec::new(),
         }
     }
 
@@ -258,20 +258,12 @@ impl DetachFilter {
     /// `input` is nobody's.
     fn feed(&mut self, input: &[u8], output: &mut Vec<u8>) -> bool {
         for &byte in input {
-            if byte == self.keys[self.held] {
-                self.held += 1;
-                if self.held == self.keys.len() {
-                    self.held = 0;
-                    return true;
-                }
-                continue;
+            self.held.push(byte);
+            while !self.keys.starts_with(&self.held) {
+                output.push(self.held.remove(0));
             }
-            output.extend_from_slice(&self.keys[..self.held]);
-            self.held = usize::from(byte == self.keys[0]);
-            if self.held == 0 {
-                output.push(byte);
-            } else if self.keys.len() == 1 {
-                self.held = 0;
+            if self.held.len() == self.keys.len() {
+                self.held.clear();
                 return true;
             }
         }
@@ -280,7 +272,7 @@ impl DetachFilter {
 
     /// What is held back when the input ends.
     fn rest(&self) -> &[u8] {
-        &self.keys[..self.held]
+        &self.held
     }
 }
 
@@ -328,6 +320,7 @@ mod tests {
         assert_eq!(filter("", &[b"ab\x10", b"\x11cd"]), (b"ab".to_vec(), true));
         assert_eq!(filter("x", &[b"abxcd"]), (b"ab".to_vec(), true));
         assert_eq!(filter("a,a,b", &[b"a", b"a", b"b"]), (Vec::new(), true));
+        assert_eq!(filter("a,a,b", &[b"aaab"]), (b"a".to_vec(), true));
     }
 
     #[test]
@@ -340,6 +333,30 @@ mod tests {
             filter("a,b,c", &[b"abab", b"x"]),
             (b"ababx".to_vec(), false)
         );
+    }
+
+    proptest::proptest! {
+        /// However the input is cut: what comes out is what a search in the whole input finds.
+        #[test]
+        fn cuts_do_not_matter(input in proptest::collection::vec(0_u8..3, 0..40), cuts in proptest::collection::vec(1_usize..5, 0..40)) {
+            let keys = DetachKeys(vec![1, 1, 2]);
+            let mut filter = DetachFilter::new(keys);
+            let (mut output, mut rest, mut found) = (Vec::new(), &input[..], false);
+            for cut in cuts.into_iter().chain([40]) {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                rest = tail;
+                if filter.feed(piece, &mut output) {
+                    found = true;
+                    break;
+                }
+            }
+            if !found {
+                output.extend_from_slice(filter.rest());
+            }
+            let place = input.windows(3).position(|part| part == [1, 1, 2]);
+            proptest::prop_assert_eq!(found, place.is_some());
+            proptest::prop_assert_eq!(&output[..], &input[..place.unwrap_or(input.len())]);
+        }
     }
 
     #[test]

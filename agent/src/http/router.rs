@@ -297,4 +297,13 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_is_too_strange(path in "(/|%|v1.43|images|json|[a-z%0-9.:@é]){0,12}") {
+            for method in [Method::GET, Method::POST, Method::DELETE, Method::PUT, Method::HEAD] {
+                let _ = find(super::super::routes(), &method, &path);
+            }
+        }
+    }
 }
