@@ -8,6 +8,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NLM_F_DUMP: u16 = 0x300;
@@ -74,6 +75,15 @@ impl Attributes {
     }
 }
 
+/// Who may change a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    Shared = 0,
+    /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: only the socket that made it, until that is closed; then whoever comes next.
+    /// `nft flush ruleset` passes it over. Since Linux 6.9.
+    Ours = 0x2 | 0x4,
+}
+
 /// One element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Element {
@@ -135,11 +145,20 @@ impl<'a> Transaction<'a> {
         self.messages.is_empty()
     }
 
-    /// Leaves an existing table as it is.
-    pub(crate) fn add_table(&mut self) {
+    /// Adopts or keeps an existing table.
+    pub(crate) fn add_table(&mut self, ownership: Ownership) {
+        self.table(NLM_F_CREATE, ownership);
+    }
+
+    /// Fails the transaction with `EEXIST` if there is a table of this name.
+    pub(crate) fn add_new_table(&mut self) {
+        self.table(NLM_F_CREATE | NLM_F_EXCL, Ownership::Shared);
+    }
+
+    fn table(&mut self, flags: u16, ownership: Ownership) {
         let mut attributes = Attributes::default();
-        attributes.string(1, self.table).u32(2, 0);
-        self.push(NEWTABLE, NLM_F_CREATE, attributes);
+        attributes.string(1, self.table).u32(2, ownership as u32);
+        self.push(NEWTABLE, flags, attributes);
     }
 
     pub(crate) fn delete_table(&mut self) {

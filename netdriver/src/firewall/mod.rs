@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::spec::Protocol;
 use crate::{Error, Result};
-use message::{Element, Nfnetlink, ReadAttributes, Transaction};
+use message::{Element, Nfnetlink, Ownership, ReadAttributes, Transaction};
 
 pub(crate) use sandbox::redirect_dns;
 
@@ -48,6 +48,8 @@ pub(crate) struct PublishedAt {
 /// One daemon's table.
 pub(crate) struct Firewall {
     table: String,
+    /// Kept open: closing a socket that deleted something waits for the kernel to free it, 4 to 20 ms.
+    socket: Option<Nfnetlink>,
     installed: bool,
     /// Interfaces among which nothing is forwarded.
     unrouted: Vec<String>,
@@ -60,6 +62,7 @@ impl Firewall {
     pub(crate) fn new(table: String) -> Firewall {
         Firewall {
             table,
+            socket: None,
             installed: false,
             unrouted: Vec::new(),
             networks: BTreeMap::new(),
@@ -145,21 +148,30 @@ impl Firewall {
         for (port, target) in &self.ports {
             elements.extend(port_element(port, target));
         }
-        let mut transaction = Transaction::new(message::NFPROTO_INET, &self.table);
-        // Deleting needs a table to be there.
-        transaction.add_table();
-        transaction.delete_table();
-        transaction.add_table();
-        ruleset::build(&mut transaction);
-        elements.extend(
-            self.unrouted
-                .iter()
-                .map(|name| (ruleset::UNROUTED, Element::key(interface_key(name)))),
-        );
-        for (set, elements) in by_set(elements) {
-            transaction.add_elements(set, &elements);
+        for name in &self.unrouted {
+            elements.push((ruleset::UNROUTED, Element::key(interface_key(name))));
         }
-        self.commit(&transaction).map_err(Error::kernel(format!(
+        let elements = by_set(elements);
+        let mut install = |ownership| {
+            let mut transaction = Transaction::new(message::NFPROTO_INET, &self.table);
+            // Deleting needs a table to be there, and to be ours.
+            transaction.add_table(ownership);
+            transaction.delete_table();
+            transaction.add_table(ownership);
+            ruleset::build(&mut transaction);
+            for (set, elements) in &elements {
+                transaction.add_elements(set, elements);
+            }
+            Self::commit(&mut self.socket, &transaction)
+        };
+        let installed = match install(Ownership::Ours) {
+            // Linux before 6.9; there, a table somebody flushed comes back with the next change.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                install(Ownership::Shared)
+            }
+            result => result,
+        };
+        installed.map_err(Error::kernel(format!(
             "install nftables table {}",
             self.table
         )))?;
@@ -170,13 +182,15 @@ impl Firewall {
     /// Removes the kernel's table, if there is one.
     pub(crate) fn uninstall(&mut self) -> Result<()> {
         let mut transaction = Transaction::new(message::NFPROTO_INET, &self.table);
-        transaction.add_table();
         transaction.delete_table();
         self.installed = false;
-        self.commit(&transaction).map_err(Error::kernel(format!(
-            "remove nftables table {}",
-            self.table
-        )))
+        match Self::commit(&mut self.socket, &transaction) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(Error::kernel(format!(
+                "remove nftables table {}",
+                self.table
+            ))),
+        }
     }
 
     fn change(
@@ -194,7 +208,7 @@ impl Firewall {
         for (set, elements) in by_set(added) {
             transaction.add_elements(set, &elements);
         }
-        match self.commit(&transaction) {
+        match Self::commit(&mut self.socket, &transaction) {
             Ok(()) => Ok(()),
             // Somebody flushed or edited the table: put all of it back.
             Err(error) => {
@@ -204,8 +218,13 @@ impl Firewall {
         }
     }
 
-    fn commit(&self, transaction: &Transaction<'_>) -> io::Result<()> {
-        Nfnetlink::open()?.commit(transaction)
+    /// Commits with the kept socket.
+    fn commit(socket: &mut Option<Nfnetlink>, transaction: &Transaction<'_>) -> io::Result<()> {
+        let open = match socket.take() {
+            Some(open) => open,
+            None => Nfnetlink::open()?,
+        };
+        socket.insert(open).commit(transaction)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use super::expression::*;
-use super::message::{ChainDefinition, NFPROTO_IPV4, Nfnetlink, Transaction};
+use super::message::{ChainDefinition, NFPROTO_IPV4, Nfnetlink, Ownership, Transaction};
 use super::ruleset::HOOK_OUTPUT;
 use crate::spec::Protocol;
 
@@ -14,10 +14,23 @@ const TABLE: &str = "muster_dns";
 
 /// Installs the table in the calling thread's network namespace, replacing one from before.
 pub(crate) fn redirect_dns(server: Ipv4Addr, udp_port: u16, tcp_port: u16) -> io::Result<()> {
+    let mut socket = Nfnetlink::open()?;
     let mut transaction = Transaction::new(NFPROTO_IPV4, TABLE);
-    transaction.add_table();
+    transaction.add_new_table();
+    add_rules(&mut transaction, server, udp_port, tcp_port);
+    match socket.commit(&transaction) {
+        // Deleting costs milliseconds when the socket is closed: only where an earlier daemon was.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => return result,
+    }
+    let mut transaction = Transaction::new(NFPROTO_IPV4, TABLE);
     transaction.delete_table();
-    transaction.add_table();
+    transaction.add_table(Ownership::Shared);
+    add_rules(&mut transaction, server, udp_port, tcp_port);
+    socket.commit(&transaction)
+}
+
+fn add_rules(transaction: &mut Transaction<'_>, server: Ipv4Addr, udp_port: u16, tcp_port: u16) {
     transaction.add_chain(&ChainDefinition {
         name: "output",
         kind: "nat",
@@ -38,5 +51,4 @@ pub(crate) fn redirect_dns(server: Ipv4Addr, udp_port: u16, tcp_port: u16) -> io
         ];
         transaction.add_rule("output", &rule);
     }
-    Nfnetlink::open()?.commit(&transaction)
 }

@@ -104,12 +104,17 @@ fn the_table_reads_as_documented_and_foreign_tables_stay() {
         }
         // Somebody flushes everything: the next change puts all of it back.
         nft(&["flush", "ruleset"]);
+        serve(netns(&a), 80);
+        if text.contains("flags owner") {
+            reach(&world.neighbour, (world.host_address, 8080));
+        } else {
+            eprintln!("SKIPPED: this kernel cannot protect a table from others (Linux 6.9)");
+        }
         let b = world.sandbox("b", &["net"]);
         world
             .networks
             .publish(&b.id, &[port(80, Protocol::Tcp, 8081)])
             .unwrap();
-        serve(netns(&a), 80);
         reach(&world.neighbour, (world.host_address, 8080));
     });
 }
