@@ -100,6 +100,7 @@ impl Canonical<'_> {
             ["services", _, "extra_hosts"] | ["services", _, "build", "extra_hosts"] => {
                 self.hosts(node, path);
             }
+            ["services", _, "provider", "options", _] => provider_option(node),
             ["services", _, "gpus"] => gpus(node),
             ["services", _, "devices", "[]"] => self.device(node),
             ["services", _, "secrets" | "configs", "[]"]
@@ -428,6 +429,13 @@ fn env_files(node: &mut Node) {
         for item in items {
             wrap_text(item, "path");
         }
+    }
+}
+
+fn provider_option(node: &mut Node) {
+    if node.as_seq().is_none() {
+        let item = node.clone();
+        node.value = Value::Seq(vec![item]);
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn validate(report: &mut Report, tree: &Node) {
 
 fn walk(report: &mut Report, node: &Node, path: &Path<'_>) {
     match path.steps().as_slice() {
-        ["volumes" | "networks", _] => external_alone(report, node, path),
+        [kind @ ("volumes" | "networks"), _] => external_alone(report, node, path, kind),
         ["configs", _] => one_source(report, node, path, &["file", "environment", "content"]),
         ["secrets", _] => one_source(report, node, path, &["file", "environment"]),
         ["services", _, "ports", "[]"] => port(report, node, path),
@@ -56,12 +56,17 @@ fn is_external(node: &Node) -> bool {
         .is_some_and(|node| node.value == Value::Bool(true))
 }
 
-fn external_alone(report: &mut Report, node: &Node, path: &Path<'_>) {
+/// An external resource has nothing but a name. docker compose refuses more for a volume and ignores it for a
+/// network.
+fn external_alone(report: &mut Report, node: &Node, path: &Path<'_>, kind: &str) {
     if !is_external(node) {
         return;
     }
     for (key, entry) in node.as_map().into_iter().flatten() {
-        if !matches!(key.as_str(), "name" | "external") && !key.starts_with("x-") {
+        if matches!(key.as_str(), "name" | "external") || key.starts_with("x-") {
+            continue;
+        }
+        if kind == "volumes" {
             report.error(
                 Diagnostic::error(
                     entry.key,
@@ -69,6 +74,11 @@ fn external_alone(report: &mut Report, node: &Node, path: &Path<'_>) {
                 )
                 .with_help("an external resource exists already; only its name can be given"),
             );
+        } else {
+            report.warn(Diagnostic::warning(
+                entry.key,
+                format!("{path} is external: its `{key}` is ignored"),
+            ));
         }
     }
 }

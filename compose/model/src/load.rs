@@ -91,6 +91,7 @@ fn project(loader: &mut Loader<'_>) -> Result<Project, Failed> {
         consistency::check(&mut loader.report, &project, &tree);
         loader.report.check()?;
     }
+    unify_scale(&mut project);
     select::select(&mut loader.report, &mut project, options)?;
     if !options.all_resources {
         select::drop_unused(&mut project);
@@ -119,6 +120,15 @@ fn bind_project(loader: &mut Loader<'_>, tree: &Node, name: String, place: Place
         env_files: place.env_files,
         environment: place.environment,
         profiles: Vec::new(),
+    }
+}
+
+/// `scale` and `deploy.replicas` say the same (a difference was refused): where both places exist, both are set.
+fn unify_scale(project: &mut Project) {
+    for service in project.services.values_mut() {
+        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
+            deploy.replicas = Some(scale);
+        }
     }
 }
 

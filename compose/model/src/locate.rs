@@ -205,11 +205,17 @@ pub(crate) fn project_name(loader: &mut Loader<'_>, place: &Place) -> Result<Str
         .to_string_lossy();
     let directory = normalized(&directory);
     environment.insert("COMPOSE_PROJECT_NAME".into(), directory.clone());
-    if let Some((declared, _)) = loader.declared_name(&files, &environment)? {
-        let declared = normalized(&declared);
-        if !declared.is_empty() {
-            return Ok(declared);
+    if let Some((declared, span)) = loader.declared_name(&files, &environment)?
+        && !declared.is_empty()
+    {
+        let name = normalized(&declared);
+        if name.is_empty() {
+            let message = format!("invalid project name {declared:?}");
+            return Err(loader
+                .report
+                .fail(Diagnostic::error(span, message).with_help("use letters and digits")));
         }
+        return Ok(name);
     }
     if directory.is_empty() {
         let message = format!("{} gives no project name", place.working_dir.display());

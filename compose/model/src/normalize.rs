@@ -21,6 +21,11 @@ pub(crate) fn set_defaults(tree: &mut Node) {
                     node.set_default("target", Value::Str(format!("/run/secrets/{source}")));
                 }
             }
+            ["services", _, "devices", "[]"] => {
+                if let Some(source) = node.get_str("source").map(str::to_owned) {
+                    node.set_default("target", Value::Str(source));
+                }
+            }
             ["services", _, "ports", "[]"] => {
                 node.set_default("protocol", text("tcp"));
                 node.set_default("mode", text("ingress"));

@@ -291,7 +291,7 @@ record! {
         /// Program name.
         pub r#type: String,
         /// Its options; each may be given several times.
-        pub options: BTreeMap<String, serde_json::Value>,
+        pub options: BTreeMap<String, Vec<String>>,
     }
 }
 
