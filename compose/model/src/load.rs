@@ -152,8 +152,8 @@ fn strip_empty_text(tree: &mut Node) {
     }
 }
 
-/// Mappings of the user's own keys, in which an empty text is a value.
-const USER_MAPS: [&str; 16] = [
+/// Attributes in which an empty text is a value: mappings of the user's own keys, and texts that may be empty.
+const EMPTY_TEXT_COUNTS: [&str; 16] = [
     "annotations",
     "args",
     "additional_contexts",
@@ -177,11 +177,11 @@ fn strip_map(node: &mut Node) {
         Value::Map(map) => {
             map.retain(|key, entry| {
                 entry.node.as_str() != Some("")
-                    || USER_MAPS.contains(&key.as_str())
+                    || EMPTY_TEXT_COUNTS.contains(&key.as_str())
                     || key.starts_with("x-")
             });
             for (key, entry) in map.iter_mut() {
-                if !USER_MAPS.contains(&key.as_str()) && !key.starts_with("x-") {
+                if !EMPTY_TEXT_COUNTS.contains(&key.as_str()) && !key.starts_with("x-") {
                     strip_map(&mut entry.node);
                 }
             }

@@ -4,3 +4,4 @@
 mod cases;
 mod damaged;
 mod merging;
+mod places;
