@@ -88,6 +88,9 @@ pub enum Error {
     /// Something that Docker knows and this does not (yet).
     #[error("{0} is not supported")]
     Unsupported(String),
+    /// No driver has this name.
+    #[error("plugin {0:?} not found")]
+    DriverNotFound(String),
     /// No sandbox has this id.
     #[error("no network sandbox for container {0}")]
     SandboxNotFound(String),
@@ -105,7 +108,7 @@ pub enum Error {
     /// The container is not connected to this network.
     #[error("container {sandbox} is not connected to network {network}")]
     NotConnected {
-        /// The container's name or id.
+        /// The container's id.
         sandbox: String,
         /// The network's name.
         network: String,
@@ -187,7 +190,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         use ErrorKind::*;
         match self {
-            Error::NetworkNotFound(_) | Error::SandboxNotFound(_) => NotFound,
+            Error::NetworkNotFound(_) | Error::DriverNotFound(_) | Error::SandboxNotFound(_) => {
+                NotFound
+            }
             Error::Ambiguous { .. } | Error::Invalid(_) | Error::PoolsExhausted(_) => {
                 InvalidParameter
             }

@@ -29,6 +29,7 @@ mod netns;
 mod networks;
 mod pools;
 mod ports;
+mod predefined;
 mod publish;
 mod reconcile;
 mod records;

@@ -32,6 +32,8 @@ impl Netns {
         path: &Path,
         configure: impl FnOnce() -> Result<T> + Send,
     ) -> Result<(Netns, T)> {
+        // What an earlier life left under this name has no record, or its owner would have been asked to remove it.
+        Netns::remove(path)?;
         File::create_new(path).map_err(Error::file("create network namespace file", path))?;
         let made = on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)

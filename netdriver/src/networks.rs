@@ -27,10 +27,6 @@ use crate::records::{NetworkRecord, Records, SandboxRecord};
 use crate::spec::*;
 use crate::{Error, Result};
 
-/// The `bridge` network's interface when the run directory is the default one.
-const DEFAULT_BRIDGE: &str = "muster0";
-const DEFAULT_RUN: &str = "/run/muster";
-
 /// Names nobody may give a network, besides those that exist: the Engine API's word for the default one.
 const RESERVED_NAME: &str = "default";
 
@@ -305,57 +301,10 @@ impl Networks {
             Err(error) => vec![format!("cannot tell whether other tables drop packets of containers: {error}")],
         }
     }
-
-    fn ensure_predefined(&self, run: &Path, instance: &str) -> Result<()> {
-        let inner = &self.inner;
-        let missing = |name: &str| {
-            !inner
-                .state
-                .lock()
-                .networks
-                .values()
-                .any(|entry| entry.record.name == name)
-        };
-        for (name, driver) in [("host", Driver::Host), ("none", Driver::None)] {
-            if missing(name) {
-                inner.add_network(predefined(name, driver), None, None)?;
-            }
-        }
-        if !missing("bridge") {
-            return Ok(());
-        }
-        let name = match &inner.config.bridge_name {
-            Some(name) => {
-                bridge::check_interface_name(name)?;
-                name.clone()
-            }
-            None if run == Path::new(DEFAULT_RUN) => DEFAULT_BRIDGE.to_owned(),
-            None => format!("muster-{}", &instance[..8]),
-        };
-        let mut spec = NetworkSpec::bridge("bridge");
-        if let Some(address) = inner.config.bridge_address {
-            let subnet = Some(IpNet::V4(address.trunc()));
-            spec.ipam = vec![IpamConfig {
-                subnet,
-                gateway: Some(address.addr().into()),
-                ..IpamConfig::default()
-            }];
-        }
-        let in_use = Netlink::open()?.networks_in_use()?;
-        let (taken, group) = {
-            let state = inner.state.lock();
-            (state.subnets(), state.free_group())
-        };
-        let planned = pools::plan(&spec, &inner.config, &taken, &in_use, &inner.resolv_conf)?;
-        let mut record = predefined("bridge", Driver::Bridge);
-        record.bridge = Some(Bridge::from_options(&spec, name, group, inner.config.mtu)?);
-        record.ipam = planned.ipam;
-        inner.add_network(record, planned.ipv4, planned.ipv6)
-    }
 }
 
 impl Inner {
-    fn add_network(
+    pub(crate) fn add_network(
         &self,
         record: NetworkRecord,
         ipv4: Option<Addresses>,
@@ -405,7 +354,9 @@ impl Inner {
             .into_iter()
             .filter(|link| link.name != "lo" && !bridge::is_ours(link, &self.alias))
             .collect();
-        if !self.records.has_unrouted() {
+        // A list from before a reboot says nothing about today.
+        let ours_already = self.records.has_unrouted() && !turn_on.iter().all(|(key, _)| off(key));
+        if !ours_already {
             // Ports of our bridges are veth pairs of sandboxes; they never forward by themselves.
             let names: Vec<String> = others.iter().map(|link| link.name.clone()).collect();
             self.records.write_unrouted(&names)?;
@@ -470,7 +421,7 @@ impl State {
     }
 
     /// The subnets of all networks with the network's name.
-    fn subnets(&self) -> Vec<(IpNet, String)> {
+    pub(crate) fn subnets(&self) -> Vec<(IpNet, String)> {
         let of = |entry: &NetworkEntry| {
             let name = entry.record.name.clone();
             entry
@@ -485,7 +436,7 @@ impl State {
     }
 
     /// A random interface group no network has. 0 is every interface's group by default and never ours.
-    fn free_group(&self) -> u32 {
+    pub(crate) fn free_group(&self) -> u32 {
         loop {
             let group = rand::random_range(0x1000_0000..0x7fff_ffff);
             let taken = |entry: &NetworkEntry| {
@@ -589,7 +540,10 @@ fn check(spec: &NetworkSpec) -> Result<()> {
                 spec.driver
             )));
         }
-        other => return Err(Error::Unsupported(format!("network driver {other:?}"))),
+        known @ ("macvlan" | "ipvlan" | "overlay") => {
+            return Err(Error::Unsupported(format!("network driver {known:?}")));
+        }
+        other => return Err(Error::DriverNotFound(other.to_owned())),
     }
     if !matches!(spec.ipam_driver.as_str(), "" | "default") {
         return Err(Error::Unsupported(format!(
@@ -601,25 +555,6 @@ fn check(spec: &NetworkSpec) -> Result<()> {
         return Err(Error::Unsupported(format!("IPAM option {key}={value}")));
     }
     Ok(())
-}
-
-fn predefined(name: &str, driver: Driver) -> NetworkRecord {
-    NetworkRecord {
-        id: new_id(),
-        name: name.into(),
-        created: SystemTime::now(),
-        driver,
-        ipam: Vec::new(),
-        user_subnet: false,
-        internal: false,
-        enable_ipv4: true,
-        enable_ipv6: false,
-        attachable: false,
-        options: IndexMap::new(),
-        labels: IndexMap::new(),
-        predefined: true,
-        bridge: None,
-    }
 }
 
 fn load(records: &Records) -> Result<State> {

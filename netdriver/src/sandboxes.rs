@@ -71,7 +71,9 @@ impl Networks {
                 Err(error) => {
                     locked.removed = true;
                     inner.state.lock().sandboxes.remove(&id);
-                    inner.records.delete_sandbox(&id)?;
+                    if let Err(leftover) = inner.records.delete_sandbox(&id) {
+                        tracing::warn!(container.id = id, %leftover, "could not undo the creation of a sandbox");
+                    }
                     return Err(error);
                 }
             }
@@ -148,7 +150,7 @@ impl Networks {
                 .iter()
                 .find(|endpoint| endpoint.endpoint.network_id == id);
             found.cloned().ok_or_else(|| Error::NotConnected {
-                sandbox: entry.record.spec.name.clone(),
+                sandbox: sandbox.to_owned(),
                 network: state.networks[&id].record.name.clone(),
             })?
         };
@@ -268,7 +270,8 @@ impl Networks {
         Ok(dns::resolv_conf(resolver, &self.inner.resolv_conf, &own))
     }
 
-    /// Content for the sandbox's `/etc/hosts`: loopback, `extra` (`--add-host`) as `(name, address)`, and its own addresses.
+    /// Content for the sandbox's `/etc/hosts`: loopback, `extra` (`--add-host`) as `(name, address)`, and its own addresses. In the
+    /// host's namespace it is the host's file with `extra`.
     ///
     /// # Errors
     /// [`Error::SandboxNotFound`].
@@ -279,6 +282,9 @@ impl Networks {
         domainname: &str,
         extra: &[(String, IpAddr)],
     ) -> Result<String> {
+        if self.inner.state.lock().sandbox(sandbox)?.record.spec.mode == SandboxMode::Host {
+            return Ok(dns::hosts_of_host(&self.inner.config.hosts, extra));
+        }
         let endpoints = self.sandbox(sandbox)?.endpoints;
         let addresses = |endpoint: &Endpoint| {
             let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));

@@ -33,6 +33,8 @@ pub struct Config {
     pub default_publish_address: Option<IpAddr>,
     /// The host's resolver configuration, normally `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// The host's names, normally `/etc/hosts`: sandboxes in the host's namespace see them.
+    pub hosts: PathBuf,
 }
 
 impl Config {
@@ -53,6 +55,7 @@ impl Config {
             host_gateway: None,
             default_publish_address: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            hosts: PathBuf::from("/etc/hosts"),
         }
     }
 }
@@ -228,7 +231,7 @@ pub struct SandboxSpec {
 pub struct Sandbox {
     /// The container's id.
     pub id: String,
-    /// The namespace to join: `<run>/netns/<id>`, or `/proc/1/ns/net`-like for the host's: join nothing then.
+    /// The namespace to join: `<run>/netns/<id>`; `None` is the host's.
     pub netns: Option<PathBuf>,
     /// The endpoints in order of connection.
     pub endpoints: Vec<Endpoint>,
@@ -255,7 +258,7 @@ pub struct EndpointSpec {
     pub gw_priority: i32,
     /// Interface name; `None` means the next free `eth<n>`.
     pub ifname: Option<String>,
-    /// Options such as `com.docker.network.endpoint.sysctls`; unknown ones are refused.
+    /// Options such as `com.docker.network.endpoint.sysctls`: none is supported yet, so any is refused.
     #[serde(default)]
     pub driver_options: IndexMap<String, String>,
 }
@@ -281,7 +284,7 @@ pub struct Endpoint {
     pub gateway_v6: Option<Ipv6Addr>,
     /// The interface's MAC address.
     pub mac: Option<[u8; 6]>,
-    /// Every name DNS answers on this network for this endpoint, aliases first (Docker's `DNSNames`).
+    /// Every name DNS answers on this network for this endpoint: container name, aliases, short id, hostname (Docker's `DNSNames`).
     pub dns_names: Vec<String>,
     /// As asked for.
     pub gw_priority: i32,

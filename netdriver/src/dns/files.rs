@@ -124,6 +124,18 @@ pub(crate) fn resolv_conf(resolver: Resolver, host: &Configuration, own: &Config
     text
 }
 
+/// The host's own file for a sandbox in its namespace, with what the user added. A host without one has no names.
+pub(crate) fn hosts_of_host(path: &Path, extra: &[(String, IpAddr)]) -> String {
+    let mut text = std::fs::read_to_string(path).unwrap_or_default();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for (name, address) in extra {
+        let _ = writeln!(text, "{address}\t{name}");
+    }
+    text
+}
+
 /// `addresses` are the sandbox's own, `extra` what the user added, as `(name, address)`.
 pub(crate) fn hosts(
     addresses: &[IpAddr],

@@ -12,7 +12,7 @@ mod zone;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-pub(crate) use files::{Configuration as ResolverConfiguration, Resolver, hosts};
+pub(crate) use files::{Configuration as ResolverConfiguration, Resolver, hosts, hosts_of_host};
 pub(crate) use server::{Server, Sockets, View, open};
 pub(crate) use zone::{Entry, Zone};
 

@@ -270,7 +270,7 @@ fn the_default_route_and_ports_move_with_the_gateway() {
                 .disconnect(&a.id, "first")
                 .unwrap_err()
                 .to_string(),
-            "container a is not connected to network first"
+            format!("container {} is not connected to network first", a.id)
         );
     });
 }
@@ -457,5 +457,46 @@ fn default_subnets_avoid_what_the_host_uses() {
             .publish(&b.id, &[port(80, Protocol::Tcp, 8080)])
             .unwrap();
         reach(&world.neighbour, (world.host_address, 8080));
+    });
+}
+
+#[test]
+fn the_default_bridge_follows_its_configuration_once_it_is_free() {
+    with_world(|world| {
+        let a = world.sandbox("a", &["bridge"]);
+        let mut config = world.config();
+        config.bridge_address = Some("10.55.0.1/24".parse().unwrap());
+        let reopen = |world: &mut World, live: &[&netdriver::Sandbox]| {
+            world.networks = netdriver::Networks::open(config.clone()).unwrap();
+            let done = world.networks.reconcile(&world.live(live));
+            assert!(done.problems.is_empty(), "{done:?}");
+            world.networks.inspect("bridge").unwrap().ipam[0]
+                .subnet
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(reopen(world, &[&a]), "172.17.0.0/16");
+        reopen(world, &[]);
+        assert_eq!(reopen(world, &[]), "10.55.0.0/24");
+        let b = world.sandbox("b", &["bridge"]);
+        serve(&world.neighbour, 8000);
+        reach(netns(&b), (world.neighbour_address, 8000));
+        let c = world
+            .networks
+            .create_sandbox(netdriver::SandboxSpec {
+                mode: netdriver::SandboxMode::Host,
+                ..sandbox_spec("c")
+            })
+            .unwrap();
+        assert_eq!(c.netns, None);
+        world
+            .networks
+            .connect(&c.id, "host", EndpointSpec::default())
+            .unwrap();
+        let refused = world
+            .networks
+            .connect(&c.id, "bridge", EndpointSpec::default())
+            .unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Forbidden);
     });
 }
