@@ -35,5 +35,8 @@ pub const ENVIRONMENT_FILE: &str = "com.docker.compose.project.environment_file"
 /// Digest per attribute (`name=digest`, comma-separated), ours: lets a plan name the attribute that changed.
 pub const ATTRIBUTES: &str = "dev.muster.compose.attributes";
 
+/// Ids of the containers whose namespaces or volumes the container shares, comma-separated, ours: lists do not tell.
+pub const SHARES: &str = "dev.muster.compose.shares";
+
 /// Value of [`VERSION`].
 pub const VERSION_VALUE: &str = concat!("muster-", env!("CARGO_PKG_VERSION"));

@@ -218,6 +218,7 @@ fn container(summary: ContainerSummary) -> ObservedContainer {
         config_hash: label(labels::CONFIG_HASH),
         attributes: label(labels::ATTRIBUTES),
         replaces: label(labels::REPLACE),
+        shares: shares(&summary),
         depends_on: label(labels::DEPENDS_ON),
         state: summary.state,
         exit_code: exit_code(summary.state, &summary.status),
@@ -240,6 +241,19 @@ fn container(summary: ContainerSummary) -> ObservedContainer {
         image: summary.image,
         image_id: summary.image_id,
     }
+}
+
+/// Ids of other containers in its label, or at least in its network mode.
+fn shares(summary: &ContainerSummary) -> BTreeSet<String> {
+    if let Some(ids) = summary.labels.get(labels::SHARES) {
+        return ids
+            .split(',')
+            .filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .collect();
+    }
+    let mode = summary.host_config.network_mode.strip_prefix("container:");
+    mode.map(str::to_owned).into_iter().collect()
 }
 
 /// `Exited (137) 3 minutes ago` → 137.

@@ -65,6 +65,8 @@ pub struct ObservedContainer {
     pub attributes: Option<String>,
     /// Label [`crate::labels::REPLACE`].
     pub replaces: Option<String>,
+    /// Ids of the containers whose namespaces or volumes it shares; empty if it does not, or nothing tells.
+    pub shares: BTreeSet<String>,
     /// Label [`crate::labels::DEPENDS_ON`].
     pub depends_on: Option<String>,
     /// Image reference it was made from.

@@ -105,15 +105,17 @@ fn check_files(project: &Project, service: &ServiceConfig, findings: &mut Vec<Fi
         };
         check("config", &reference.source, config.file.as_ref(), origin);
     }
-    for (attribute, references) in [("secrets", &service.secrets), ("configs", &service.configs)] {
+    for (attribute, references) in [
+        ("uid, gid or mode of a secret", &service.secrets),
+        ("uid, gid or mode of a config", &service.configs),
+    ] {
         let owned = references.iter().any(|reference| {
             reference.uid.is_some() || reference.gid.is_some() || reference.mode.is_some()
         });
         if owned {
             findings.push(Finding::Ignored(
                 attribute,
-                "uid, gid and mode do not apply to a file that is bind-mounted; its own owner and mode do"
-                    .to_owned(),
+                "the file is bind-mounted and keeps its own owner and mode".to_owned(),
             ));
         }
     }

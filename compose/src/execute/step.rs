@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::wait::Events;
-use crate::plan::{ContainerHandle, NewContainer, Operation, Plan, ShareField, Step};
+use crate::plan::{ContainerHandle, NewContainer, Operation, Plan, Step};
 
 /// Lines of output that go with a failure.
 const TAIL_LINES: usize = 10;
@@ -197,26 +197,7 @@ impl<'a> Runner<'a> {
         container: &ContainerHandle,
         new: &NewContainer,
     ) -> Result<Done, StepError> {
-        let mut request = new.request.clone();
-        for share in &new.shares {
-            let id = self.id(&share.with)?;
-            let host = &mut request.host_config;
-            match share.field {
-                ShareField::Network => host.network_mode = format!("container:{id}"),
-                ShareField::Ipc => host.ipc_mode = format!("container:{id}"),
-                ShareField::Pid => host.pid_mode = format!("container:{id}"),
-                ShareField::VolumesFrom(index) => {
-                    if let Some(from) = host
-                        .volumes_from
-                        .as_mut()
-                        .and_then(|list| list.get_mut(index))
-                    {
-                        let mode = from.split_once(':').map(|(_, mode)| format!(":{mode}"));
-                        *from = format!("{id}{}", mode.unwrap_or_default());
-                    }
-                }
-            }
-        }
+        let request = new.resolved(|container| self.id(container))?;
         let reply = self
             .client
             .create_container(Some(&new.name), new.platform.as_deref(), &request)

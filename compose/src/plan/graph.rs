@@ -144,7 +144,7 @@ impl Builder {
             position[*key] = index;
         }
         let mut steps: Vec<Option<Step>> = self.steps.into_iter().map(Some).collect();
-        let steps = order
+        let mut steps: Vec<Step> = order
             .into_iter()
             .map(|key| {
                 let mut step = steps[key]
@@ -157,11 +157,42 @@ impl Builder {
                 step
             })
             .collect();
+        drop_implied(&mut steps);
         Plan {
             project: project.to_owned(),
             steps,
             warnings: self.warnings,
         }
+    }
+}
+
+/// Drops edges that others imply, so that a plan reads as a person would write it: an earlier step that another
+/// predecessor already needs, directly or not.
+fn drop_implied(steps: &mut [Step]) {
+    let words = steps.len().div_ceil(64);
+    // Bit sets of all steps that must have succeeded before a step; edges point backwards, so one pass is enough.
+    let mut needed: Vec<Vec<u64>> = Vec::with_capacity(steps.len());
+    for step in steps {
+        let direct: Vec<Edge> = step
+            .after
+            .iter()
+            .copied()
+            .filter(|edge| edge.must_succeed)
+            .collect();
+        let implied = |index: usize| {
+            direct
+                .iter()
+                .any(|edge| needed[edge.step][index / 64] & (1 << (index % 64)) != 0)
+        };
+        step.after.retain(|edge| !implied(edge.step));
+        let mut all = vec![0; words];
+        for edge in &direct {
+            for (word, more) in all.iter_mut().zip(&needed[edge.step]) {
+                *word |= more;
+            }
+            all[edge.step / 64] |= 1 << (edge.step % 64);
+        }
+        needed.push(all);
     }
 }
 

@@ -162,7 +162,10 @@ mod tests {
         let fingerprint = of(
             json!({"image": "a", "environment": {"B": "1", "A": null}, "networks": {"default": null}}),
         );
-        assert_eq!(fingerprint.hash, "PLACEHOLDER");
+        assert_eq!(
+            fingerprint.hash,
+            "282c5d467802427c4abadeeb86030788c11f27583d7f75a384b2cf5cc8c4a07b"
+        );
     }
 
     #[test]

@@ -173,6 +173,49 @@ pub enum HookKind {
     PreStop,
 }
 
+impl NewContainer {
+    /// The request with the ids of the containers it shares with; `id` knows them by their handles.
+    ///
+    /// # Errors
+    /// Those of `id`.
+    pub fn resolved<E>(
+        &self,
+        mut id: impl FnMut(&ContainerHandle) -> Result<String, E>,
+    ) -> Result<ContainerCreateRequest, E> {
+        let mut request = self.request.clone();
+        let mut ids = Vec::new();
+        for share in &self.shares {
+            let id = id(&share.with)?;
+            let host = &mut request.host_config;
+            match share.field {
+                ShareField::Network => host.network_mode = format!("container:{id}"),
+                ShareField::Ipc => host.ipc_mode = format!("container:{id}"),
+                ShareField::Pid => host.pid_mode = format!("container:{id}"),
+                ShareField::VolumesFrom(index) => {
+                    let from = host
+                        .volumes_from
+                        .as_mut()
+                        .and_then(|list| list.get_mut(index));
+                    if let Some(from) = from {
+                        let mode = from.split_once(':').map(|(_, mode)| format!(":{mode}"));
+                        *from = format!("{id}{}", mode.unwrap_or_default());
+                    }
+                }
+            }
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        if !ids.is_empty() {
+            request
+                .config
+                .labels
+                .insert(crate::labels::SHARES.to_owned(), ids.join(","));
+        }
+        Ok(request)
+    }
+}
+
 impl Operation {
     /// Kind of operation as one stable word, `create_container` and so on.
     #[must_use]

@@ -162,7 +162,10 @@ pub async fn follow(
             Some(ended) = reader.streams.next() => reader.ended(ended).await,
             event = next_event(&mut events) => match event {
                 Some(event) => reader.heard(event?).await,
-                None => events = None,
+                None => {
+                    events = None;
+                    reader.known.values_mut().for_each(|known| known.up = false);
+                }
             },
             () = closed.closed() => return Ok(()),
         }

@@ -8,10 +8,14 @@ use crate::state::Content;
 
 impl Planner<'_> {
     pub(super) fn check(&mut self) {
-        for name in self.active.clone() {
+        for name in self.order.clone() {
+            let renewed = self.decisions[name].iter().any(Decision::is_new);
+            if !renewed && !self.active.contains(name) {
+                continue;
+            }
             self.check_support(name);
             self.check_scale(name);
-            if self.decisions[name].iter().any(Decision::is_new) {
+            if renewed {
                 self.check_image(name);
                 self.check_contents(name);
                 self.check_shares(name);

@@ -51,6 +51,24 @@ impl Decision<'_> {
     }
 }
 
+/// Containers that do not stay up, by id, with their service.
+pub(super) fn unsettled<'a>(
+    decisions: &BTreeMap<&'a str, Vec<Decision<'a>>>,
+) -> BTreeMap<&'a str, &'a str> {
+    let goes = |action: &Action| {
+        matches!(
+            action,
+            Action::Replace(_) | Action::Remove(_) | Action::Restart(_)
+        )
+    };
+    let all = decisions
+        .values()
+        .flatten()
+        .filter(|decision| goes(&decision.action));
+    all.filter_map(|decision| Some((decision.old?.id.as_str(), decision.old?.service.as_str())))
+        .collect()
+}
+
 impl<'a> Planner<'a> {
     /// Fills `decisions` for every service that has, or shall have, containers; and for orphans, under their names.
     pub(super) fn decide(&mut self) {
@@ -202,14 +220,31 @@ impl<'a> Planner<'a> {
                 return Some(replaced(SharedResource::Volume, &volume.name));
             }
         }
-        convert::shares(self.service(name))
-            .into_iter()
-            .find_map(|(_, with)| {
-                let renewed = self.decisions.get(with)?.iter().any(Decision::is_new);
-                renewed.then(|| Cause::SharesWith {
-                    service: with.to_owned(),
-                })
+        let shares = convert::shares(self.service(name));
+        let still_shares = |service: &str| shares.iter().any(|(_, with)| *with == service);
+        let mut lost = old
+            .shares
+            .iter()
+            .filter_map(|id| self.unsettled.get(id.as_str()));
+        if let Some(service) = lost.find(|service| !still_shares(service)) {
+            return Some(Cause::SharesWith {
+                service: (*service).to_owned(),
+            });
+        }
+        shares.into_iter().find_map(|(_, with)| {
+            let decisions = self.decisions.get(with)?;
+            let renewed = decisions.iter().any(Decision::is_new);
+            let shared = decisions
+                .iter()
+                .find(|decision| !matches!(decision.action, Action::Remove(_)));
+            // An interrupted run can leave a container that shares with one that is gone.
+            let other = shared
+                .and_then(|decision| decision.old)
+                .is_some_and(|shared| !old.shares.is_empty() && !old.shares.contains(&shared.id));
+            (renewed || other).then(|| Cause::SharesWith {
+                service: with.to_owned(),
             })
+        })
     }
 
     /// How the container differs from what the file says.

@@ -53,14 +53,14 @@ pub fn reconcile(
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         decisions: BTreeMap::new(),
+        unsettled: BTreeMap::new(),
         emitted: BTreeMap::new(),
         builder: Builder::default(),
         problems: Vec::new(),
     };
     planner.select();
     planner.fail_on_problems()?;
-    planner.inspect_resources();
-    planner.decide();
+    planner.decide_all();
     planner.check();
     planner.fail_on_problems()?;
     planner.emit();
@@ -79,11 +79,13 @@ struct Planner<'a> {
     active: BTreeSet<&'a str>,
     /// Of all services.
     fingerprints: BTreeMap<&'a str, Fingerprint>,
-    /// Networks and volumes that active services use, by key.
+    /// Networks and volumes that services with a part in the plan use, by key.
     networks: BTreeMap<&'a str, Resource>,
     volumes: BTreeMap<&'a str, Resource>,
     /// What happens to the containers of each service, by number.
     decisions: BTreeMap<&'a str, Vec<Decision<'a>>>,
+    /// Containers that go, or go down for a moment, by id, with their service.
+    unsettled: BTreeMap<&'a str, &'a str>,
     /// Steps of each service's containers.
     emitted: BTreeMap<&'a str, Vec<Emitted>>,
     builder: Builder,
@@ -127,16 +129,42 @@ impl<'a> Planner<'a> {
 
     fn problem(&mut self, service: Option<&str>, message: String) {
         let place = service.and_then(|name| self.service_place(name));
-        self.problems.push(Problem {
+        self.report(Problem {
             place,
             service: service.map(str::to_owned),
             message,
         });
     }
 
+    fn report(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
     fn warn(&mut self, warning: Warning) {
         if !self.builder.warnings.contains(&warning) {
             self.builder.warnings.push(warning);
+        }
+    }
+
+    /// Replacing what services share can take along services that were not asked for, or that share only as they are,
+    /// no longer as the file says; their networks and volumes then count too, which can take along more.
+    fn decide_all(&mut self) {
+        let mut touched = self.active.clone();
+        loop {
+            self.inspect_resources(&touched);
+            self.decisions.clear();
+            self.decide();
+            let renewed = self.decisions.iter().filter(|(name, decisions)| {
+                self.project.services.contains_key(**name) && decisions.iter().any(Decision::is_new)
+            });
+            let before = (touched.len(), self.unsettled.len());
+            touched.extend(renewed.map(|(name, _)| *name));
+            self.unsettled.extend(decide::unsettled(&self.decisions));
+            if (touched.len(), self.unsettled.len()) == before {
+                return;
+            }
         }
     }
 

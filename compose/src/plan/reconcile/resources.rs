@@ -45,9 +45,9 @@ impl Resource {
 
 impl<'a> Planner<'a> {
     /// Fills `networks` and `volumes`; names everything external that is not there.
-    pub(super) fn inspect_resources(&mut self) {
+    pub(super) fn inspect_resources(&mut self, services: &BTreeSet<&'a str>) {
         let project = self.project;
-        let services = || self.active.iter().map(|name| &project.services[*name]);
+        let services = || services.iter().map(|name| &project.services[*name]);
         let networks: BTreeSet<&str> = services()
             .filter(|service| service.network_mode.is_none())
             .flat_map(|service| service.networks.keys().map(String::as_str))
@@ -144,7 +144,7 @@ impl<'a> Planner<'a> {
         let message = format!(
             "external {kind} {key}: no {kind} is called {name}: create it with `muster {kind} create {name}`, or remove `external: true`"
         );
-        self.problems.push(super::Problem {
+        self.report(super::Problem {
             place,
             service: None,
             message,
