@@ -22,25 +22,86 @@ use crate::sys::raw::MountAttr;
 /// The name under which it runs; `main` hands over to [`main`] when it is called by it.
 pub const NAME: &str = "/sbin/docker-init";
 
-/// This executable, through a descriptor that cannot be written to by whoever gets hold of it (CVE-2019-5736): a sealed
-/// memfd if we run from one, otherwise a read-only mount of the file that only the descriptor leads to.
-pub(crate) fn own_executable() -> io::Result<OwnedFd> {
+/// This executable, through a descriptor that nobody who gets hold of it can write to (CVE-2019-5736): a read-only mount
+/// of the file that only the descriptor leads to, or a sealed copy in memory. Executing it protects the new process.
+pub fn own_executable() -> io::Result<OwnedFd> {
     let own = rustix::fs::open(
         "/proc/self/exe",
-        OFlags::PATH | OFlags::CLOEXEC,
+        OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
+    if is_protected(&own) {
+        return Ok(own);
+    }
     let readonly = MountAttr {
         set: attr::RDONLY,
         ..MountAttr::default()
     };
     let mounted = kernel::clone_tree(own.as_fd(), false).and_then(|tree| {
-        kernel::set_mount_attributes(tree.as_fd(), &readonly, false).map(|()| tree)
+        kernel::set_mount_attributes(tree.as_fd(), &readonly, false)?;
+        // The descriptor of a tree is for paths only, which is all that executing it needs.
+        Ok(tree)
     });
     match mounted {
         Ok(tree) => Ok(tree),
-        // A memfd is on no mount that could be copied.
-        Err(_) => Ok(own),
+        // Before Linux 5.12, or on a mount that may not be copied.
+        Err(_) => sealed_copy(own),
+    }
+}
+
+/// Sealed against writing, or on a read-only mount.
+fn is_protected(executable: &OwnedFd) -> bool {
+    let sealed = rustix::fs::fcntl_get_seals(executable)
+        .is_ok_and(|seals| seals.contains(rustix::fs::SealFlags::WRITE));
+    let readonly = rustix::fs::fstatvfs(executable)
+        .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    sealed || readonly
+}
+
+/// A copy in memory that can no longer be changed.
+fn sealed_copy(executable: OwnedFd) -> io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let memory =
+        rustix::fs::memfd_create("muster", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut copy = std::fs::File::from(memory);
+    io::copy(&mut std::fs::File::from(executable), &mut copy)?;
+    rustix::fs::fcntl_add_seals(
+        &copy,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(copy.into())
+}
+
+/// Makes sure that this process runs from an executable nobody can write to, by executing itself again if need be.
+/// Call it before any thread exists and before anything was done.
+pub(crate) fn run_from_sealed_copy() -> io::Result<()> {
+    let own = rustix::fs::open(
+        "/proc/self/exe",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // Nobody in a container may look into this process' memory or descriptors.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    if is_protected(&own) {
+        return Ok(());
+    }
+    let executable = own_executable()?;
+    let text =
+        |word: OsString| std::ffi::CString::new(word.into_encoded_bytes()).map_err(io::Error::from);
+    let arguments = std::env::args_os()
+        .map(text)
+        .collect::<io::Result<Vec<_>>>()?;
+    let environment = std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            text(name)
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    match nix::unistd::execveat(executable, c"", &arguments, &environment, flags) {
+        Ok(never) => match never {},
+        Err(errno) => Err(errno.into()),
     }
 }
 

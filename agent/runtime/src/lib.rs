@@ -10,6 +10,7 @@ mod identity;
 pub mod init;
 pub mod keeper;
 pub mod launch;
+pub mod oci;
 mod root;
 pub mod seccomp;
 pub mod spec;

@@ -98,6 +98,66 @@ pub fn spawn(plan: &LaunchPlan, stdio: Option<Stdio<'_>>) -> Result<Launched, La
     .map(Launched::from)
 }
 
+/// A child that meets its parent on its way, for the OCI life cycle.
+pub(crate) struct Staged {
+    plan: &'static LaunchPlan,
+    running: parent::Running,
+}
+
+impl Staged {
+    /// Clones a child that tells of its meetings through `meeting` and starts when a byte comes out of `start`. What it
+    /// reads stays in this process' memory until it executes: never call this from a process that lives on.
+    pub(crate) fn spawn(
+        spec: &LaunchSpec,
+        stdio: Stdio<'_>,
+        meeting: BorrowedFd<'_>,
+        start: BorrowedFd<'_>,
+    ) -> Result<Staged, LaunchError> {
+        let plan: &'static LaunchPlan =
+            Box::leak(Box::new(plan::container(spec, plan::Start::Staged)?));
+        let around = parent::Surroundings {
+            stdio: Some(stdio),
+            target: None,
+            meeting: Some((meeting, start)),
+        };
+        Ok(Staged {
+            plan,
+            running: parent::launch(plan, around)?,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.running.child.pid
+    }
+
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.running.child.pidfd)
+    }
+
+    pub(crate) fn terminal(&self) -> Option<&OwnedFd> {
+        self.running.terminal.as_ref()
+    }
+
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.running.warnings
+    }
+
+    /// Why the child ended before it was created.
+    pub(crate) fn failure(&self) -> LaunchError {
+        match parent::verdict(self.plan, &self.running.report, &self.running.child) {
+            Err(error) => error,
+            Ok(()) => {
+                LaunchError::Step("the container's process ended before it was created".into())
+            }
+        }
+    }
+
+    /// The child waits for its start: its memory and stack are left to it.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
+    }
+}
+
 /// Clones a child that interprets the context's steps.
 #[allow(unsafe_code)]
 fn clone(
