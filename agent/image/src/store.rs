@@ -11,6 +11,7 @@
 //! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
 
 mod changes;
+mod commit;
 
 mod content;
 mod history;
@@ -33,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;
 pub use inspect::Image;

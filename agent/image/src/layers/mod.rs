@@ -14,6 +14,7 @@
 
 mod confined;
 mod ingest;
+mod pack;
 mod recipe;
 mod unpack;
 
@@ -33,6 +34,7 @@ use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::tar_stream::TarError;
+pub(crate) use pack::{PackError, Tree, pack};
 use recipe::{RecipeReader, Step};
 
 /// Why a layer could not be unpacked.

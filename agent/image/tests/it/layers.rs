@@ -34,49 +34,16 @@ fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
-/// Loads an image of `layers`, mounts them in a mount namespace of this thread's own, and lists what is seen.
+/// Loads an image of `layers` and lists what a container would see.
 fn merged(layers: &[&[u8]]) -> BTreeMap<String, String> {
     let bed = Bed::new();
     let id = bed.load(&docker_archive(&[(layers, &["x:1"])])).unwrap()[0].id;
-    let lower = bed.store.layers(&id).unwrap();
-    let target = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        let mounted = scope.spawn(|| {
-            use nix::mount::{MsFlags, mount};
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-            let lower: Vec<&str> = lower.iter().map(|path| path.to_str().unwrap()).collect();
-            let upper = target.path().join("upper");
-            let work = target.path().join("work");
-            let root = target.path().join("root");
-            for directory in [&upper, &work, &root] {
-                std::fs::create_dir(directory).unwrap();
-            }
-            let options = format!(
-                "lowerdir={},upperdir={},workdir={}",
-                lower.join(":"),
-                upper.display(),
-                work.display()
-            );
-            mount(
-                Some("overlay"),
-                &root,
-                Some("overlay"),
-                MsFlags::empty(),
-                Some(&*options),
-            )
-            .unwrap();
-            let seen = tree(&root);
-            nix::mount::umount(&root).unwrap();
-            seen
-        });
-        mounted.join().unwrap()
-    })
+    let scratch = tempfile::tempdir().unwrap();
+    mounted(&bed.store.layers(&id).unwrap(), scratch.path(), tree)
 }
 
 /// Relative path → what is there.
-fn tree(root: &Path) -> BTreeMap<String, String> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for name in crate::files(root) {
         let path = root.join(&name);
@@ -95,6 +62,41 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
         found.insert(name, what);
     }
     found
+}
+
+/// Mounts `lower` below `scratch/upper` in a mount namespace of a thread of its own and runs `act` on the result.
+pub(crate) fn mounted<T: Send>(
+    lower: &[PathBuf],
+    scratch: &Path,
+    act: impl FnOnce(&Path) -> T + Send,
+) -> T {
+    use nix::mount::{MsFlags, mount, umount};
+    let path = |name: &str| {
+        let path = scratch.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let (upper, work, root) = (path("upper"), path("work"), path("root"));
+    let lower: Vec<&str> = lower.iter().map(|path| path.to_str().unwrap()).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off",
+        lower.join(":"),
+        upper.display(),
+        work.display()
+    );
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let kind = Some("overlay");
+            mount(kind, &root, kind, MsFlags::empty(), Some(&*options)).unwrap();
+            let result = act(&root);
+            umount(&root).unwrap();
+            result
+        });
+        thread.join().unwrap()
+    })
 }
 
 fn expected(entries: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -1,0 +1,415 @@
+//! Writes a directory as a tar: a container's changes as a layer (`commit`), or a whole tree (`export`).
+//!
+//! ```text
+//! in an overlay upper directory          in the layer
+//! character device 0:0 "foo"          →  .wh.foo
+//! directory with …overlay.opaque=y    →  .wh..wh..opq as its first entry
+//! redirect or metacopy attributes     →  refused: the upper directory alone does not hold the data
+//! ```
+//!
+//! The tree may belong to a container that is running: every step goes from directory descriptor to directory descriptor without
+//! following links, and a file that shrinks meanwhile is filled up with zeros. Entries are sorted; times are whole
+//! seconds and attributes are file capabilities and `user.*`, as in Docker's archives. Sockets have no tar form and are left out.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use tar::{EntryType, Header};
+
+use super::confined::{is_whiteout, proc_path};
+use crate::limits::Limits;
+
+/// What the directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// The upper directory of an overlay mount.
+    Upper,
+    /// A root file system as a process sees it.
+    Plain,
+}
+
+/// Why a tree could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot archive {}: {reason}", path.display())]
+    Unfit { path: PathBuf, reason: &'static str },
+    #[error("cannot write the archive: {0}")]
+    Write(io::Error),
+}
+
+/// Writes everything below `root`, without `root` itself, and the end-of-archive mark.
+pub(crate) fn pack(
+    root: &Path,
+    tree: Tree,
+    limits: &Limits,
+    output: &mut dyn Write,
+) -> Result<(), PackError> {
+    let mut packer = Packer {
+        tree,
+        limits,
+        output,
+        links: HashMap::new(),
+        buffer: vec![0; 256 << 10],
+    };
+    let directory =
+        open(rustix::fs::CWD, root.as_os_str(), OFlags::DIRECTORY).map_err(|e| read(root, e))?;
+    packer.directory(&directory, root, &mut Vec::new(), 0)?;
+    packer.write(&[0; 1024])?;
+    packer.output.flush().map_err(PackError::Write)
+}
+
+struct Packer<'a> {
+    tree: Tree,
+    limits: &'a Limits,
+    output: &'a mut dyn Write,
+    /// Inode → first name, of files with several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Packer<'_> {
+    /// Writes the entries of the open directory `fd`, called `name` in the archive.
+    fn directory(
+        &mut self,
+        fd: &OwnedFd,
+        path: &Path,
+        name: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), PackError> {
+        if depth > self.limits.path_depth || name.len() > self.limits.path_bytes {
+            return Err(unfit(path, "it is nested too deeply"));
+        }
+        if self.tree == Tree::Upper && is_set(fd, "trusted.overlay.opaque") {
+            self.whiteout(name, b".wh..wh..opq", path)?;
+        }
+        let mut children = Vec::new();
+        for entry in Dir::read_from(fd).map_err(|e| read(path, e))? {
+            let entry = entry.map_err(|e| read(path, e))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                children.push(entry.file_name().to_owned());
+            }
+        }
+        children.sort();
+        let base = name.len();
+        for child in children {
+            let child = OsStr::from_bytes(child.as_bytes());
+            let path = path.join(child);
+            let stat = match rustix::fs::statat(fd, child, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // It went away since the directory was read.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(read(&path, error)),
+            };
+            if self.tree == Tree::Upper && is_whiteout(&stat) {
+                self.whiteout(name, &[b".wh.", child.as_bytes()].concat(), &path)?;
+                continue;
+            }
+            if self.tree == Tree::Upper && child.as_bytes().starts_with(b".wh.") {
+                return Err(unfit(&path, "layers reserve names that begin with .wh."));
+            }
+            if base > 0 {
+                name.push(b'/');
+            }
+            name.extend_from_slice(child.as_bytes());
+            let written = self.entry(fd, child, &path, name, &stat, depth);
+            name.truncate(base);
+            written?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        parent: &OwnedFd,
+        child: &OsStr,
+        path: &Path,
+        name: &mut Vec<u8>,
+        stat: &Stat,
+        depth: usize,
+    ) -> Result<(), PackError> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mut member = Member {
+            name,
+            link: &[],
+            stat,
+            size: 0,
+            xattrs: Vec::new(),
+        };
+        match kind {
+            FileType::Directory => {
+                let fd = match open(parent, child, OFlags::DIRECTORY) {
+                    Ok(fd) => fd,
+                    Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
+                    Err(error) => return Err(read(path, error)),
+                };
+                if self.tree == Tree::Upper && is_set(&fd, "trusted.overlay.redirect") {
+                    return Err(unfit(path, "the overlay was mounted with redirect_dir"));
+                }
+                member.xattrs = kept_xattrs(&fd);
+                let with_slash = [member.name, b"/"].concat();
+                member.name = &with_slash;
+                self.member(&member, EntryType::Directory)?;
+                self.directory(&fd, path, name, depth + 1)
+            }
+            FileType::Symlink => {
+                let target =
+                    rustix::fs::readlinkat(parent, child, Vec::new()).map_err(|e| read(path, e))?;
+                member.link = target.as_bytes();
+                self.member(&member, EntryType::Symlink)
+            }
+            FileType::RegularFile => {
+                let inode = (stat.st_dev, stat.st_ino);
+                if stat.st_nlink > 1 {
+                    if let Some(first) = self.links.get(&inode).cloned() {
+                        member.link = &first;
+                        return self.member(&member, EntryType::Link);
+                    }
+                    self.links.insert(inode, member.name.to_vec());
+                }
+                // Not blocking, in case somebody put a fifo there since.
+                let fd = match open(parent, child, OFlags::NONBLOCK) {
+                    Ok(fd) => fd,
+                    Err(rustix::io::Errno::NOENT) => return Ok(()),
+                    Err(error) => return Err(read(path, error)),
+                };
+                let opened = rustix::fs::fstat(&fd).map_err(|e| read(path, e))?;
+                if FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile {
+                    return Err(unfit(path, "it changed while it was being read"));
+                }
+                if self.tree == Tree::Upper && is_set(&fd, "trusted.overlay.metacopy") {
+                    return Err(unfit(path, "the overlay was mounted with metacopy"));
+                }
+                member.stat = &opened;
+                member.size = opened.st_size as u64;
+                member.xattrs = kept_xattrs(&fd);
+                self.member(&member, EntryType::Regular)?;
+                self.content(&mut std::fs::File::from(fd), opened.st_size as u64, path)
+            }
+            FileType::CharacterDevice => self.member(&member, EntryType::Char),
+            FileType::BlockDevice => self.member(&member, EntryType::Block),
+            FileType::Fifo => self.member(&member, EntryType::Fifo),
+            _ => Ok(()),
+        }
+    }
+
+    fn content(
+        &mut self,
+        file: &mut std::fs::File,
+        size: u64,
+        path: &Path,
+    ) -> Result<(), PackError> {
+        let mut left = size;
+        while left > 0 {
+            let want = self
+                .buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let len = match file.read(&mut self.buffer[..want]) {
+                Ok(0) => {
+                    self.buffer[..want].fill(0);
+                    want
+                }
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Err(PackError::Read {
+                        path: path.to_owned(),
+                        source: error,
+                    });
+                }
+            };
+            self.output
+                .write_all(&self.buffer[..len])
+                .map_err(PackError::Write)?;
+            left -= len as u64;
+        }
+        self.pad(size)
+    }
+
+    /// An empty file `marker` in the directory `name`.
+    fn whiteout(&mut self, name: &[u8], marker: &[u8], path: &Path) -> Result<(), PackError> {
+        let full = match name.is_empty() {
+            true => marker.to_vec(),
+            false => [name, b"/", marker].concat(),
+        };
+        if marker.len() > 255 {
+            return Err(unfit(path, "its name is too long for a whiteout"));
+        }
+        let mut header = Header::new_ustar();
+        header.set_mode(0o600);
+        self.header(header, &full, &[], EntryType::Regular, 0, Vec::new())
+    }
+
+    fn member(&mut self, member: &Member<'_>, kind: EntryType) -> Result<(), PackError> {
+        let stat = member.stat;
+        let mut header = Header::new_ustar();
+        header.set_mode(stat.st_mode & 0o7777);
+        let mut pax = Vec::new();
+        for (key, value, set) in [
+            ("uid", stat.st_uid, Header::set_uid as fn(&mut Header, u64)),
+            ("gid", stat.st_gid, Header::set_gid),
+        ] {
+            // Seven octal digits is what the header holds.
+            if value >= 1 << 21 {
+                pax.push((key.as_bytes().to_vec(), value.to_string().into_bytes()));
+                set(&mut header, 0);
+            } else {
+                set(&mut header, u64::from(value));
+            }
+        }
+        match u64::try_from(stat.st_mtime) {
+            Ok(time) if time < 1 << 33 => header.set_mtime(time),
+            _ => pax.push((b"mtime".to_vec(), stat.st_mtime.to_string().into_bytes())),
+        }
+        if matches!(kind, EntryType::Char | EntryType::Block) {
+            let (major, minor) = (
+                rustix::fs::major(stat.st_rdev),
+                rustix::fs::minor(stat.st_rdev),
+            );
+            header
+                .set_device_major(major)
+                .and_then(|()| header.set_device_minor(minor))
+                .map_err(PackError::Write)?;
+        }
+        for (key, value) in &member.xattrs {
+            pax.push(([b"SCHILY.xattr.", &key[..]].concat(), value.clone()));
+        }
+        self.header(header, member.name, member.link, kind, member.size, pax)
+    }
+
+    fn header(
+        &mut self,
+        mut header: Header,
+        name: &[u8],
+        link: &[u8],
+        kind: EntryType,
+        size: u64,
+        mut pax: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), PackError> {
+        let fields = header.as_old_mut();
+        for (key, value, field) in [
+            (&b"path"[..], name, &mut fields.name),
+            (b"linkpath", link, &mut fields.linkname),
+        ] {
+            let len = value.len().min(field.len());
+            field[..len].copy_from_slice(&value[..len]);
+            if value.len() > field.len() {
+                pax.push((key.to_vec(), value.to_vec()));
+            }
+        }
+        if size >= 1 << 33 {
+            pax.push((b"size".to_vec(), size.to_string().into_bytes()));
+            header.set_size(0);
+        } else {
+            header.set_size(size);
+        }
+        header.set_entry_type(kind);
+        header.set_cksum();
+        if !pax.is_empty() {
+            let mut body = Vec::new();
+            for (key, value) in &pax {
+                body.extend(record(key, value));
+            }
+            let mut extension = Header::new_ustar();
+            extension.as_old_mut().name[..12].copy_from_slice(b"PaxHeaders.0");
+            extension.set_entry_type(EntryType::XHeader);
+            extension.set_mode(0o644);
+            extension.set_size(body.len() as u64);
+            extension.set_cksum();
+            self.write(extension.as_bytes())?;
+            self.write(&body)?;
+            self.pad(body.len() as u64)?;
+        }
+        self.write(header.as_bytes())
+    }
+
+    fn pad(&mut self, size: u64) -> Result<(), PackError> {
+        self.write(&[0; 512][..(size.next_multiple_of(512) - size) as usize])
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.output.write_all(bytes).map_err(PackError::Write)
+    }
+}
+
+/// One member of the archive.
+struct Member<'a> {
+    name: &'a [u8],
+    link: &'a [u8],
+    stat: &'a Stat,
+    size: u64,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+fn open(
+    parent: impl std::os::fd::AsFd,
+    name: &OsStr,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+fn read(path: &Path, error: rustix::io::Errno) -> PackError {
+    PackError::Read {
+        path: path.to_owned(),
+        source: error.into(),
+    }
+}
+
+fn unfit(path: &Path, reason: &'static str) -> PackError {
+    PackError::Unfit {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+/// Whether an attribute is there and not empty. Overlayfs writes `y`, in newer kernels also `x` for directories that
+/// merely may contain whiteouts stored as attributes; these have no meaning in a layer.
+fn is_set(fd: &OwnedFd, name: &str) -> bool {
+    let mut value = [0u8; 8];
+    match rustix::fs::fgetxattr(fd, name, &mut value[..]) {
+        Ok(len) => name != "trusted.overlay.opaque" || value[..len] == *b"y",
+        // A value that does not fit is there.
+        Err(error) => error == rustix::io::Errno::RANGE,
+    }
+}
+
+/// The attributes worth keeping, sorted. A file system without attributes has none.
+fn kept_xattrs(fd: &OwnedFd) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut names = vec![0u8; 64 << 10];
+    let Ok(len) = rustix::fs::listxattr(proc_path(fd), &mut names[..]) else {
+        return Vec::new();
+    };
+    let mut kept = Vec::new();
+    for name in names[..len].split(|b| *b == 0) {
+        let wanted = name == b"security.capability"
+            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+        if wanted {
+            let mut value = vec![0u8; 64 << 10];
+            if let Ok(len) = rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), &mut value[..]) {
+                value.truncate(len);
+                kept.push((name.to_vec(), value));
+            }
+        }
+    }
+    kept.sort();
+    kept
+}
+
+/// `<length> <key>=<value>\n`, where the length counts itself.
+fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    [format!("{length} ").as_bytes(), key, b"=", value, b"\n"].concat()
+}
