@@ -80,7 +80,7 @@ pub(crate) fn merge(report: &mut Report, base: Node, over: Node, path: &Path<'_>
         _ if base.is_null() => over,
         Rule::ReplaceUnlessEmpty => over,
         Rule::Ordinary => ordinary(report, base, over, path),
-        Rule::KeyValue => by_key(report, base, over, path, &key_values),
+        Rule::KeyValue => key_value(base, over),
         Rule::Names => by_key(report, base, over, path, &names),
         Rule::DependsOn => by_key(report, base, over, path, &dependencies),
         Rule::Build => by_key(report, base, over, path, &build),
@@ -138,6 +138,17 @@ fn maps(report: &mut Report, mut base: Map, over: Map, path: &Path<'_>) -> Map {
         base.insert(key, merged);
     }
     base
+}
+
+/// Variables and labels: the upper value of a key wins, also when it is empty (`A:` takes A from outside).
+fn key_value(base: Node, over: Node) -> Node {
+    match (key_values(&base), key_values(&over)) {
+        (Some(mut below), Some(above)) => {
+            below.extend(above);
+            Node::map(below, over.span)
+        }
+        _ => over,
+    }
 }
 
 /// Merges as mappings after `convert`; if the upper value cannot be converted it is returned for the schema

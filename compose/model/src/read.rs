@@ -188,7 +188,12 @@ impl<'r> Composer<'r> {
             None if style == ScalarStyle::Plain => scalar::resolve(text),
             None | Some("!!str" | "!") => Value::Str(text.to_owned()),
             Some("!!int" | "!!float" | "!!bool" | "!!null") => scalar::resolve(text),
-            Some("!reset" | "!override") if style == ScalarStyle::Plain => scalar::resolve(text),
+            // yaml.v3 takes a scalar with a tag of its own as text; only nothing stays nothing.
+            Some("!reset" | "!override")
+                if style == ScalarStyle::Plain && scalar::resolve(text) == Value::Null =>
+            {
+                Value::Null
+            }
             Some(_) => Value::Str(text.to_owned()),
         };
         let mut node = Node::new(value, span);
