@@ -88,6 +88,9 @@ pub enum Error {
     /// Something that Docker knows and this does not (yet).
     #[error("{0} is not supported")]
     Unsupported(String),
+    /// The network's bridge has no port left.
+    #[error("network {0} is full: a bridge connects at most 1023 containers; use another network")]
+    BridgeFull(String),
     /// No driver has this name.
     #[error("plugin {0:?} not found")]
     DriverNotFound(String),
@@ -210,6 +213,7 @@ impl Error {
             | Error::PortBind { .. }
             | Error::PortsExhausted { .. }
             | Error::ForeignInterface(_)
+            | Error::BridgeFull(_)
             | Error::Kernel { .. }
             | Error::File { .. }
             | Error::Record { .. } => System,

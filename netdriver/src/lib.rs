@@ -22,6 +22,7 @@
 mod bridge;
 mod conntrack;
 mod dns;
+mod endpoints;
 mod error;
 mod firewall;
 mod netlink;

@@ -273,16 +273,17 @@ impl Networks {
         Ok(state.info(&id))
     }
 
-    /// The address that `host-gateway` in `--add-host` stands for.
+    /// The address that `host-gateway` in `--add-host` stands for. Unless configured, it is the host's on the `bridge` network, whose
+    /// interface is made now if it is not there yet.
     pub fn host_gateway(&self) -> Option<IpAddr> {
-        self.inner.config.host_gateway.or_else(|| {
-            let state = self.inner.state.lock();
-            let bridge = state
-                .networks
-                .values()
-                .find(|entry| entry.record.predefined && entry.record.bridge.is_some())?;
-            bridge.record.ipam.first()?.gateway
-        })
+        if let Some(address) = self.inner.config.host_gateway {
+            return Some(address);
+        }
+        let bridge = self.inner.predefined("bridge")?;
+        if let Err(error) = self.inner.ensure_bridge(&bridge) {
+            tracing::warn!(%error, "the address host-gateway stands for is not there");
+        }
+        bridge.ipam.first()?.gateway
     }
 
     /// Conditions on this host that break networking and that we do not change, each worded for the user

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -16,6 +17,13 @@ const EPHEMERAL: (u16, u16) = (32768, 60999);
 
 /// Connections that may wait for a relay.
 const BACKLOG: i32 = 128;
+
+/// Which families a container can be reached in without a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Families {
+    pub(crate) ipv4: bool,
+    pub(crate) ipv6: bool,
+}
 
 /// A host port given out.
 pub(crate) struct HeldPort {
@@ -40,11 +48,11 @@ impl Ports {
         holder: &str,
         requests: &[PortRequest],
         default_address: Option<IpAddr>,
-        udp_over_ipv6: bool,
+        families: Families,
     ) -> Result<Vec<HeldPort>> {
         let mut held = Vec::new();
         for request in requests {
-            match self.allocate_one(request, default_address, udp_over_ipv6) {
+            match self.allocate_one(request, default_address, families) {
                 Ok(ports) => {
                     for port in &ports {
                         self.holders.insert(key(&port.binding), holder.to_owned());
@@ -84,20 +92,42 @@ impl Ports {
         &mut self,
         request: &PortRequest,
         default_address: Option<IpAddr>,
-        udp_over_ipv6: bool,
+        families: Families,
     ) -> Result<Vec<HeldPort>> {
         let protocol = request.protocol;
-        let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let addresses = match request.host_ip.or(default_address) {
-            Some(address) => vec![address],
-            // No relay for datagrams: IPv6 is claimed only when the container has an IPv6 address.
-            None if protocol == Protocol::Udp && !udp_over_ipv6 => {
-                vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
+        let served = |address: &IpAddr| {
+            // No relay for datagrams.
+            let direct = if address.is_ipv4() {
+                families.ipv4
+            } else {
+                families.ipv6
+            };
+            protocol == Protocol::Tcp || direct
+        };
+        let addresses: Vec<IpAddr> = match request.host_ip.or(default_address) {
+            Some(address) if !served(&address) => {
+                let text = format!(
+                    "UDP port {} on {address}: the container has no address of that family",
+                    request.container_port
+                );
+                return Err(Error::Invalid(text));
             }
-            None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), any_v6],
+            Some(address) => vec![address],
+            None => {
+                let any = [
+                    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                ];
+                any.into_iter().filter(served).collect()
+            }
         };
         let optional_v6 = request.host_ip.is_none() && default_address.is_none();
         let (first, last) = request.host_ports.unwrap_or_else(ephemeral_range);
+        let reserved = if request.host_ports.is_none() {
+            reserved_ports()
+        } else {
+            Vec::new()
+        };
         let count = u32::from(last.saturating_sub(first)) + 1;
         let start = match request.host_ports {
             Some(_) => 0,
@@ -105,6 +135,9 @@ impl Ports {
         };
         for step in 0..count {
             let port = first + u16::try_from((start + step) % count).expect("ports have 16 bits");
+            if request.host_ports.is_none() && reserved.iter().any(|range| range.contains(&port)) {
+                continue;
+            }
             match self.hold_all(&addresses, port, protocol, optional_v6) {
                 Ok(sockets) => {
                     if request.host_ports.is_none() {
@@ -234,9 +267,29 @@ fn ephemeral_range() -> (u16, u16) {
     read().unwrap_or(EPHEMERAL)
 }
 
+/// Ports the administrator keeps from being chosen.
+fn reserved_ports() -> Vec<RangeInclusive<u16>> {
+    crate::netns::read_sysctl("ipv4/ip_local_reserved_ports")
+        .map_or_else(Vec::new, |text| port_ranges(&text))
+}
+
+/// `80,8000-8010`.
+fn port_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    text.split(',').filter_map(range).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOTH: Families = Families {
+        ipv4: true,
+        ipv6: true,
+    };
 
     fn request(host_ports: Option<(u16, u16)>) -> PortRequest {
         let host_ip = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -252,12 +305,10 @@ mod tests {
     fn a_clash_names_the_holder_and_leaves_nothing_held() {
         let mut ports = Ports::default();
         let first = ports
-            .allocate("container web one", &[request(None)], None, false)
+            .allocate("container web one", &[request(None)], None, BOTH)
             .unwrap();
         let taken = first[0].binding.host_port;
-        let free = ports
-            .allocate("two", &[request(None)], None, false)
-            .unwrap();
+        let free = ports.allocate("two", &[request(None)], None, BOTH).unwrap();
         let free_port = free[0].binding.host_port;
         ports.release(free.iter().map(|port| &port.binding));
         drop(free);
@@ -265,7 +316,7 @@ mod tests {
             request(Some((free_port, free_port))),
             request(Some((taken, taken))),
         ];
-        let error = ports.allocate("two", &wanted, None, false).err().unwrap();
+        let error = ports.allocate("two", &wanted, None, BOTH).err().unwrap();
         assert_eq!(
             error.to_string(),
             format!(
@@ -273,7 +324,7 @@ mod tests {
             )
         );
         // The port that could be had was given back.
-        ports.allocate("three", &wanted[..1], None, false).unwrap();
+        ports.allocate("three", &wanted[..1], None, BOTH).unwrap();
     }
 
     #[test]
@@ -285,7 +336,7 @@ mod tests {
                 "container web one",
                 &[request(Some((port, port)))],
                 None,
-                false,
+                BOTH,
             )
             .err()
             .unwrap();
@@ -306,9 +357,40 @@ mod tests {
                 "container web one",
                 &[request(Some((first, last)))],
                 None,
-                false,
+                BOTH,
             )
             .unwrap();
         assert!((first + 1..=last).contains(&held[0].binding.host_port));
+    }
+
+    #[test]
+    fn reserved_ports_are_read_as_the_kernel_writes_them() {
+        assert_eq!(port_ranges("80,8000-8010\n"), [80..=80, 8000..=8010]);
+        assert_eq!(port_ranges(""), []);
+    }
+
+    #[test]
+    fn a_datagram_port_is_not_claimed_in_a_family_nobody_serves() {
+        let only_v4 = Families {
+            ipv4: true,
+            ipv6: false,
+        };
+        let udp = |host_ip| PortRequest {
+            protocol: Protocol::Udp,
+            host_ip,
+            ..request(None)
+        };
+        let held = Ports::default()
+            .allocate("x", &[udp(None)], None, only_v4)
+            .unwrap();
+        assert_eq!(held.len(), 1);
+        let refused = Ports::default()
+            .allocate("x", &[udp(Some(Ipv6Addr::LOCALHOST.into()))], None, only_v4)
+            .err()
+            .unwrap();
+        assert!(
+            refused.to_string().contains("UDP port 80 on ::1"),
+            "{refused}"
+        );
     }
 }

@@ -82,7 +82,7 @@ impl Networks {
 }
 
 impl Inner {
-    fn predefined(&self, name: &str) -> Option<std::sync::Arc<NetworkRecord>> {
+    pub(crate) fn predefined(&self, name: &str) -> Option<std::sync::Arc<NetworkRecord>> {
         let state = self.state.lock();
         let found = state
             .networks

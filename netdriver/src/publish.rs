@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use crate::conntrack;
+use crate::endpoints::Gateways;
 use crate::firewall::PublishedAt;
 use crate::networks::{Networks, Work, short};
-use crate::ports::HeldPort;
+use crate::ports::{Families, HeldPort};
 use crate::relay::Relay;
-use crate::sandboxes::Gateways;
 use crate::spec::*;
 use crate::{Error, Result};
 
@@ -160,9 +160,12 @@ impl Networks {
         }
         let default_address = default_address.or(self.inner.config.default_publish_address);
         let held = {
-            let udp_over_ipv6 = gateways.ipv6.is_some();
+            let families = Families {
+                ipv4: gateways.ipv4.is_some(),
+                ipv6: gateways.ipv6.is_some(),
+            };
             let mut ports = self.inner.ports.lock();
-            ports.allocate(&holder, &requests, default_address, udp_over_ipv6)?
+            ports.allocate(&holder, &requests, default_address, families)?
         };
         let bindings: Vec<_> = held.iter().map(|port| port.binding.clone()).collect();
         let publish = |work: &mut Work| {
@@ -202,7 +205,7 @@ impl Networks {
     fn keep(&self, port: HeldPort, gateways: &Gateways) -> Result<PublishedPort> {
         let HeldPort { binding, socket } = port;
         let keeper = match target(&binding, gateways) {
-            Some(target) if needs_relay(&binding) => {
+            Some(target) if needs_relay(&binding, &target) => {
                 let relay = Relay::start(&self.inner.config.runtime, socket, target);
                 Keeper::Relay(
                     relay.map_err(Error::kernel(format!("relay port {}", binding.host_port)))?,
@@ -241,12 +244,13 @@ fn place(binding: &PortBinding) -> PublishedAt {
     }
 }
 
-/// TCP to every address or to `::1` over IPv6: the filter serves what it can, the relay the rest.
-fn needs_relay(binding: &PortBinding) -> bool {
-    binding.protocol == Protocol::Tcp && matches!(binding.host_ip, IpAddr::V6(_))
+/// TCP over IPv6 (the filter serves what it can, the relay `::1` and containers without an IPv6 address), and from IPv4 to a
+/// container without an IPv4 address.
+fn needs_relay(binding: &PortBinding, target: &SocketAddr) -> bool {
+    binding.protocol == Protocol::Tcp && (binding.host_ip.is_ipv6() || target.is_ipv6())
 }
 
-/// Where packets to a host port go: the gateway endpoint's address of the same family, else (for a relay) of the other one.
+/// Where packets to a host port go: the gateway endpoint's address of the same family, else, for a relay, of the other one.
 fn target(binding: &PortBinding, gateways: &Gateways) -> Option<SocketAddr> {
     let ipv4 = gateways
         .ipv4
@@ -258,9 +262,10 @@ fn target(binding: &PortBinding, gateways: &Gateways) -> Option<SocketAddr> {
         .as_ref()
         .and_then(|endpoint| endpoint.ipv6)
         .map(|net| IpAddr::V6(net.addr()));
-    let address = match binding.host_ip {
-        IpAddr::V4(_) => ipv4,
-        IpAddr::V6(_) => ipv6.or(ipv4.filter(|_| needs_relay(binding))),
+    let (same, other) = match binding.host_ip {
+        IpAddr::V4(_) => (ipv4, ipv6),
+        IpAddr::V6(_) => (ipv6, ipv4),
     };
+    let address = same.or(other.filter(|_| binding.protocol == Protocol::Tcp));
     address.map(|address| SocketAddr::new(address, binding.container_port))
 }

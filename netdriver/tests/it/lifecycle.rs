@@ -500,3 +500,52 @@ fn the_default_bridge_follows_its_configuration_once_it_is_free() {
         assert_eq!(refused.kind(), ErrorKind::Forbidden);
     });
 }
+
+#[test]
+fn many_at_once_get_different_addresses_and_leave_nothing() {
+    with_world(|world| {
+        let before = world.interfaces();
+        world.networks.create(NetworkSpec::bridge("net")).unwrap();
+        let networks = &world.networks;
+        let made: Vec<IpAddr> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..40)
+                .map(|number: u16| {
+                    scope.spawn(move || {
+                        let id = networks
+                            .create_sandbox(sandbox_spec(&format!("s{number}")))
+                            .unwrap()
+                            .id;
+                        let endpoint = networks
+                            .connect(&id, "net", EndpointSpec::default())
+                            .unwrap();
+                        networks
+                            .publish(&id, &[port(80, Protocol::Tcp, 9000 + number)])
+                            .unwrap();
+                        if number.is_multiple_of(2) {
+                            networks.remove_sandbox(&id).unwrap();
+                        }
+                        IpAddr::V4(endpoint.ipv4.unwrap().addr())
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        let different: std::collections::HashSet<_> = made.iter().collect();
+        assert_eq!(different.len(), 40);
+        assert_eq!(networks.inspect("net").unwrap().endpoints.len(), 20);
+        let last = networks.sandbox(&sandbox_spec("s39").id).unwrap();
+        serve(netns(&last), 80);
+        reach(&world.neighbour, (world.host_address, 9039));
+        assert_eq!(resolve(netns(&last), "s1"), [made[1]]);
+        for number in 0..40 {
+            networks
+                .remove_sandbox(&sandbox_spec(&format!("s{number}")).id)
+                .unwrap();
+        }
+        networks.remove("net").unwrap();
+        assert_eq!(world.interfaces(), before);
+    });
+}

@@ -294,3 +294,24 @@ fn ipv6_networks_have_addresses_at_once() {
         connect((Ipv6Addr::LOCALHOST, 8080)).unwrap();
     });
 }
+
+#[test]
+fn a_container_with_ipv6_alone_is_published_to_both_families() {
+    with_world(|world| {
+        let mut spec = NetworkSpec::bridge("six");
+        spec.enable_ipv4 = Some(false);
+        spec.enable_ipv6 = Some(true);
+        world.networks.create(spec).unwrap();
+        let a = world.sandbox("a", &["six"]);
+        assert_eq!(a.endpoints[0].ipv4, None);
+        serve(netns(&a), 80);
+        let bindings = world
+            .networks
+            .publish(&a.id, &[port(80, Protocol::Tcp, 8080)])
+            .unwrap();
+        assert_eq!(bindings.len(), 2);
+        connect((Ipv4Addr::LOCALHOST, 8080)).unwrap();
+        connect((Ipv6Addr::LOCALHOST, 8080)).unwrap();
+        reach(&world.neighbour, (world.host_address, 8080));
+    });
+}
