@@ -5,8 +5,8 @@ use crate::failure::{Outcome, USAGE};
 use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
-    completion, daemon, doctor, events, exec, image, inspect, lifecycle, logs, look, network, ps,
-    pull, refused, run, system, transfer, volume,
+    completion, compose, daemon, doctor, events, exec, image, inspect, lifecycle, logs, look,
+    network, ps, pull, refused, run, system, transfer, volume,
 };
 use agent_api::client::ObjectKind;
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -73,6 +73,13 @@ enum Verb {
         #[command(subcommand)]
         verb: SystemVerb,
     },
+    Compose(Box<compose::ComposeArgs>),
+    /// Create and start the containers of a project (short for compose up)
+    Up(Box<compose::UpShort>),
+    /// Stop and remove the containers of a project (short for compose down)
+    Down(Box<compose::DownShort>),
+    /// Print what up would do and why (short for compose plan)
+    Plan(Box<compose::PlanShort>),
     Daemon(Box<daemon::DaemonArgs>),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
@@ -242,6 +249,10 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
             SystemVerb::Info(args) => system::info(session, args).await,
             SystemVerb::Prune(args) => system::prune(session, args).await,
         },
+        Verb::Compose(args) => compose::run(session, *args).await,
+        Verb::Up(args) => compose::run_up(session, *args).await,
+        Verb::Down(args) => compose::run_down(session, *args).await,
+        Verb::Plan(args) => compose::run_plan(session, *args).await,
         Verb::Doctor(args) => doctor::run(session, &args).await,
         Verb::Daemon(_) | Verb::Completion(_) | Verb::Refused(_) => {
             unreachable!("these need no session")

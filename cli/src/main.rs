@@ -13,8 +13,26 @@ mod render;
 mod terminal;
 mod verbs;
 
-fn main() {
-    let words: Vec<_> = std::env::args_os().collect();
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    // No thread exists up to here, and none may be made before these.
+    if words
+        .first()
+        .is_some_and(|name| name == agent_runtime::init::NAME)
+    {
+        return agent_runtime::init::main(words.into_iter().skip(1));
+    }
+    if words.get(1).map(OsString::as_os_str) == Some(OsStr::new("keeper")) {
+        return agent_runtime::keeper::main(words.into_iter().skip(2));
+    }
+    run(words)
+}
+
+/// Parses the line, runs one verb, and ends. Threads that still read stdin are not waited for.
+fn run(words: Vec<OsString>) -> ! {
     let code = match args::parse(words) {
         Ok(line) => line.run().unwrap_or_else(|error| {
             let (code, text) = failure::report(&error);

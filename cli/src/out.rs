@@ -32,3 +32,10 @@ pub(crate) fn stdout_is_terminal() -> bool {
 pub(crate) fn stderr_is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stderr())
 }
+
+/// Bytes as they are: output of containers need not be text.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}

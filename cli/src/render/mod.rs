@@ -1,6 +1,8 @@
 //! How results look: templates, tables, units, colours, progress. Nothing here talks to a daemon.
 
 pub(crate) mod json;
+pub(crate) mod prefix;
+pub(crate) mod progress;
 pub(crate) mod rows;
 pub(crate) mod table;
 pub(crate) mod template;

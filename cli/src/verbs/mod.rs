@@ -1,6 +1,7 @@
 //! The commands: one file per group, each with its arguments and what it does.
 
 pub(crate) mod completion;
+pub(crate) mod compose;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod events;

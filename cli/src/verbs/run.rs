@@ -74,7 +74,6 @@ pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
 pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
     let (image, command) = args.image_and_command.split_first().context("no image")?;
     let flags = &args.container;
-    let keys = DetachKeys::parse(args.detach_keys.as_deref()).map_err(usage)?;
     let mut request = flags.request(image, command, args.detach).map_err(usage)?;
     if args.detach && !flags.attach.is_empty() {
         return Err(usage(
@@ -96,96 +95,117 @@ pub(crate) async fn run(session: &Session, args: RunArgs) -> Outcome {
     let id = make(client, flags, &request)
         .await
         .map_err(|error| with_help(&error, "run", USAGE))?;
-    if args.detach {
-        client.start_container(&id).await.map_err(start_failure)?;
-        out::line(id)?;
-        return Ok(0);
-    }
-    attached_run(client, &id, &args, &keys, &request).await
+    let running = Running {
+        id: &id,
+        request: &request,
+        detach: args.detach,
+        detach_keys: args.detach_keys.as_deref(),
+        sig_proxy: args.sig_proxy,
+    };
+    running.run(client).await
 }
 
-async fn attached_run(
-    client: &Client,
-    id: &str,
-    args: &RunArgs,
-    keys: &DetachKeys,
-    request: &ContainerCreateRequest,
-) -> Outcome {
-    let config = &request.config;
-    let tty = args.container.tty;
-    // Before the container exists for others: a signal that comes now is for it.
-    let signals = if args.sig_proxy {
-        attached::catch_signals()?
-    } else {
-        Vec::new()
-    };
-    let options = AttachOptions {
-        stdin: config.attach_stdin,
-        stdout: config.attach_stdout,
-        stderr: config.attach_stderr,
-        stream: true,
-        logs: false,
-        detach_keys: args.detach_keys.clone(),
-    };
-    let hijacked = client.attach_container(id, &options).await?;
-    let condition = if args.container.rm {
-        WaitCondition::Removed
-    } else {
-        WaitCondition::NextExit
-    };
-    let wait = client.wait_container(id, condition).await?;
-    let raw = if tty && config.attach_stdin {
-        Some(RawMode::enter()?)
-    } else {
-        None
-    };
-    if let Err(error) = client.start_container(id).await {
-        drop(raw);
-        if args.container.rm {
-            // The daemon removes what could not be started; wait for it, so that the name is free again.
-            drop(hijacked);
-            let _ = wait.result().await;
+/// A container that was created to be run at once.
+pub(crate) struct Running<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) request: &'a ContainerCreateRequest,
+    pub(crate) detach: bool,
+    pub(crate) detach_keys: Option<&'a str>,
+    pub(crate) sig_proxy: bool,
+}
+
+impl Running<'_> {
+    /// Starts it; attached, the exit code is the container's.
+    pub(crate) async fn run(&self, client: &Client) -> Outcome {
+        if self.detach {
+            client
+                .start_container(self.id)
+                .await
+                .map_err(start_failure)?;
+            out::line(self.id)?;
+            return Ok(0);
         }
-        return Err(start_failure(error));
+        self.attached(client).await
     }
-    let size = async {
-        if tty {
-            attached::follow_size(client.clone(), Target::Container(id.to_owned())).await;
+
+    async fn attached(&self, client: &Client) -> Outcome {
+        let config = &self.request.config;
+        let (tty, remove) = (config.tty, self.request.host_config.auto_remove);
+        let keys = DetachKeys::parse(self.detach_keys).map_err(usage)?;
+        // Before the container runs: a signal that comes now is for it.
+        let signals = if self.sig_proxy {
+            attached::catch_signals()?
+        } else {
+            Vec::new()
+        };
+        let options = AttachOptions {
+            stdin: config.attach_stdin,
+            stdout: config.attach_stdout,
+            stderr: config.attach_stderr,
+            stream: true,
+            logs: false,
+            detach_keys: self.detach_keys.map(str::to_owned),
+        };
+        let hijacked = client.attach_container(self.id, &options).await?;
+        let condition = if remove {
+            WaitCondition::Removed
+        } else {
+            WaitCondition::NextExit
+        };
+        let wait = client.wait_container(self.id, condition).await?;
+        let raw = if tty && config.attach_stdin {
+            Some(RawMode::enter()?)
+        } else {
+            None
+        };
+        if let Err(error) = client.start_container(self.id).await {
+            drop(raw);
+            if remove {
+                // The daemon removes what could not be started; wait for it, so that the name is free again.
+                drop(hijacked);
+                let _ = wait.result().await;
+            }
+            return Err(start_failure(error));
         }
-        std::future::pending::<()>().await
-    };
-    let signals = async {
-        if signals.is_empty() {
-            return std::future::pending().await;
+        let size = async {
+            if tty {
+                attached::follow_size(client.clone(), Target::Container(self.id.to_owned())).await;
+            }
+            std::future::pending::<()>().await
+        };
+        let signals = async {
+            if signals.is_empty() {
+                return std::future::pending().await;
+            }
+            attached::forward_signals(client, self.id, signals).await;
+        };
+        let ended = async {
+            if attached::pump(hijacked, config.attach_stdin, tty, &keys).await? == Ended::Detached {
+                return anyhow::Ok(None);
+            }
+            Ok(Some(wait.result().await?))
+        };
+        let ended = tokio::select! {
+            ended = ended => ended,
+            () = size => unreachable!("it never ends"),
+            () = signals => Err(Failure::silent(1).into()),
+        };
+        drop(raw);
+        match ended? {
+            None => {
+                out::note("read escape sequence");
+                Ok(0)
+            }
+            Some(result) => match result.error {
+                Some(error) => Err(Failure::new(USAGE, error.message).into()),
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "exit takes the low byte"
+                )]
+                None => Ok(result.status_code as u8),
+            },
         }
-        attached::forward_signals(client, id, signals).await;
-    };
-    let ended = async {
-        if attached::pump(hijacked, config.attach_stdin, tty, keys).await? == Ended::Detached {
-            return anyhow::Ok(None);
-        }
-        Ok(Some(wait.result().await?))
-    };
-    let ended = tokio::select! {
-        ended = ended => ended,
-        () = size => unreachable!("it never ends"),
-        () = signals => Err(Failure::silent(1).into()),
-    };
-    drop(raw);
-    match ended? {
-        None => {
-            out::note("read escape sequence");
-            Ok(0)
-        }
-        Some(result) => match result.error {
-            Some(error) => Err(Failure::new(USAGE, error.message).into()),
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "exit takes the low byte"
-            )]
-            None => Ok(result.status_code as u8),
-        },
     }
 }
 

@@ -1,0 +1,77 @@
+//! Verbs of Docker Compose that have nothing behind them yet.
+
+use crate::failure::{Failure, Outcome};
+use clap::{Args, Subcommand};
+
+/// Whatever follows the verb.
+#[derive(Debug, Args)]
+pub(crate) struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RefusedVerb {
+    /// Build or rebuild services (not there yet)
+    #[command(hide = true)]
+    Build(Rest),
+    /// Pull service images (not there yet)
+    #[command(hide = true)]
+    Pull(Rest),
+    /// Push service images (not there yet)
+    #[command(hide = true)]
+    Push(Rest),
+    /// Watch build context (not there yet)
+    #[command(hide = true)]
+    Watch(Rest),
+    /// Copy files (not there yet)
+    #[command(hide = true)]
+    Cp(Rest),
+    /// Attach to a service's container (not there yet)
+    #[command(hide = true)]
+    Attach(Rest),
+    /// Resource usage (not there yet)
+    #[command(hide = true)]
+    Stats(Rest),
+    /// Export, commit, publish, bridge (not there yet)
+    #[command(
+        alias = "commit",
+        alias = "publish",
+        alias = "bridge",
+        alias = "alpha",
+        hide = true
+    )]
+    Export(Rest),
+}
+
+pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
+    let (name, reason) = match verb {
+        RefusedVerb::Build(_) => (
+            "build",
+            "there is no image builder yet: build elsewhere, then \"muster load\" the images",
+        ),
+        RefusedVerb::Pull(_) => (
+            "pull",
+            "there is no registry client yet: use \"muster load\"",
+        ),
+        RefusedVerb::Push(_) => (
+            "push",
+            "there is no registry client yet: use \"muster save\"",
+        ),
+        RefusedVerb::Watch(_) => (
+            "watch",
+            "watching needs the image builder, which is missing",
+        ),
+        RefusedVerb::Cp(_) => (
+            "cp",
+            "archives of container paths are missing: use \"muster compose exec SERVICE tar c PATH\"",
+        ),
+        RefusedVerb::Attach(_) => ("attach", "use \"muster attach CONTAINER\""),
+        RefusedVerb::Stats(_) => (
+            "stats",
+            "the stream of resource usage is missing: use \"muster compose top\"",
+        ),
+        RefusedVerb::Export(_) => ("this verb", "use \"muster export CONTAINER\""),
+    };
+    Err(Failure::new(1, format!("compose {name} is not supported: {reason}")).into())
+}
