@@ -249,20 +249,8 @@ impl<'n> Deserializer<'n> for Bind<'n> {
 
     fn deserialize_map<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, BindError> {
         match &self.0.value {
-            Value::Map(map) => visitor.visit_map(Entries {
-                map: Some(map),
-                entries: map.iter(),
-                value: None,
-                span: None,
-                extensions: None,
-            }),
-            Value::Null => visitor.visit_map(Entries {
-                map: None,
-                entries: indexmap::map::Iter::default(),
-                value: None,
-                span: None,
-                extensions: None,
-            }),
+            Value::Map(map) => visitor.visit_map(Entries::of(map.iter())),
+            Value::Null => visitor.visit_map(Entries::of(indexmap::map::Iter::default())),
             _ => self.wrong("a mapping"),
         }
     }
@@ -281,13 +269,12 @@ impl<'n> Deserializer<'n> for Bind<'n> {
             Value::Null => indexmap::map::Iter::default(),
             _ => return self.wrong("a mapping"),
         };
-        visitor.visit_map(Entries {
-            map: self.0.as_map(),
-            entries,
-            value: None,
-            span: Some(self.0.span),
-            extensions: Some(()),
-        })
+        let mut entries = Entries::of(entries);
+        entries.besides = vec![
+            Pending::Extensions(self.0.as_map()),
+            Pending::Span(self.0.span),
+        ];
+        visitor.visit_map(entries)
     }
 
     fn deserialize_enum<V: Visitor<'n>>(
@@ -343,19 +330,29 @@ impl<'n> SeqAccess<'n> for Items<'n> {
     }
 }
 
-/// Entries of a mapping, then the two fields that the struct has besides.
+/// Entries of a mapping, then what the struct has besides.
 struct Entries<'n> {
-    map: Option<&'n Map>,
     entries: indexmap::map::Iter<'n, String, Entry>,
+    besides: Vec<Pending<'n>>,
+    /// The value of the key that was asked for last.
     value: Option<Pending<'n>>,
-    span: Option<Span>,
-    extensions: Option<()>,
 }
 
+/// A value that is read after its key.
 enum Pending<'n> {
     Entry(&'n str, &'n Node),
     Span(Span),
-    Extensions,
+    Extensions(Option<&'n Map>),
+}
+
+impl<'n> Entries<'n> {
+    fn of(entries: indexmap::map::Iter<'n, String, Entry>) -> Self {
+        Entries {
+            entries,
+            besides: Vec::new(),
+            value: None,
+        }
+    }
 }
 
 impl<'n> MapAccess<'n> for Entries<'n> {
@@ -365,17 +362,14 @@ impl<'n> MapAccess<'n> for Entries<'n> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, BindError> {
-        let key = if let Some((key, entry)) = self.entries.next() {
-            self.value = Some(Pending::Entry(key, &entry.node));
-            key.as_str()
-        } else if let Some(span) = self.span.take() {
-            self.value = Some(Pending::Span(span));
-            SPAN_KEY
-        } else if self.extensions.take().is_some() {
-            self.value = Some(Pending::Extensions);
-            EXTENSIONS_KEY
-        } else {
-            return Ok(None);
+        let entry = self.entries.next();
+        let entry = entry.map(|(key, entry)| Pending::Entry(key, &entry.node));
+        self.value = entry.or_else(|| self.besides.pop());
+        let key = match &self.value {
+            Some(Pending::Entry(key, _)) => key,
+            Some(Pending::Span(_)) => SPAN_KEY,
+            Some(Pending::Extensions(_)) => EXTENSIONS_KEY,
+            None => return Ok(None),
         };
         let key: StrDeserializer<'_, BindError> = key.into_deserializer();
         seed.deserialize(key).map(Some)
@@ -394,8 +388,8 @@ impl<'n> MapAccess<'n> for Entries<'n> {
                 ];
                 seed.deserialize(MapDeserializer::new(fields.into_iter()))
             }
-            Some(Pending::Extensions) => {
-                let values: Extensions = self.map.map(extensions).unwrap_or_default();
+            Some(Pending::Extensions(map)) => {
+                let values: Extensions = map.map(extensions).unwrap_or_default();
                 let value = serde_json::Value::Object(values.into_iter().collect());
                 seed.deserialize(value).map_err(de::Error::custom)
             }

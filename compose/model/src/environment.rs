@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
 use crate::dotenv::{self, DotenvError};
-use crate::files::{self, ReadError};
+use crate::files::ReadError;
 use crate::pipeline::Loader;
 use crate::report::Failed;
 use crate::span::Span;
@@ -42,7 +42,7 @@ fn read_into(
     lookup: dotenv::Lookup<'_>,
     values: &mut BTreeMap<String, String>,
 ) -> Result<(), Failed> {
-    let text = match files::read_text(path) {
+    let text = match loader.read_text(path) {
         Ok(text) => text,
         Err(error) => {
             let mut diagnostic = Diagnostic::error(cause, error.message(path));

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::canonical::{self, Texts};
 use crate::diagnostic::Diagnostic;
-use crate::files;
+use crate::files::{self, ReadError};
 use crate::merge;
 use crate::options::LoadOptions;
 use crate::paths::{self, Base};
@@ -17,8 +17,10 @@ use crate::span::Span;
 use crate::tree::{Map, Node, Path as TreePath, Value};
 use crate::{check, extends, include, interpolate, normalize, schema, unicity};
 
-/// Files that one project may consist of, counting repetitions.
-const MAX_FILES: usize = 1000;
+/// Files that one project may read, counting repetitions.
+const MAX_FILES: usize = 10_000;
+/// Bytes that one project may read.
+const MAX_BYTES: usize = 256 << 20;
 
 /// What is common to all files of a load.
 pub(crate) struct Loader<'o> {
@@ -26,6 +28,7 @@ pub(crate) struct Loader<'o> {
     pub(crate) report: Report,
     documents: HashMap<PathBuf, Rc<Vec<Node>>>,
     files_read: usize,
+    bytes_read: usize,
 }
 
 /// What differs between the project and the projects it includes.
@@ -45,6 +48,7 @@ impl<'o> Loader<'o> {
             report: Report::default(),
             documents: HashMap::new(),
             files_read: 0,
+            bytes_read: 0,
         }
     }
 
@@ -115,9 +119,8 @@ impl<'o> Loader<'o> {
 
     /// The documents of a file, parsed once per load.
     pub(crate) fn documents(&mut self, file: &Path, cause: Span) -> Result<Rc<Vec<Node>>, Failed> {
-        self.files_read += 1;
-        if self.files_read > MAX_FILES {
-            let message = format!("the project reads more than {MAX_FILES} files");
+        if let Err(error) = self.count_file(0) {
+            let message = error.message(file);
             return Err(self.report.fail(Diagnostic::error(cause, message)));
         }
         if let Some(documents) = self.documents.get(file) {
@@ -129,7 +132,7 @@ impl<'o> Loader<'o> {
                 let message = "the file - is standard input, but there is none";
                 return Err(self.report.fail(Diagnostic::error(cause, message)));
             }
-            (false, _) => match files::read_text(file) {
+            (false, _) => match self.read_text(file) {
                 Ok(text) => text,
                 Err(error) => {
                     let message = error.message(file);
@@ -142,6 +145,25 @@ impl<'o> Loader<'o> {
         let documents = Rc::new(read::documents(&mut self.report, id)?);
         self.documents.insert(file.to_owned(), documents.clone());
         Ok(documents)
+    }
+
+    /// The text of a file, within the limits of the project.
+    pub(crate) fn read_text(&mut self, file: &Path) -> Result<String, ReadError> {
+        let text = files::read_text(file)?;
+        self.count_file(text.len())?;
+        Ok(text)
+    }
+
+    fn count_file(&mut self, bytes: usize) -> Result<(), ReadError> {
+        self.files_read += 1;
+        self.bytes_read += bytes;
+        if self.files_read <= MAX_FILES && self.bytes_read <= MAX_BYTES {
+            return Ok(());
+        }
+        Err(ReadError::Other(format!(
+            "the project reads more than {MAX_FILES} files or {} MiB",
+            MAX_BYTES >> 20
+        )))
     }
 
     /// Checks that a document is a mapping and replaces its variables.

@@ -169,7 +169,7 @@ fn braced<'t>(
     Ok((result, tail))
 }
 
-/// Position of the brace that closes an argument, counting nested ones; an unbalanced `{` in the argument is
+/// Position of the brace that closes an argument, counting nested ones; an unbalanced `{` that starts no variable is
 /// forgiven, then the last brace of the line closes. The argument cannot span lines.
 fn closing_brace(argument: &str) -> Option<usize> {
     let line = argument.split('\n').next().unwrap_or_default();
@@ -186,7 +186,7 @@ fn closing_brace(argument: &str) -> Option<usize> {
             _ => {}
         }
     }
-    line.rfind('}')
+    line.rfind('}').filter(|end| !line[..*end].contains("${"))
 }
 
 #[cfg(test)]
@@ -275,6 +275,7 @@ mod tests {
             ("${SET", "${SET"),
             ("${SET:-x", "${SET:-x"),
             ("${SET:-a\nb}", "${SET:-a"),
+            ("${SET-a${UNSET}", "${SET-a${UNSET}"),
         ] {
             let part = part.to_owned();
             let expected = Err(TemplateError::Invalid { part });

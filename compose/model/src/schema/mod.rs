@@ -128,7 +128,7 @@ fn check(report: &mut Report, node: &Node, shape: &Shape, path: &Path<'_>) {
         }
         (Shape::Word(words), Value::Str(text)) => {
             if !words.contains(&text.as_str()) {
-                let message = format!("{path} must be {}, not {text:?}", or_list(words));
+                let message = format!("{path} must be {}, not {text:?}", or_words(words));
                 let mut diagnostic = Diagnostic::error(node.span, message);
                 if let Some(word) = nearest(text, words.iter().copied()) {
                     diagnostic = diagnostic.with_help(format!("did you mean `{word}`?"));
@@ -327,8 +327,4 @@ fn or_words(words: &[&str]) -> String {
         [one] => (*one).to_owned(),
         [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
-}
-
-fn or_list(words: &[&str]) -> String {
-    or_words(words)
 }

@@ -184,6 +184,28 @@ fn amplification_is_refused() {
     }
 }
 
+/// Twenty files that each include the next one twice would be read a million times.
+#[test]
+fn exponential_includes_are_refused() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    for level in 0..20 {
+        let text = format!("include: [f{0}.yaml, f{0}.yaml]\n", level + 1);
+        std::fs::write(directory.path().join(format!("f{level}.yaml")), text).expect("written");
+    }
+    std::fs::write(
+        directory.path().join("f20.yaml"),
+        "services: {a: {image: x}}\n",
+    )
+    .expect("written");
+    let options = LoadOptions {
+        files: vec!["f0.yaml".into()],
+        current_dir: directory.path().to_owned(),
+        ..LoadOptions::default()
+    };
+    let error = load(&options).expect_err("too many files").to_string();
+    assert!(error.contains("more than 10000 files"), "{error}");
+}
+
 #[test]
 fn text_that_is_not_utf8_is_a_clear_error() {
     let directory = tempfile::tempdir().expect("temporary directory");
