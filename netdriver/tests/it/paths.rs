@@ -1,6 +1,7 @@
 //! Which packets arrive: within a network, between networks, to the outside, through published ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::process::Command;
 
 use netdriver::{EndpointSpec, NetworkSpec, PortRequest, Protocol};
 
@@ -41,6 +42,67 @@ fn networks_are_isolated_and_the_default_one_too() {
         for server in [&a, &b, &c] {
             connect((address(server), 80)).unwrap();
         }
+        if route(world, "172.16.0.0/12") {
+            for server in [&a, &b, &c] {
+                cannot_reach(&world.neighbour, (address(server), 80));
+            }
+        }
+    });
+}
+
+/// Makes the neighbour send packets for `net` through the host. Skips aloud where ip(8) is not there.
+fn route(world: &World, net: &str) -> bool {
+    let via = world.host_address.to_string();
+    let add = || {
+        Command::new("ip")
+            .args(["route", "add", net, "via", &via])
+            .status()
+    };
+    let added = inside(&world.neighbour, add).is_ok_and(|status| status.success());
+    if !added {
+        eprintln!("SKIPPED: direct routing to {net}, for ip(8) could not add a route");
+    }
+    added
+}
+
+#[test]
+fn a_host_that_forwards_for_containers_does_not_become_a_router() {
+    with_world(|world| {
+        if !route(world, "198.51.100.0/24") {
+            return;
+        }
+        let listener = inside(&world.far, || UdpSocket::bind("0.0.0.0:9000").unwrap());
+        let (neighbour, far_address) = (world.neighbour.clone(), world.far_address);
+        let arrives = |patience| {
+            inside(&neighbour, || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.send_to(b"x", (far_address, 9000)).unwrap();
+            });
+            listener.set_read_timeout(Some(patience)).unwrap();
+            listener.recv(&mut [0; 8]).is_ok()
+        };
+        let forwarding = "/proc/sys/net/ipv4/ip_forward";
+        // A router would pass it on …
+        std::fs::write(forwarding, "1").unwrap();
+        assert!(arrives(PATIENCE));
+        // … and this host was none until a container needed it.
+        std::fs::write(forwarding, "0").unwrap();
+        world.networks.create(NetworkSpec::bridge("net")).unwrap();
+        assert_eq!(std::fs::read_to_string(forwarding).unwrap(), "1\n");
+        assert!(!arrives(SILENCE));
+        // Containers get through, and the guard is there again after a restart.
+        let a = world.sandbox("a", &["net"]);
+        serve(&world.neighbour, 8000);
+        reach(netns(&a), (world.neighbour_address, 8000));
+        world.restart();
+        assert!(
+            world
+                .networks
+                .reconcile(&world.live(&[&a]))
+                .problems
+                .is_empty()
+        );
+        assert!(!arrives(SILENCE));
     });
 }
 

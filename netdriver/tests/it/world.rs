@@ -1,9 +1,7 @@
-//! A network of three namespaces for each test, on threads of its own:
+//! A network of namespaces for each test, on threads of its own:
 //!
 //! ```text
-//! host 192.0.2.2 ──┐
-//!                  ├── lan 192.0.2.0/24
-//! neighbour .3 ────┘
+//! neighbour 192.0.2.3 ── lan 192.0.2.0/24 ── 192.0.2.2 host 198.51.100.2 ── 198.51.100.0/24 ── far
 //! ```
 //!
 //! The daemon under test is in `host`. The surroundings are built with the package itself, in a namespace nobody else sees;
@@ -36,6 +34,8 @@ pub(crate) struct World {
     pub(crate) neighbour: PathBuf,
     pub(crate) host_address: IpAddr,
     pub(crate) neighbour_address: IpAddr,
+    pub(crate) far: PathBuf,
+    pub(crate) far_address: IpAddr,
     pub(crate) directory: PathBuf,
     runtime: tokio::runtime::Runtime,
 }
@@ -63,18 +63,25 @@ pub(crate) fn with_world(test: impl FnOnce(&mut World) + Send) {
         let mut lan = NetworkSpec::bridge("lan");
         lan.ipam = vec![subnet("192.0.2.0/24")];
         outer.create(lan).unwrap();
-        let place = |name: &str| {
+        let mut beyond = NetworkSpec::bridge("beyond");
+        beyond.ipam = vec![subnet("198.51.100.0/24")];
+        outer.create(beyond).unwrap();
+        let place = |name: &str, network: &str| {
             let made = outer.create_sandbox(sandbox_spec(name)).unwrap();
             let endpoint = outer
-                .connect(&made.id, "lan", EndpointSpec::default())
+                .connect(&made.id, network, EndpointSpec::default())
                 .unwrap();
             (
                 made.netns.unwrap(),
                 IpAddr::V4(endpoint.ipv4.unwrap().addr()),
             )
         };
-        let (host, host_address) = place("host");
-        let (neighbour, neighbour_address) = place("neighbour");
+        let (host, host_address) = place("host", "lan");
+        outer
+            .connect(&sandbox_spec("host").id, "beyond", EndpointSpec::default())
+            .unwrap();
+        let (neighbour, neighbour_address) = place("neighbour", "lan");
+        let (far, far_address) = place("far", "beyond");
         on_thread(move || {
             enter(&host);
             let runtime = self::runtime();
@@ -84,6 +91,8 @@ pub(crate) fn with_world(test: impl FnOnce(&mut World) + Send) {
                 neighbour,
                 host_address,
                 neighbour_address,
+                far,
+                far_address,
                 directory: path,
                 runtime,
             });
