@@ -6,7 +6,7 @@
 //!   Engine API ─▶ observe ─▶ ObservedState ─┘               └─▶ Display, JSON
 //! ```
 //!
-//! [`observe`] is the only reader that feeds a plan, [`mod@plan`] does no I/O and has no handle to write with, and
+//! [`mod@observe`] is the only reader that feeds a plan, [`mod@plan`] does no I/O and has no handle to write with, and
 //! [`mod@execute`] runs a plan without deciding anything. So a plan that is printed is exactly the plan that would be
 //! run, and a dry run cannot write. [`read`] serves the verbs that only look (`ps`, `ls`, `logs`).
 //!

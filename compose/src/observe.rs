@@ -285,36 +285,27 @@ async fn observe_images(
     containers: &[ObservedContainer],
     images: &[ImageSummary],
 ) -> Result<BTreeMap<String, ObservedImage>, ClientError> {
-    let references: BTreeMap<String, &str> = project
-        .services
-        .iter()
-        .map(|(name, service)| (service.image_or_default(&project.name, name), name.as_str()))
-        .collect();
-    let found = references.iter().map(|(reference, _)| async move {
-        let listed = images
-            .iter()
-            .find(|image| is_called(image, reference))
-            .map(|image| image.id.clone());
-        let users = project
-            .services
-            .iter()
-            .filter(|(name, service)| service.image_or_default(&project.name, name) == **reference);
-        let inherits = users.into_iter().any(|(name, service)| {
-            holds_anonymous(
-                service,
-                containers
-                    .iter()
-                    .filter(|container| container.service == **name),
-            )
+    let mut users: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, service) in &project.services {
+        let reference = service.image_or_default(&project.name, name);
+        users.entry(reference).or_default().push(name);
+    }
+    let found = users.iter().map(|(reference, users)| async move {
+        let listed = images.iter().find(|image| is_called(image, reference));
+        let inherits = users.iter().any(|name| {
+            let own = containers
+                .iter()
+                .filter(|container| container.service == *name);
+            holds_anonymous(&project.services[*name], own)
         });
         match listed {
-            Some(id) if !inherits => Ok(Some((
-                reference.clone(),
-                ObservedImage {
-                    id,
+            Some(image) if !inherits => {
+                let image = ObservedImage {
+                    id: image.id.clone(),
                     volumes: BTreeSet::new(),
-                },
-            ))),
+                };
+                Ok(Some((reference.clone(), image)))
+            }
             _ => inspect_image(client, reference).await,
         }
     });

@@ -1,4 +1,4 @@
-//! What an engine holds of one project, as [`crate::observe`] found it: plain data, the planner's second input.
+//! What an engine holds of one project, as [`crate::observe()`] found it: plain data, the planner's second input.
 //!
 //! Everything is taken from the engine's lists; nothing here asks anything.
 

@@ -9,10 +9,10 @@
 //! is subscribed to before the first write. Nothing polls: a wait looks at a container once, and again whenever the
 //! engine reports something about it.
 
+mod progress;
 mod step;
 mod wait;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use agent_api::Client;
@@ -22,8 +22,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use crate::event::{Event, Phase};
-use crate::plan::{Operation, Plan};
-use step::{Done, Runner, StepError};
+use crate::plan::Plan;
+use progress::{Finished, Progress};
+use step::{Runner, StepError};
 
 /// How a plan is run.
 #[derive(Clone, Debug)]
@@ -60,8 +61,8 @@ pub struct ExecuteError {
 pub struct Failure {
     /// Index of the step in the plan.
     pub step: usize,
-    /// What was attempted, `start container demo-web-1`.
-    pub attempted: String,
+    /// What failed, as a clause: `cannot start container demo-web-1`.
+    pub what: String,
     /// `file:line:column` of the service or resource.
     pub place: Option<String>,
     /// Why it failed.
@@ -83,7 +84,7 @@ impl std::fmt::Display for Failure {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        write!(f, "cannot {}: {}", self.attempted, self.reason)?;
+        write!(f, "{}: {}", self.what, self.reason)?;
         for line in &self.log_tail {
             write!(f, "\n    {line}")?;
         }
@@ -167,7 +168,7 @@ pub async fn execute(
 fn not_begun(plan: &Plan, error: StepError) -> ExecuteError {
     let failure = Failure {
         step: 0,
-        attempted: format!("begin with project {}", plan.project),
+        what: format!("cannot begin with project {}", plan.project),
         place: None,
         reason: error.reason,
         log_tail: error.log_tail,
@@ -176,206 +177,5 @@ fn not_begun(plan: &Plan, error: StepError) -> ExecuteError {
         failures: vec![failure],
         skipped: plan.steps.len(),
         cancelled: false,
-    }
-}
-
-/// A step that is over.
-struct Finished {
-    index: usize,
-    result: Result<Done, StepError>,
-    elapsed: Duration,
-}
-
-/// Where a step is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Blocked,
-    Ready,
-    Running,
-    Done,
-    Warned,
-    Failed,
-    Skipped,
-}
-
-/// Which steps may run, do run and did run.
-struct Progress<'p> {
-    plan: &'p Plan,
-    states: Vec<State>,
-    /// Predecessors that are not over, by step.
-    pending: Vec<usize>,
-    followers: Vec<Vec<usize>>,
-    ready: VecDeque<usize>,
-    /// Requests (not waits) under way.
-    requests: usize,
-    skipped: Vec<usize>,
-    failures: Vec<Failure>,
-}
-
-impl<'p> Progress<'p> {
-    fn new(plan: &'p Plan) -> Self {
-        let count = plan.steps.len();
-        let pending: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
-        let mut followers = vec![Vec::new(); count];
-        for (index, step) in plan.steps.iter().enumerate() {
-            for edge in &step.after {
-                followers[edge.step].push(index);
-            }
-        }
-        let ready: VecDeque<usize> = (0..count).filter(|index| pending[*index] == 0).collect();
-        let state = |index: usize| {
-            if pending[index] == 0 {
-                State::Ready
-            } else {
-                State::Blocked
-            }
-        };
-        let states = (0..count).map(state).collect();
-        Self {
-            plan,
-            states,
-            pending,
-            followers,
-            ready,
-            requests: 0,
-            skipped: Vec::new(),
-            failures: Vec::new(),
-        }
-    }
-
-    /// The next step to run: waits always, requests while there is a free slot.
-    fn next(&mut self, parallel: usize, cancelled: bool) -> Option<usize> {
-        if cancelled {
-            return None;
-        }
-        let free = self.requests < parallel;
-        let at = self
-            .ready
-            .iter()
-            .position(|index| free || self.is_wait(*index))?;
-        let index = self.ready.remove(at)?;
-        self.states[index] = State::Running;
-        if !self.is_wait(index) {
-            self.requests += 1;
-        }
-        Some(index)
-    }
-
-    fn is_wait(&self, index: usize) -> bool {
-        matches!(self.plan.steps[index].operation, Operation::Wait { .. })
-    }
-
-    fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    fn take_skipped(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.skipped)
-    }
-
-    fn finish(&mut self, finished: &Finished) -> Phase {
-        let index = finished.index;
-        if !self.is_wait(index) {
-            self.requests -= 1;
-        }
-        let step = &self.plan.steps[index];
-        let (state, phase) = match &finished.result {
-            Ok(done) => (
-                State::Done,
-                Phase::Done {
-                    elapsed: finished.elapsed,
-                    detail: done.detail.clone(),
-                },
-            ),
-            Err(error) if error.cancelled => (State::Skipped, Phase::Skipped),
-            Err(error)
-                if matches!(
-                    step.operation,
-                    Operation::Wait {
-                        required: false,
-                        ..
-                    }
-                ) =>
-            {
-                (
-                    State::Warned,
-                    Phase::Warned {
-                        message: error.reason.clone(),
-                    },
-                )
-            }
-            Err(error) => {
-                let failure = Failure {
-                    step: index,
-                    attempted: step.operation.to_string(),
-                    place: step.place.clone(),
-                    reason: error.reason.clone(),
-                    log_tail: error.log_tail.clone(),
-                };
-                self.failures.push(failure);
-                (
-                    State::Failed,
-                    Phase::Failed {
-                        message: error.reason.clone(),
-                    },
-                )
-            }
-        };
-        self.settle(index, state);
-        phase
-    }
-
-    /// Records how a step ended and lets those after it begin, or skips them.
-    fn settle(&mut self, index: usize, state: State) {
-        let mut over = vec![(index, state)];
-        while let Some((index, state)) = over.pop() {
-            self.states[index] = state;
-            for follower in self.followers[index].clone() {
-                self.pending[follower] -= 1;
-                if self.pending[follower] > 0 {
-                    continue;
-                }
-                let after = &self.plan.steps[follower].after;
-                let allowed = after
-                    .iter()
-                    .all(|edge| !edge.must_succeed || self.states[edge.step] == State::Done);
-                if allowed {
-                    self.states[follower] = State::Ready;
-                    self.ready.push_back(follower);
-                } else {
-                    self.skipped.push(follower);
-                    over.push((follower, State::Skipped));
-                }
-            }
-        }
-    }
-
-    /// Steps that were never begun; after cancelling.
-    fn rest(&mut self) -> Vec<usize> {
-        let unfinished = |state: State| matches!(state, State::Blocked | State::Ready);
-        let rest: Vec<usize> = (0..self.states.len())
-            .filter(|index| unfinished(self.states[*index]))
-            .collect();
-        for index in &rest {
-            self.states[*index] = State::Skipped;
-        }
-        rest
-    }
-
-    fn outcome(mut self, cancelled: bool) -> Result<(), ExecuteError> {
-        let skipped = self
-            .states
-            .iter()
-            .filter(|state| **state == State::Skipped)
-            .count();
-        if self.failures.is_empty() && !(cancelled && skipped > 0) {
-            return Ok(());
-        }
-        self.failures.sort_by_key(|failure| failure.step);
-        Err(ExecuteError {
-            failures: self.failures,
-            skipped,
-            cancelled,
-        })
     }
 }

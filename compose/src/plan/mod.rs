@@ -19,6 +19,7 @@ pub mod options;
 pub mod order;
 mod problem;
 mod reconcile;
+mod steps;
 
 pub use cause::{Cause, SharedResource};
 pub use graph::{Edge, Plan, Step};

@@ -102,7 +102,7 @@ fn cycle(graph: &DiGraph<&str, ()>, edges: &BTreeMap<&str, BTreeSet<String>>) ->
 mod tests {
     use super::*;
 
-    fn graph<'a>(text: &'a str) -> BTreeMap<&'a str, BTreeSet<String>> {
+    fn graph(text: &str) -> BTreeMap<&str, BTreeSet<String>> {
         text.lines()
             .map(|line| {
                 let (name, rest) = line.trim().split_once(':').unwrap();

@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use compose::plan::options::{
-    ChangedVolumes, Dependencies, DownOptions, Orphans, Recreate, RemoveImages, RemoveOptions,
-    Selection, Start, UpOptions,
-};
+use compose::plan::options::{ChangedVolumes, Dependencies, Orphans, Recreate, Start, UpOptions};
 use compose::plan::{self, Plan, PlanError};
 use compose_model::{Project, Sources};
 use serde_json::{Value, json};
@@ -76,7 +73,7 @@ fn reconcile(project: &Project, engine: &Engine, options: &UpOptions) -> Result<
 }
 
 /// An engine on which the project is up.
-fn up(project: &Project) -> Engine {
+pub(crate) fn up(project: &Project) -> Engine {
     let mut engine = Engine::with_images(project);
     let plan = reconcile(project, &engine, &UpOptions::default()).unwrap();
     engine.run(&plan);
@@ -84,7 +81,7 @@ fn up(project: &Project) -> Engine {
     engine
 }
 
-fn golden(case: &str, result: &Result<Plan, PlanError>) {
+pub(crate) fn golden(case: &str, result: &Result<Plan, PlanError>) {
     let mut text = String::new();
     match result {
         Ok(plan) => {
@@ -155,7 +152,7 @@ fn only(services: &[&str]) -> UpOptions {
 }
 
 /// Three services: web after a healthy app, app after a healthy db with a volume.
-fn shop() -> Value {
+pub(crate) fn shop() -> Value {
     json!({
         "db": {
             "image": "postgres", "healthcheck": {"test": ["CMD", "true"]},
@@ -843,157 +840,6 @@ fn an_interrupted_replacement_is_finished() {
         assert_eq!(engine.state.containers.len(), 1);
         assert_eq!(engine.state.containers[0].name, "demo-web-1");
     }
-}
-
-#[test]
-fn down() {
-    let shop = project(shop());
-    let engine = up(&shop);
-    let plan = |project: Option<&Project>, options: &DownOptions| {
-        plan::down("demo", project, &engine.state, options)
-    };
-    golden("down", &plan(Some(&shop), &DownOptions::default()));
-    let all = DownOptions {
-        volumes: true,
-        images: RemoveImages::All,
-        ..DownOptions::default()
-    };
-    let everything = plan(Some(&shop), &all);
-    golden("down with volumes and images", &everything);
-    let mut empty = engine.clone();
-    empty.run(&everything.unwrap());
-    assert!(
-        empty.state.containers.is_empty()
-            && empty.state.networks.is_empty()
-            && empty.state.volumes.is_empty()
-    );
-    golden("down without a file", &plan(None, &DownOptions::default()));
-    golden(
-        "down of one service",
-        &plan(
-            Some(&shop),
-            &DownOptions {
-                services: vec!["web".into()],
-                ..DownOptions::default()
-            },
-        ),
-    );
-    let smaller = project(json!({"db": {}, "app": {}}));
-    golden(
-        "down with an orphan",
-        &plan(Some(&smaller), &DownOptions::default()),
-    );
-    golden(
-        "down and orphans",
-        &plan(
-            Some(&smaller),
-            &DownOptions {
-                orphans: Orphans::Remove,
-                ..DownOptions::default()
-            },
-        ),
-    );
-    golden(
-        "down of nothing",
-        &plan::down(
-            "demo",
-            Some(&shop),
-            &Engine::default().state,
-            &DownOptions::default(),
-        ),
-    );
-}
-
-#[test]
-fn verbs_on_existing_containers() {
-    let shop = project(shop());
-    let engine = up(&shop);
-    let select = |services: &[&str]| Selection {
-        services: services.iter().map(|name| (*name).to_owned()).collect(),
-        ..Selection::default()
-    };
-    golden(
-        "stop",
-        &plan::stop("demo", Some(&shop), &engine.state, &select(&[])),
-    );
-    golden(
-        "stop one",
-        &plan::stop("demo", Some(&shop), &engine.state, &select(&["app"])),
-    );
-    golden(
-        "start when all run",
-        &plan::start("demo", Some(&shop), &engine.state, &select(&[])),
-    );
-    golden(
-        "restart",
-        &plan::restart("demo", Some(&shop), &engine.state, &select(&[])),
-    );
-    golden(
-        "kill",
-        &plan::kill(
-            "demo",
-            Some(&shop),
-            &engine.state,
-            &["web".into()],
-            "SIGHUP",
-        ),
-    );
-    golden(
-        "rm when all run",
-        &plan::remove(
-            "demo",
-            Some(&shop),
-            &engine.state,
-            &RemoveOptions::default(),
-        ),
-    );
-    let mut stopped = engine.clone();
-    stopped.run(&plan::stop("demo", Some(&shop), &engine.state, &select(&[])).unwrap());
-    golden(
-        "start",
-        &plan::start("demo", Some(&shop), &stopped.state, &select(&[])),
-    );
-    golden(
-        "rm",
-        &plan::remove(
-            "demo",
-            Some(&shop),
-            &stopped.state,
-            &RemoveOptions {
-                volumes: true,
-                ..RemoveOptions::default()
-            },
-        ),
-    );
-    golden(
-        "start what has no container",
-        &plan::start(
-            "demo",
-            Some(&shop),
-            &Engine::default().state,
-            &select(&["web"]),
-        ),
-    );
-    golden(
-        "stop what does not exist",
-        &plan::stop("demo", Some(&shop), &engine.state, &select(&["none"])),
-    );
-    let chained = project(
-        json!({"db": {}, "app": {"depends_on": {"db": {"condition": "service_started", "restart": true}}}}),
-    );
-    let engine = up(&chained);
-    golden(
-        "restart takes dependants along",
-        &plan::restart("demo", Some(&chained), &engine.state, &select(&["db"])),
-    );
-    let alone = Selection {
-        dependencies: Dependencies::Ignore,
-        ..select(&["db"])
-    };
-    golden(
-        "restart alone",
-        &plan::restart("demo", Some(&chained), &engine.state, &alone),
-    );
 }
 
 #[test]

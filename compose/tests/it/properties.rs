@@ -120,7 +120,7 @@ fn edges(services: &[Service], index: usize) -> (serde_json::Map<String, Value>,
             }
             _ => continue,
         };
-        let restart = services[index].edges[5] % 2 == 0;
+        let restart = services[index].edges[5].is_multiple_of(2);
         depends_on.insert(
             format!("s{other}"),
             json!({"condition": condition, "restart": restart, "required": *edge != 2}),

@@ -1,6 +1,7 @@
 //! Pass 1: what happens to every container, and why. Services are visited dependencies first, so that a replacement is
 //! known when those that share with it, or restart with it, are looked at.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent_api::ContainerStatus;
@@ -157,14 +158,15 @@ impl<'a> Planner<'a> {
             .into_iter()
             .partition(|container| self.is_misnamed(name, container));
         for container in named.into_iter().chain(misnamed) {
-            if kept.contains_key(&container.number) {
-                decisions.push(Decision {
+            match kept.entry(container.number) {
+                Entry::Vacant(free) => {
+                    free.insert(container);
+                }
+                Entry::Occupied(_) => decisions.push(Decision {
                     number: container.number,
                     old: Some(container),
                     action: Action::Remove(Cause::Interrupted),
-                });
-            } else {
-                kept.insert(container.number, container);
+                }),
             }
         }
         (kept.into_iter().collect(), decisions)

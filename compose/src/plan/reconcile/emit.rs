@@ -2,7 +2,8 @@
 
 use super::super::graph::Key;
 use super::super::options::Dependencies;
-use super::super::{Cause, ContainerHandle, HookKind, NewContainer, Operation, Share, order};
+use super::super::steps::{existing, stop_steps};
+use super::super::{Cause, ContainerHandle, NewContainer, Operation, Share, order};
 use super::decide::{Action, Decision};
 use super::resources::Fate;
 use super::{Emitted, Planner};
@@ -332,7 +333,7 @@ impl<'a> Planner<'a> {
             .get(name)
             .map_or(&[][..], |service| &service.pre_stop);
         let timeout = self.options.stop_timeout.map(convert::seconds);
-        Some(super::super::lifecycle::stop_steps(
+        Some(stop_steps(
             &mut self.builder,
             &existing(old),
             old,
@@ -452,25 +453,5 @@ impl<'a> Planner<'a> {
         for (later, earlier) in edges {
             self.builder.needs(later, earlier);
         }
-    }
-}
-
-/// The handle of a container that is there.
-fn existing(container: &ObservedContainer) -> ContainerHandle {
-    super::super::lifecycle::existing(container)
-}
-
-/// The step that runs a hook.
-pub(super) fn hook_step(
-    container: &ContainerHandle,
-    kind: HookKind,
-    index: usize,
-    hook: &compose_model::ServiceHook,
-) -> Operation {
-    Operation::RunHook {
-        container: container.clone(),
-        kind,
-        index,
-        request: Box::new(convert::hook(hook)),
     }
 }

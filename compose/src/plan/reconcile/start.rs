@@ -7,9 +7,9 @@ use compose_model::DependencyCondition;
 
 use super::super::graph::Key;
 use super::super::options::{Dependencies, Start};
-use super::super::{Cause, Condition, ContainerHandle, HookKind, Operation, order};
+use super::super::steps::post_start_steps;
+use super::super::{Cause, Condition, ContainerHandle, Operation, order};
 use super::decide::Action;
-use super::emit::hook_step;
 use super::{Emitted, Planner};
 use crate::state::ObservedContainer;
 
@@ -121,13 +121,8 @@ impl<'a> Planner<'a> {
                 self.builder.follows(start, *earlier);
             }
         }
-        let mut last = start;
-        for (index, hook) in self.service(name).post_start.iter().enumerate() {
-            let operation = hook_step(&handle, HookKind::PostStart, index, hook);
-            let step = self.builder.add(operation, Cause::Hook, place.clone());
-            self.builder.needs(step, last);
-            last = step;
-        }
+        let hooks = &self.service(name).post_start;
+        let last = post_start_steps(&mut self.builder, &handle, hooks, start, place.as_ref());
         if let Some(emitted) = self
             .emitted
             .get_mut(name)

@@ -1,273 +1,22 @@
-//! Plans `down`, `stop`, `start`, `restart`, `kill` and `rm`: they act on the containers there are and make none.
-//!
-//! Without a project (`-p` alone) the labels of what is there say what belongs to it and what depends on what.
+//! What a verb acts on, and the steps it can add: containers by service, what depends on what, networks, volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_api::{ContainerStatus, HealthStatus};
-use compose_model::{DependencyCondition, Project, ServiceHook};
+use agent_api::HealthStatus;
+use compose_model::{DependencyCondition, Project};
 
-use super::graph::{Builder, Key};
-use super::options::{Dependencies, DownOptions, Orphans, RemoveImages, RemoveOptions, Selection};
-use super::{
-    Cause, Condition, ContainerHandle, HookKind, Operation, Plan, PlanError, Problem, Warning,
-    order,
-};
-use crate::convert;
+use super::super::graph::{Builder, Key};
+use super::super::options::RemoveImages;
+use super::super::steps::{existing, post_start_steps, stop_steps};
+use super::super::{Cause, Condition, Operation, PlanError, Problem, order};
 use crate::state::{ObservedContainer, ObservedState};
-
-/// Plans `down`: dependants before dependencies, then networks, and with `-v` volumes. External resources stay. What
-/// cannot be stopped keeps what it uses; everything else goes.
-///
-/// # Errors
-/// A service that neither the project nor the engine knows.
-pub fn down(
-    name: &str,
-    project: Option<&Project>,
-    observed: &ObservedState,
-    options: &DownOptions,
-) -> Result<Plan, PlanError> {
-    let mut scene = Scene::new(name, project, observed, &options.services)?;
-    let everything = options.services.is_empty();
-    let mut orphans = Vec::new();
-    let mut removed: Vec<Key> = Vec::new();
-    let mut stops = Stops::default();
-    for container in scene.containers() {
-        let orphan = everything && !scene.knows(&container.service);
-        if orphan && options.orphans != Orphans::Remove {
-            orphans.push(container.name.clone());
-            continue;
-        }
-        let cause = if orphan {
-            Cause::Orphan
-        } else {
-            Cause::Requested
-        };
-        let stop = scene.stop(
-            container,
-            options.stop_timeout.map(convert::seconds),
-            &cause,
-        );
-        let operation = Operation::RemoveContainer {
-            container: existing(container),
-            anonymous_volumes: options.volumes,
-            force: true,
-        };
-        let remove = scene.builder.add(operation, cause, None);
-        if let Some((first, last)) = stop {
-            scene.builder.needs(remove, last);
-            stops.add(&container.service, first, remove);
-        }
-        removed.push(remove);
-    }
-    scene.order_stops(&stops);
-    if !orphans.is_empty() && options.orphans == Orphans::Warn {
-        scene.builder.warnings.push(Warning::Orphans {
-            containers: orphans,
-        });
-    }
-    if everything {
-        scene.remove_networks(&removed);
-        if options.volumes {
-            scene.remove_volumes(&removed);
-        }
-        scene.remove_images(options.images, &removed);
-    }
-    Ok(scene.builder.finish(name))
-}
-
-/// Plans `stop`: dependants before dependencies.
-///
-/// # Errors
-/// A service that neither the project nor the engine knows.
-pub fn stop(
-    name: &str,
-    project: Option<&Project>,
-    observed: &ObservedState,
-    selection: &Selection,
-) -> Result<Plan, PlanError> {
-    let mut scene = Scene::new(name, project, observed, &selection.services)?;
-    let mut stops = Stops::default();
-    for container in scene.containers() {
-        let timeout = selection.stop_timeout.map(convert::seconds);
-        if let Some((first, last)) = scene.stop(container, timeout, &Cause::Requested) {
-            stops.add(&container.service, first, last);
-        }
-    }
-    scene.order_stops(&stops);
-    Ok(scene.builder.finish(name))
-}
-
-/// Plans `start` of existing containers, dependencies first and in the condition the file asks for.
-///
-/// # Errors
-/// A service that neither the project nor the engine knows, or that has no container.
-pub fn start(
-    name: &str,
-    project: Option<&Project>,
-    observed: &ObservedState,
-    selection: &Selection,
-) -> Result<Plan, PlanError> {
-    let mut scene = Scene::new(name, project, observed, &selection.services)?;
-    scene.require_containers(&selection.services)?;
-    let stopped: Vec<&ObservedContainer> = scene
-        .containers()
-        .into_iter()
-        .filter(|container| !container.is_up() && !container.oneoff)
-        .collect();
-    scene.start(&stopped, &BTreeMap::new());
-    Ok(scene.builder.finish(name))
-}
-
-/// Plans `restart`: everything selected stops, then starts in order. Dependants that say `restart: true` follow, unless
-/// dependencies are to be ignored.
-///
-/// # Errors
-/// A service that neither the project nor the engine knows, or that has no container.
-pub fn restart(
-    name: &str,
-    project: Option<&Project>,
-    observed: &ObservedState,
-    selection: &Selection,
-) -> Result<Plan, PlanError> {
-    let mut scene = Scene::new(name, project, observed, &selection.services)?;
-    scene.require_containers(&selection.services)?;
-    if selection.dependencies == Dependencies::Include {
-        scene.select_restarting_dependants();
-    }
-    let containers: Vec<&ObservedContainer> = scene
-        .containers()
-        .into_iter()
-        .filter(|container| !container.oneoff)
-        .collect();
-    let mut stops = Stops::default();
-    let mut stopped = BTreeMap::new();
-    for container in &containers {
-        let timeout = selection.stop_timeout.map(convert::seconds);
-        if let Some((first, last)) = scene.stop(container, timeout, &Cause::Requested) {
-            stops.add(&container.service, first, last);
-            stopped.insert(container.id.as_str(), last);
-        }
-    }
-    scene.order_stops(&stops);
-    scene.start(&containers, &stopped);
-    Ok(scene.builder.finish(name))
-}
-
-/// Plans `kill`: every running container of the selection gets the signal, in no order.
-///
-/// # Errors
-/// A service that neither the project nor the engine knows.
-pub fn kill(
-    name: &str,
-    project: Option<&Project>,
-    observed: &ObservedState,
-    services: &[String],
-    signal: &str,
-) -> Result<Plan, PlanError> {
-    let mut scene = Scene::new(name, project, observed, services)?;
-    for container in scene
-        .containers()
-        .into_iter()
-        .filter(|container| container.is_up())
-    {
-        let operation = Operation::KillContainer {
-            container: existing(container),
-            signal: signal.to_owned(),
-        };
-        scene.builder.add(operation, Cause::Requested, None);
-    }
-    Ok(scene.builder.finish(name))
-}
-
-/// Plans `rm`: containers that do not run, and with `stop` those that do.
-///
-/// # Errors
-/// A service that neither the project nor the engine knows.
-pub fn remove(
-    name: &str,
-    project: Option<&Project>,
-    observed: &ObservedState,
-    options: &RemoveOptions,
-) -> Result<Plan, PlanError> {
-    let mut scene = Scene::new(name, project, observed, &options.services)?;
-    let mut stops = Stops::default();
-    for container in scene.containers() {
-        if container.is_up() && !options.stop {
-            continue;
-        }
-        let stop = scene.stop(container, None, &Cause::Requested);
-        let operation = Operation::RemoveContainer {
-            container: existing(container),
-            anonymous_volumes: options.volumes,
-            force: false,
-        };
-        let remove = scene.builder.add(operation, Cause::Requested, None);
-        if let Some((first, last)) = stop {
-            scene.builder.needs(remove, last);
-            stops.add(&container.service, first, last);
-        }
-    }
-    scene.order_stops(&stops);
-    Ok(scene.builder.finish(name))
-}
-
-/// The handle of a container that is there.
-pub(super) fn existing(container: &ObservedContainer) -> ContainerHandle {
-    ContainerHandle {
-        service: container.service.clone(),
-        number: container.number,
-        name: container.name.clone(),
-        id: Some(container.id.clone()),
-    }
-}
-
-/// `pre_stop` hooks, which need a process to run beside, and the stop; first and last step.
-pub(super) fn stop_steps(
-    builder: &mut Builder,
-    handle: &ContainerHandle,
-    container: &ObservedContainer,
-    hooks: &[ServiceHook],
-    timeout_seconds: Option<i64>,
-    cause: &Cause,
-    place: Option<String>,
-) -> (Key, Key) {
-    let mut first = None;
-    let mut previous = None;
-    if container.state == ContainerStatus::Running {
-        for (index, hook) in hooks.iter().enumerate() {
-            let request = Box::new(convert::hook(hook));
-            let operation = Operation::RunHook {
-                container: handle.clone(),
-                kind: HookKind::PreStop,
-                index,
-                request,
-            };
-            let step = builder.add(operation, Cause::Hook, place.clone());
-            if let Some(previous) = previous {
-                builder.needs(step, previous);
-            }
-            first = first.or(Some(step));
-            previous = Some(step);
-        }
-    }
-    let operation = Operation::StopContainer {
-        container: handle.clone(),
-        timeout_seconds,
-    };
-    let stop = builder.add(operation, cause.clone(), place);
-    if let Some(previous) = previous {
-        builder.needs(stop, previous);
-    }
-    (first.unwrap_or(stop), stop)
-}
 
 /// First and last steps of stopping, by service.
 #[derive(Default)]
-struct Stops(BTreeMap<String, Vec<(Key, Key)>>);
+pub(super) struct Stops(BTreeMap<String, Vec<(Key, Key)>>);
 
 impl Stops {
-    fn add(&mut self, service: &str, first: Key, last: Key) {
+    pub(super) fn add(&mut self, service: &str, first: Key, last: Key) {
         self.0
             .entry(service.to_owned())
             .or_default()
@@ -276,17 +25,17 @@ impl Stops {
 }
 
 /// What a verb acts on.
-struct Scene<'a> {
+pub(super) struct Scene<'a> {
     name: &'a str,
     project: Option<&'a Project>,
     observed: &'a ObservedState,
     /// Services acted on; `None` = all.
     selected: Option<BTreeSet<String>>,
-    builder: Builder,
+    pub(super) builder: Builder,
 }
 
 impl<'a> Scene<'a> {
-    fn new(
+    pub(super) fn new(
         name: &'a str,
         project: Option<&'a Project>,
         observed: &'a ObservedState,
@@ -317,7 +66,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Containers of the selection, by service and number.
-    fn containers(&self) -> Vec<&'a ObservedContainer> {
+    pub(super) fn containers(&self) -> Vec<&'a ObservedContainer> {
         let selected = |container: &&ObservedContainer| {
             self.selected
                 .as_ref()
@@ -326,12 +75,12 @@ impl<'a> Scene<'a> {
         self.observed.containers.iter().filter(selected).collect()
     }
 
-    fn knows(&self, service: &str) -> bool {
+    pub(super) fn knows(&self, service: &str) -> bool {
         self.project
             .is_none_or(|project| project.any_service(service).is_some())
     }
 
-    fn require_containers(&self, services: &[String]) -> Result<(), PlanError> {
+    pub(super) fn require_containers(&self, services: &[String]) -> Result<(), PlanError> {
         let empty = services.iter().filter(|service| {
             !self
                 .observed
@@ -350,7 +99,7 @@ impl<'a> Scene<'a> {
         )
     }
 
-    fn stop(
+    pub(super) fn stop(
         &mut self,
         container: &ObservedContainer,
         timeout: Option<i64>,
@@ -375,7 +124,9 @@ impl<'a> Scene<'a> {
     }
 
     /// What each service depends on: from the project, else from the containers' labels.
-    fn dependencies(&self) -> BTreeMap<String, BTreeMap<String, (DependencyCondition, bool)>> {
+    pub(super) fn dependencies(
+        &self,
+    ) -> BTreeMap<String, BTreeMap<String, (DependencyCondition, bool)>> {
         if let Some(project) = self.project {
             let all = project.services.iter().chain(&project.disabled_services);
             return all
@@ -402,7 +153,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Dependants stop first; a failure on the way holds nothing up.
-    fn order_stops(&mut self, stops: &Stops) {
+    pub(super) fn order_stops(&mut self, stops: &Stops) {
         let dependencies = self.dependencies();
         if cyclic(&dependencies) {
             return;
@@ -425,7 +176,11 @@ impl<'a> Scene<'a> {
     }
 
     /// Starts containers, dependencies first; `stopped` is the step after which a container is down.
-    fn start(&mut self, containers: &[&ObservedContainer], stopped: &BTreeMap<&str, Key>) {
+    pub(super) fn start(
+        &mut self,
+        containers: &[&ObservedContainer],
+        stopped: &BTreeMap<&str, Key>,
+    ) {
         let dependencies = self.dependencies();
         let edges = dependencies
             .iter()
@@ -476,28 +231,12 @@ impl<'a> Scene<'a> {
         let service = self
             .project
             .and_then(|project| project.any_service(&container.service));
-        let mut last = start;
-        for (index, hook) in service
-            .map_or(&[][..], |service| &service.post_start)
-            .iter()
-            .enumerate()
-        {
-            let request = Box::new(convert::hook(hook));
-            let operation = Operation::RunHook {
-                container: existing(container),
-                kind: HookKind::PostStart,
-                index,
-                request,
-            };
-            let step = self.builder.add(operation, Cause::Hook, None);
-            self.builder.needs(step, last);
-            last = step;
-        }
-        last
+        let hooks = service.map_or(&[][..], |service| &service.post_start);
+        post_start_steps(&mut self.builder, &existing(container), hooks, start, None)
     }
 
     /// Steps a start comes after because of one dependency.
-    fn before_start(
+    pub(super) fn before_start(
         &mut self,
         service: &str,
         dependency: &str,
@@ -546,7 +285,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Adds services with `restart: true` on a selected one, and those on them.
-    fn select_restarting_dependants(&mut self) {
+    pub(super) fn select_restarting_dependants(&mut self) {
         let dependencies = self.dependencies();
         let Some(selected) = &mut self.selected else {
             return;
@@ -567,7 +306,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn remove_networks(&mut self, removed: &[Key]) {
+    pub(super) fn remove_networks(&mut self, removed: &[Key]) {
         for (name, network) in &self.observed.networks {
             if network.project.as_deref() != Some(self.name) {
                 continue;
@@ -583,7 +322,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn remove_volumes(&mut self, removed: &[Key]) {
+    pub(super) fn remove_volumes(&mut self, removed: &[Key]) {
         for (name, volume) in &self.observed.volumes {
             if volume.project.as_deref() != Some(self.name) || volume.key.is_none() {
                 continue;
@@ -599,7 +338,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn remove_images(&mut self, which: RemoveImages, removed: &[Key]) {
+    pub(super) fn remove_images(&mut self, which: RemoveImages, removed: &[Key]) {
         let Some(project) = self.project else { return };
         if which == RemoveImages::None {
             return;
