@@ -105,7 +105,7 @@ impl Canonical<'_> {
             ["services", _, "devices", "[]"] => self.device(node),
             ["services", _, "secrets" | "configs", "[]"]
             | ["services", _, "build", "secrets", "[]"] => wrap_text(node, "source"),
-            ["services", _, "volumes", "[]"] => self.volume(node),
+            ["services", _, "volumes", "[]"] => self.volume(node, path),
             ["services", _, "ports"] => self.ports(node),
             ["services", _, "command" | "entrypoint"]
             | [
@@ -242,7 +242,7 @@ impl Canonical<'_> {
         );
     }
 
-    fn volume(&mut self, node: &mut Node) {
+    fn volume(&mut self, node: &mut Node, path: &Path<'_>) {
         let span = node.span;
         let Value::Str(text) = &node.value else {
             if let Some(target) = node.get_mut("target")
@@ -256,6 +256,12 @@ impl Canonical<'_> {
             Ok(volume) => volume,
             Err(message) => return self.error(span, message),
         };
+        for option in &volume.unknown {
+            self.report.warn(Diagnostic::warning(
+                span,
+                format!("{path} has the unknown option {option:?}, which is ignored"),
+            ));
+        }
         let mut fields: Vec<(&str, Value)> = Vec::new();
         let kind = if volume.bind { "bind" } else { "volume" };
         fields.push(("type", Value::Str(kind.into())));

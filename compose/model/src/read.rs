@@ -57,24 +57,59 @@ pub(crate) fn documents(report: &mut Report, file: u32) -> Result<Vec<Node>, Fai
     Ok(documents)
 }
 
+/// Words of the parser's messages, and what to do about such an error.
+const HELP: [(&str, &str); 8] = [
+    (
+        "mapping values are not allowed",
+        "quote a value that contains `: `, or add a missing `:` to the line above",
+    ),
+    ("multiline quoted scalar", "close the quote"),
+    (
+        "placement of ':'",
+        "close the bracket or brace that is open",
+    ),
+    (
+        "unexpected character",
+        "quote a value that starts with this character",
+    ),
+    ("unknown anchor", "define the anchor above its use: `&name`"),
+    (
+        "expected '-' indicator",
+        "a list and a mapping cannot be mixed: check the indentation",
+    ),
+    (
+        "simple key expected",
+        "a list and a mapping cannot be mixed, and a key needs a `:`",
+    ),
+    (
+        "did not find expected key",
+        "check the indentation of this line and the ones above",
+    ),
+];
+
 /// A syntax error; tabs in the indentation get the explanation they need.
 fn syntax_error(text: &str, span: Span, info: &str) -> Diagnostic {
-    let info = info.trim_end_matches('.');
-    let mut message = format!("invalid YAML: {info}");
-    if let Some(first) = message.get(14..15).map(str::to_ascii_lowercase) {
-        message.replace_range(14..15, &first);
-    }
-    let diagnostic = Diagnostic::error(span, message);
     let start = (span.start as usize).min(text.len());
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
-    let indentation: &str = &text[line_start..];
-    let indentation = &indentation[..indentation
-        .find(|c: char| c != ' ' && c != '\t')
-        .unwrap_or(indentation.len())];
-    if indentation.contains('\t') {
-        diagnostic.with_help("indent with spaces; YAML does not allow tabs there")
-    } else {
-        diagnostic
+    let mut indentation = text[line_start..]
+        .chars()
+        .take_while(|c| matches!(c, ' ' | '\t'));
+    let help = match indentation.any(|c| c == '\t') {
+        true => Some("indent with spaces; YAML does not allow tabs there"),
+        false => {
+            let mut known = HELP.iter();
+            known
+                .find(|(words, _)| info.contains(words))
+                .map(|(_, help)| *help)
+        }
+    };
+    let diagnostic = Diagnostic::error(
+        span,
+        format!("invalid YAML: {}", info.trim_end_matches('.')),
+    );
+    match help {
+        Some(help) => diagnostic.with_help(help),
+        None => diagnostic,
     }
 }
 

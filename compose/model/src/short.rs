@@ -105,6 +105,8 @@ pub(crate) struct ShortVolume {
     pub(crate) selinux: Option<String>,
     /// The source is a path of the host.
     pub(crate) bind: bool,
+    /// Options that mean nothing to Compose.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// `[SOURCE:]TARGET[:OPTIONS]`. Colons inside `${…}` do not count, nor does that of a Windows drive.
@@ -144,7 +146,8 @@ pub(crate) fn volume(text: &str) -> Result<ShortVolume, String> {
             "rprivate" | "private" | "rshared" | "shared" | "rslave" | "slave" => {
                 volume.propagation = Some(option.to_owned());
             }
-            _ => {}
+            "" | "cached" | "delegated" | "consistent" => {}
+            other => volume.unknown.push(other.to_owned()),
         }
     }
     Ok(volume)

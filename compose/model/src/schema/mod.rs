@@ -170,12 +170,24 @@ fn mismatch(report: &mut Report, node: &Node, shape: &Shape, path: &Path<'_>) {
         (Shape::Text | Shape::Form(..) | Shape::Word(_) | Shape::TextSize, Some(text)) => {
             diagnostic.with_help(format!("quote it: \"{text}\""))
         }
+        (Shape::Object(_), _) if is_misplaced_attribute(path) => diagnostic
+            .with_help("this is an attribute of a service: indent it below the service's name"),
         (Shape::Duration, Some(text)) => {
             diagnostic.with_help(format!("write it with a unit: {text}s"))
         }
         _ => diagnostic,
     };
     report.error(diagnostic);
+}
+
+/// `services.image`: the name of an attribute where services are named.
+fn is_misplaced_attribute(path: &Path<'_>) -> bool {
+    match (path.steps().as_slice(), &service::SERVICE) {
+        (["services", key], Shape::Object(fields)) => {
+            fields.known.iter().any(|(name, _)| name == key)
+        }
+        _ => false,
+    }
 }
 
 /// The value for a message: scalars literally, collections by kind.
