@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn users_are_resolved_as_docker_resolves_them() {
-        let cases: [(&str, &[&str], (u32, u32, Vec<u32>)); 9] = [
+        type Case = (&'static str, &'static [&'static str], (u32, u32, Vec<u32>));
+        let cases: [Case; 9] = [
             ("", &[], (0, 0, vec![0, 5, 10])),
             ("root", &[], (0, 0, vec![0, 5, 10])),
             ("redis", &[], (999, 998, vec![5, 44, 998])),

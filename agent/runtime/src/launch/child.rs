@@ -667,9 +667,15 @@ fn set_propagation(mount: i32, attr: &MountAttr) -> Outcome {
     set_attributes(mount, &only, true)
 }
 
-/// `mount_setattr`, or its predecessor on kernels before 5.12.
+/// `mount_setattr`, or its predecessor on kernels before 5.12. A recursive propagation reaches the mounts below only
+/// where nothing else is set; there is nothing below a mount just made.
 fn set_attributes(mount: i32, attr: &MountAttr, recursive: bool) -> Outcome {
-    match raw::mount_setattr(mount, attr, recursive) {
+    let deep = recursive || (attr.set == 0 && attr.propagation & libc::MS_REC != 0);
+    let flat = MountAttr {
+        propagation: attr.propagation & !libc::MS_REC,
+        ..*attr
+    };
+    match raw::mount_setattr(mount, &flat, deep) {
         Ok(_) => Ok(()),
         Err(libc::ENOSYS) => super::remount::by_path(mount, attr).map_err(whole),
         Err(errno) => Err(whole(errno)),

@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -63,7 +63,7 @@ pub(crate) struct Opened {
     cgroup: Option<JoinedCgroup>,
     view: View,
     credentials: Credentials,
-    filter: seccomp::Program,
+    filter: Arc<seccomp::Program>,
     programs: Vec<CString>,
     argv: Vec<CString>,
     envp: Vec<CString>,
@@ -170,7 +170,7 @@ fn open_everything(plan: &LaunchPlan, around: &Surroundings<'_>) -> Result<Opene
     let credentials = credentials(process, &who)?;
     let filter = seccomp::program(&process.seccomp, process.capabilities.bounding)
         .map_err(|error| LaunchError::Invalid(error.to_string()))?;
-    let (argv, programs, envp) = arguments(process, &who.home)?;
+    let Arguments { argv, programs, envp } = arguments(process, &who.home)?;
     let init = process.init.then(crate::init::own_executable).transpose();
     let init = init.map_err(|error| step("open the init program".into(), error))?;
     let needs_null = plan
@@ -293,6 +293,12 @@ fn join_cgroup(
     }
     opened.cgroup = joined;
     Ok(())
+}
+
+/// Signals this process ignores, asked for once: it decides that at its start.
+fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(kernel::ignored_signals)
 }
 
 /// The layout of the host's cgroups, read once.
@@ -520,11 +526,19 @@ fn credentials(
     })
 }
 
+/// What the program is executed with.
+struct Arguments {
+    argv: Vec<CString>,
+    /// Where the program may be.
+    programs: Vec<CString>,
+    envp: Vec<CString>,
+}
+
 /// Arguments, places to look for the program, environment.
 fn arguments(
     process: &ProcessPlan,
     home: &str,
-) -> Result<(Vec<CString>, Vec<CString>, Vec<CString>), LaunchError> {
+) -> Result<Arguments, LaunchError> {
     let mut argv = Vec::with_capacity(process.args.len() + 2);
     if process.init {
         argv.extend([c"/sbin/docker-init".to_owned(), c"--".to_owned()]);
@@ -575,7 +589,7 @@ fn arguments(
             }
         }
     }
-    Ok((argv, programs, envp))
+    Ok(Arguments { argv, programs, envp })
 }
 
 /// Clones and waits for the program to run, or for the first meeting.
@@ -702,7 +716,7 @@ fn clone_once(
         program_fd,
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
-        ignored_signals: kernel::ignored_signals(),
+        ignored_signals: ignored_signals(),
         meeting,
         start_fifo,
         kept: &kept,

@@ -731,8 +731,7 @@ fn propagation_flags(propagation: Propagation) -> u64 {
 
 fn parameters(fstype: &str, source: &str, data: &[String]) -> Result<Vec<Parameter>, LaunchError> {
     let mut parameters = Vec::with_capacity(data.len() + 1);
-    // What the type's name says already is left out: one system call less.
-    if !source.is_empty() && source != fstype && source != "none" {
+    if !source.is_empty() {
         parameters.push(Parameter {
             key: c"source".to_owned(),
             value: Some(c_string(source.as_bytes(), "mount source")?),

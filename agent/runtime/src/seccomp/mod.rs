@@ -5,6 +5,8 @@ mod default;
 mod profile;
 mod resolve;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::CapabilitySet;
@@ -59,14 +61,43 @@ pub(crate) struct Program {
     pub(crate) flags: usize,
 }
 
+/// How many compiled filters are kept; a node has a handful of profiles.
+const CACHED: usize = 16;
+
+/// What a filter was compiled from.
+type Key = (SeccompPolicy, CapabilitySet);
+
+/// Gives the filter of a policy, compiled once per policy and bounding set: compiling takes longer than the rest of a
+/// launch.
+pub(crate) fn program(
+    policy: &SeccompPolicy,
+    bounding: CapabilitySet,
+) -> Result<Arc<Program>, SeccompError> {
+    static CACHE: Mutex<Vec<(Key, Arc<Program>)>> = Mutex::new(Vec::new());
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(at) = cache
+        .iter()
+        .position(|((p, b), _)| p == policy && *b == bounding)
+    {
+        // The most recently used one is the last.
+        let entry = cache.remove(at);
+        let program = Arc::clone(&entry.1);
+        cache.push(entry);
+        return Ok(program);
+    }
+    let program = Arc::new(compiled(policy, bounding)?);
+    if cache.len() == CACHED {
+        cache.remove(0);
+    }
+    cache.push(((policy.clone(), bounding), Arc::clone(&program)));
+    Ok(program)
+}
+
 /// Compiles a policy for this machine and a process with that bounding set.
 ///
 /// # Errors
 /// When the profile asks for what cannot be done.
-pub(crate) fn program(
-    policy: &SeccompPolicy,
-    bounding: CapabilitySet,
-) -> Result<Program, SeccompError> {
+fn compiled(policy: &SeccompPolicy, bounding: CapabilitySet) -> Result<Program, SeccompError> {
     let default;
     let profile = match policy {
         SeccompPolicy::Unconfined => return Ok(Program::default()),
