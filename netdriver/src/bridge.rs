@@ -1,6 +1,7 @@
 //! The bridge driver: what its options mean, the bridge of a network, the veth pair of an endpoint.
 //!
-//! Option names and defaults are Docker's (`libnetwork/drivers/bridge/labels.go`). An option that is not obeyed is refused.
+//! Option names and defaults are Docker's (`libnetwork/drivers/bridge/labels.go`). An option that
+//! is not obeyed is refused.
 
 use std::net::IpAddr;
 
@@ -117,8 +118,9 @@ pub(crate) fn check_interface_name(name: &str) -> Result<()> {
     }
 }
 
-/// Makes sure that the network's bridge exists, and returns its index. `alias` marks the interfaces of this daemon; it is set
-/// last, so that a bridge without it is one that a crash left half made (or somebody else's, told apart by the group).
+/// Makes sure that the network's bridge exists, and returns its index. `alias` marks the interfaces
+/// of this daemon; it is set last, so that a bridge without it is one that a crash left half made
+/// (or somebody else's, told apart by the group).
 pub(crate) fn ensure(netlink: &mut Netlink, network: &NetworkRecord, alias: &str) -> Result<u32> {
     let bridge = network
         .bridge
@@ -161,7 +163,8 @@ pub(crate) fn ensure(netlink: &mut Netlink, network: &NetworkRecord, alias: &str
             None => return Err(Error::ForeignInterface(bridge.name.clone())),
         };
         if v4.is_some() {
-            // Lets this host's own connections to 127.0.0.1 leave through the bridge; the firewall's guard chain closes the way in.
+            // Lets this host's own connections to 127.0.0.1 leave through the bridge; the
+            // firewall's guard chain closes the way in.
             write_sysctl(&format!("ipv4/conf/{}/route_localnet", bridge.name), "1")?;
         }
         let disable_ipv6 = format!("ipv6/conf/{}/disable_ipv6", bridge.name);
@@ -177,7 +180,8 @@ pub(crate) fn ensure(netlink: &mut Netlink, network: &NetworkRecord, alias: &str
         Ok(index)
     };
     finish(netlink).inspect_err(|_| {
-        // Report why it could not be finished; a bridge that stays is half made and goes at the next attempt.
+        // Report why it could not be finished; a bridge that stays is half made and goes at the
+        // next attempt.
         let _ = netlink.execute(vec![Request::delete_link(&bridge.name)]);
     })
 }
@@ -187,7 +191,8 @@ pub(crate) fn is_ours(link: &Link, alias: &str) -> bool {
     link.alias == alias
 }
 
-/// Deletes the bridge and every port still on it, all in one step. Nothing of that group left is no error.
+/// Deletes the bridge and every port still on it, all in one step. Nothing of that group left is no
+/// error.
 pub(crate) fn delete(netlink: &mut Netlink, bridge: &Bridge, alias: &str) -> Result<()> {
     match netlink.link(&bridge.name)? {
         Some(link) if link.group == bridge.group && is_ours(&link, alias) => {
@@ -237,9 +242,10 @@ pub(crate) fn attach(
     netlink.execute(requests)
 }
 
-/// Whether br_netfilter shows bridged frames to the packet filter. It then keeps a connection that a container makes to a published
-/// port of its own network on the bridge instead of routing it, and one to itself has to leave by the port it came from. (On a network
-/// without inter-container traffic, such connections stay forbidden in that case: the ports are isolated from each other.)
+/// Whether br_netfilter shows bridged frames to the packet filter. It then keeps a connection that
+/// a container makes to a published port of its own network on the bridge instead of routing it,
+/// and one to itself has to leave by the port it came from. (On a network without inter-container
+/// traffic, such connections stay forbidden in that case: the ports are isolated from each other.)
 fn filters_bridged_frames() -> bool {
     std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
         .is_ok_and(|text| text.trim() == "1")
@@ -261,7 +267,8 @@ pub(crate) fn configure_inside(netlink: &mut Netlink, endpoint: &Endpoint) -> Re
             if endpoint.ipv6.is_some() { "0" } else { "1" },
         )?;
     }
-    // With addresses there first, taking it up announces them (arp_notify), so that neighbours forget an earlier owner.
+    // With addresses there first, taking it up announces them (arp_notify), so that neighbours
+    // forget an earlier owner.
     let mut requests = Vec::new();
     requests.extend(
         endpoint

@@ -1,8 +1,9 @@
 //! Connection tracking entries of published UDP ports.
 //!
-//! A UDP "connection" is remembered for as long as its client keeps sending, with the address it was translated to. When a port
-//! moves or closes, these entries must go, or the client's packets keep going to the old container (moby#8795).
-//! Numbers are those of `linux/netfilter/nfnetlink_conntrack.h`.
+//! A UDP "connection" is remembered for as long as its client keeps sending, with the address it
+//! was translated to. When a port moves or closes, these entries must go, or the client's packets
+//! keep going to the old container (moby#8795). Numbers are those of
+//! `linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::IpAddr;
 
@@ -23,7 +24,8 @@ const IP_V6_DST: u16 = 4;
 const PROTO_NUM: u16 = 1;
 const PROTO_DST_PORT: u16 = 3;
 
-/// Deletes the entries whose original destination is one of these ports. Does nothing, at no cost, when none is UDP.
+/// Deletes the entries whose original destination is one of these ports. Does nothing, at no cost,
+/// when none is UDP.
 pub(crate) fn forget(ports: &[PublishedAt]) -> Result<()> {
     let udp: Vec<_> = ports
         .iter()
@@ -87,7 +89,8 @@ fn destination(entry: &[u8]) -> Option<(IpAddr, u16)> {
     Some((address, u16::from_be_bytes(port.try_into().ok()?)))
 }
 
-/// What names the entry in a request: its original tuple and its id, lest a younger entry of the same tuple go.
+/// What names the entry in a request: its original tuple and its id, lest a younger entry of the
+/// same tuple go.
 fn key(entry: &[u8]) -> Option<Vec<u8>> {
     const NESTED: u16 = 0x8000;
     let mut attributes = Attributes::default();

@@ -1,6 +1,8 @@
-//! Endpoints: connecting sandboxes to networks and disconnecting them, and which endpoint leads outside.
+//! Endpoints: connecting sandboxes to networks and disconnecting them, and which endpoint leads
+//! outside.
 //!
-//! A request becomes a complete record first (pure but for the addresses it takes), then the record becomes real.
+//! A request becomes a complete record first (pure but for the addresses it takes), then the record
+//! becomes real.
 
 use std::net::IpAddr;
 
@@ -15,6 +17,9 @@ use crate::sandboxes::{dns_names, open_dns, publish_names};
 use crate::spec::*;
 use crate::{Error, Result};
 
+/// The option that names the interface, besides the request's own field.
+const IFNAME_OPTION: &str = "com.docker.network.endpoint.ifname";
+
 /// The endpoints that lead outside, by family.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Gateways {
@@ -23,12 +28,13 @@ pub(crate) struct Gateways {
 }
 
 impl Networks {
-    /// Connects a sandbox to a network, also while its processes run. Default route and published ports move to the new
-    /// endpoint if it is the best gateway.
+    /// Connects a sandbox to a network, also while its processes run. Default route and published
+    /// ports move to the new endpoint if it is the best gateway.
     ///
     /// # Errors
-    /// [`Error::SandboxNotFound`], [`Error::NetworkNotFound`], [`Error::AlreadyConnected`], [`Error::ModeConflict`], [`Error::Address`],
-    /// [`Error::Invalid`], [`Error::Unsupported`], those of [`publish`](Self::publish), the kernel's; after an error the sandbox is as before.
+    /// [`Error::SandboxNotFound`], [`Error::NetworkNotFound`], [`Error::AlreadyConnected`],
+    /// [`Error::ModeConflict`], [`Error::Address`], [`Error::Invalid`], [`Error::Unsupported`],
+    /// those of [`publish`](Self::publish), the kernel's; after an error the sandbox is as before.
     pub fn connect(&self, sandbox: &str, network: &str, spec: EndpointSpec) -> Result<Endpoint> {
         let mut work = self.lock(sandbox)?;
         let (record, network) = {
@@ -58,8 +64,8 @@ impl Networks {
     /// Undoes [`connect`](Self::connect), also while processes run.
     ///
     /// # Errors
-    /// [`Error::SandboxNotFound`], [`Error::NetworkNotFound`], [`Error::NotConnected`], the kernel's. The endpoint is gone from the
-    /// records in any case.
+    /// [`Error::SandboxNotFound`], [`Error::NetworkNotFound`], [`Error::NotConnected`], the
+    /// kernel's. The endpoint is gone from the records in any case.
     pub fn disconnect(&self, sandbox: &str, network: &str) -> Result<()> {
         let mut work = self.lock(sandbox)?;
         let record = {
@@ -339,7 +345,8 @@ impl NetworkEntry {
                 return Err(error);
             }
         }
-        // An internal network leads nowhere, and has a gateway address all the same: the host's on the bridge.
+        // An internal network leads nowhere, and has a gateway address all the same: the host's on
+        // the bridge.
         for gateway in record
             .ipam
             .iter()
@@ -365,7 +372,11 @@ impl NetworkEntry {
 }
 
 fn check_endpoint(spec: &EndpointSpec, network: &NetworkRecord) -> Result<()> {
-    if let Some((key, value)) = spec.driver_options.first() {
+    let mut unknown = spec
+        .driver_options
+        .iter()
+        .filter(|(key, _)| *key != IFNAME_OPTION);
+    if let Some((key, value)) = unknown.next() {
         return Err(Error::Unsupported(format!("endpoint option {key}={value}")));
     }
     let is_static = spec.ipv4_address.is_some() || spec.ipv6_address.is_some();
@@ -403,7 +414,11 @@ fn interface_name(spec: &EndpointSpec, sandbox: &SandboxRecord, prefix: &str) ->
                 .iter()
                 .any(|endpoint| endpoint.endpoint.ifname == name)
     };
-    match &spec.ifname {
+    match spec
+        .ifname
+        .as_ref()
+        .or(spec.driver_options.get(IFNAME_OPTION))
+    {
         Some(name) => {
             bridge::check_interface_name(name)?;
             if taken(name) {

@@ -1,7 +1,7 @@
 //! What can go wrong in this package, worded for the person who asked.
 //!
-//! Texts that tools match on (pool overlap, port clash, active endpoints, predefined networks) are Docker's.
-//! HTTP codes do not appear here: [`Error::kind`] is what a server maps.
+//! Texts that tools match on (pool overlap, port clash, active endpoints, predefined networks) are
+//! Docker's. HTTP codes do not appear here: [`Error::kind`] is what a server maps.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

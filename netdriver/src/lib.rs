@@ -1,8 +1,10 @@
-//! Container networks of one host: bridge networks with addresses, firewall, published ports and DNS.
+//! Container networks of one host: bridge networks with addresses, firewall, published ports and
+//! DNS.
 //!
-//! The package knows sandboxes (network namespaces) and endpoints (their interfaces), not containers, services or tasks;
-//! a sandbox merely carries the id and name of whoever uses it. Everything goes through netlink and nftables messages
-//! written here: no program is run. The words are libnetwork's.
+//! The package knows sandboxes (network namespaces) and endpoints (their interfaces), not
+//! containers, services or tasks; a sandbox merely carries the id and name of whoever uses it.
+//! Everything goes through netlink and nftables messages written here: no program is run. The words
+//! are libnetwork's.
 //!
 //! ```text
 //! Networks ──┬─ records     <root>/<network id>.json, <run>/sandboxes/<id>.json    written before the kernel is touched
@@ -13,9 +15,9 @@
 //!            └─ dns         127.0.0.11 in every sandbox on a network with names; tasks on the given runtime
 //! ```
 //!
-//! All functions block for the time of a few system calls and may be called from any thread that is in the daemon's
-//! network and mount namespaces; none may be called from an async task directly. Whatever is not created by this
-//! daemon (interfaces, tables, namespaces) is never changed.
+//! All functions block for the time of a few system calls and may be called from any thread that is
+//! in the daemon's network and mount namespaces; none may be called from an async task directly.
+//! Whatever is not created by this daemon (interfaces, tables, namespaces) is never changed.
 
 #![warn(missing_docs)]
 

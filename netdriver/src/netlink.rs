@@ -1,7 +1,9 @@
-//! Links, addresses and routes through rtnetlink: a synchronous socket and the requests made with it.
+//! Links, addresses and routes through rtnetlink: a synchronous socket and the requests made with
+//! it.
 //!
-//! A socket belongs to the network namespace of the thread that opened it, for good. Requests are sent in batches: the kernel
-//! works through them before `send` returns, so all answers are there to be read and nothing ever waits.
+//! A socket belongs to the network namespace of the thread that opened it, for good. Requests are
+//! sent in batches: the kernel works through them before `send` returns, so all answers are there
+//! to be read and nothing ever waits.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -360,8 +362,9 @@ impl Request {
         )
     }
 
-    /// A veth pair in one message: the peer is born in its namespace under its final name, for moving and renaming an interface
-    /// waits for RCU grace periods (5–20 ms). The peer cannot be created up.
+    /// A veth pair in one message: the peer is born in its namespace under its final name, for
+    /// moving and renaming an interface waits for RCU grace periods (5–20 ms). The peer cannot be
+    /// created up.
     pub(crate) fn create_veth(veth: &Veth<'_>) -> Request {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
@@ -390,8 +393,8 @@ impl Request {
         )
     }
 
-    /// Sets what a bridge port may do: `isolated` ports exchange no frames with each other, `hairpin` ones get frames back that the
-    /// bridge sends where they came from.
+    /// Sets what a bridge port may do: `isolated` ports exchange no frames with each other,
+    /// `hairpin` ones get frames back that the bridge sends where they came from.
     pub(crate) fn configure_port(name: &str, isolated: bool, hairpin: bool) -> Request {
         let options = vec![
             InfoBridgePort::Isolated(isolated),
@@ -495,7 +498,8 @@ fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-/// The MAC address that belongs to an address: an address that changes hands keeps its MAC, and neighbours' caches stay right.
+/// The MAC address that belongs to an address: an address that changes hands keeps its MAC, and
+/// neighbours' caches stay right.
 pub(crate) fn mac_of(ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> [u8; 6] {
     let tail: [u8; 4] = match (ipv4, ipv6) {
         (Some(v4), _) => v4.octets(),

@@ -1,7 +1,8 @@
 //! Network namespaces: made, kept alive by a bind mount, entered on threads of their own.
 //!
-//! A thread that entered another namespace never runs anything else afterwards. Removal drops the mount and the last reference;
-//! the kernel then takes the interfaces down by itself, which nobody waits for.
+//! A thread that entered another namespace never runs anything else afterwards. Removal drops the
+//! mount and the last reference; the kernel then takes the interfaces down by itself, which nobody
+//! waits for.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,7 +33,8 @@ impl Netns {
         path: &Path,
         configure: impl FnOnce() -> Result<T> + Send,
     ) -> Result<(Netns, T)> {
-        // What an earlier life left under this name has no record, or its owner would have been asked to remove it.
+        // What an earlier life left under this name has no record, or its owner would have been
+        // asked to remove it.
         Netns::remove(path)?;
         File::create_new(path).map_err(Error::file("create network namespace file", path))?;
         let made = on_thread(|| {
@@ -108,7 +110,8 @@ pub(crate) fn write_sysctl(key: &str, value: &str) -> Result<()> {
     std::fs::write(&path, value).map_err(Error::file("write", path))
 }
 
-/// Reads a sysctl of the calling thread's network namespace; `None` when there is none of that name.
+/// Reads a sysctl of the calling thread's network namespace; `None` when there is none of that
+/// name.
 pub(crate) fn read_sysctl(key: &str) -> Option<String> {
     let text = std::fs::read_to_string(sysctl_path(key)).ok()?;
     Some(text.trim().to_owned())

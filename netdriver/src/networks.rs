@@ -1,8 +1,10 @@
-//! The registry: which networks and sandboxes there are. Networks are created and removed here; [`sandboxes`](crate::sandboxes)
-//! and [`publish`](crate::publish) hold the operations on sandboxes, [`reconcile`](crate::reconcile) those at start-up.
+//! The registry: which networks and sandboxes there are. Networks are created and removed here;
+//! [`sandboxes`](crate::sandboxes) and [`publish`](crate::publish) hold the operations on
+//! sandboxes, [`reconcile`](crate::reconcile) those at start-up.
 //!
-//! Locks, always taken in this order: a sandbox's [`Work`] (held while an operation on it lasts), [`State`] (held for memory and record
-//! writes, never for a kernel request), then at most one of firewall, ports and zone.
+//! Locks, always taken in this order: a sandbox's [`Work`] (held while an operation on it lasts),
+//! [`State`] (held for memory and record writes, never for a kernel request), then at most one of
+//! firewall, ports and zone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,11 +29,13 @@ use crate::records::{NetworkRecord, Records, SandboxRecord};
 use crate::spec::*;
 use crate::{Error, Result};
 
-/// Names nobody may give a network, besides those that exist: the Engine API's word for the default one.
+/// Names nobody may give a network, besides those that exist: the Engine API's word for the default
+/// one.
 const RESERVED_NAME: &str = "default";
 
-/// All networks and sandboxes of one daemon. Cheap to clone; clones share everything. When the last one goes, DNS servers and
-/// relays stop; everything in the kernel stays for the next [`open`](Networks::open).
+/// All networks and sandboxes of one daemon. Cheap to clone; clones share everything. When the last
+/// one goes, DNS servers and relays stop; everything in the kernel stays for the next
+/// [`open`](Networks::open).
 #[derive(Clone)]
 pub struct Networks {
     pub(crate) inner: Arc<Inner>,
@@ -85,11 +89,13 @@ pub(crate) struct Work {
 }
 
 impl Networks {
-    /// Reads the records; creates the predefined networks the first time. Touches nothing else. Call [`reconcile`](Self::reconcile)
-    /// before anything else when sandboxes may be left from an earlier daemon.
+    /// Reads the records; creates the predefined networks the first time. Touches nothing else.
+    /// Call [`reconcile`](Self::reconcile) before anything else when sandboxes may be left from an
+    /// earlier daemon.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Record`], [`Error::Invalid`] for configured pools that make no sense.
+    /// [`Error::File`], [`Error::Record`], [`Error::Invalid`] for configured pools that make no
+    /// sense.
     pub fn open(config: Config) -> Result<Networks> {
         for pool in &config.default_address_pools {
             pool.validate()
@@ -126,8 +132,8 @@ impl Networks {
     /// Creates a network and its bridge.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::PoolOverlap`], [`Error::PoolsExhausted`], [`Error::Invalid`], [`Error::Unsupported`] and
-    /// the kernel's; after an error nothing is left.
+    /// [`Error::AlreadyExists`], [`Error::PoolOverlap`], [`Error::PoolsExhausted`],
+    /// [`Error::Invalid`], [`Error::Unsupported`] and the kernel's; after an error nothing is left.
     pub fn create(&self, spec: NetworkSpec) -> Result<NetworkInfo> {
         let inner = &self.inner;
         check(&spec)?;
@@ -211,8 +217,9 @@ impl Networks {
     /// Removes a network without endpoints, by name, id or unique id prefix. Returns what it was.
     ///
     /// # Errors
-    /// [`Error::NetworkNotFound`], [`Error::Ambiguous`], [`Error::PredefinedRemove`], [`Error::ActiveEndpoints`] and the kernel's;
-    /// after one of those the network is still there and can be removed again.
+    /// [`Error::NetworkNotFound`], [`Error::Ambiguous`], [`Error::PredefinedRemove`],
+    /// [`Error::ActiveEndpoints`] and the kernel's; after one of those the network is still there
+    /// and can be removed again.
     pub fn remove(&self, reference: &str) -> Result<NetworkInfo> {
         let inner = &self.inner;
         let info = {
@@ -273,8 +280,8 @@ impl Networks {
         Ok(state.info(&id))
     }
 
-    /// The address that `host-gateway` in `--add-host` stands for. Unless configured, it is the host's on the `bridge` network, whose
-    /// interface is made now if it is not there yet.
+    /// The address that `host-gateway` in `--add-host` stands for. Unless configured, it is the
+    /// host's on the `bridge` network, whose interface is made now if it is not there yet.
     pub fn host_gateway(&self) -> Option<IpAddr> {
         if let Some(address) = self.inner.config.host_gateway {
             return Some(address);
@@ -286,8 +293,9 @@ impl Networks {
         bridge.ipam.first()?.gateway
     }
 
-    /// Conditions on this host that break networking and that we do not change, each worded for the user
-    /// (for instance another table that drops forwarded packets). Reads the kernel's tables: a few milliseconds.
+    /// Conditions on this host that break networking and that we do not change, each worded for the
+    /// user (for instance another table that drops forwarded packets). Reads the kernel's tables: a
+    /// few milliseconds.
     pub fn warnings(&self) -> Vec<String> {
         match forward_drops_elsewhere(&self.inner.table) {
             Ok(chains) => chains
@@ -340,7 +348,8 @@ impl Inner {
         Ok(index)
     }
 
-    /// Turns forwarding on if it is off, without making the host a router between the interfaces it has.
+    /// Turns forwarding on if it is off, without making the host a router between the interfaces it
+    /// has.
     fn enable_forwarding(&self, record: &NetworkRecord) -> Result<()> {
         let off = |key| read_sysctl(key).as_deref() == Some("0");
         let turn_on = [
@@ -367,7 +376,8 @@ impl Inner {
             write_sysctl("ipv4/ip_forward", "1")?;
         }
         if record.enable_ipv6 && off("ipv6/conf/all/forwarding") {
-            // Interfaces that learn their default route from router advertisements stop doing so on a router, unless told 2.
+            // Interfaces that learn their default route from router advertisements stop doing so on
+            // a router, unless told 2.
             for link in &others {
                 let accept_ra = format!("ipv6/conf/{}/accept_ra", link.name);
                 if read_sysctl(&accept_ra).as_deref() == Some("1") {
@@ -436,7 +446,8 @@ impl State {
         self.networks.values().flat_map(of).collect()
     }
 
-    /// A random interface group no network has. 0 is every interface's group by default and never ours.
+    /// A random interface group no network has. 0 is every interface's group by default and never
+    /// ours.
     pub(crate) fn free_group(&self) -> u32 {
         loop {
             let group = rand::random_range(0x1000_0000..0x7fff_ffff);

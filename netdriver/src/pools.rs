@@ -1,4 +1,5 @@
-//! Subnets, gateways and reserved addresses of a network: what a request leaves open is decided here.
+//! Subnets, gateways and reserved addresses of a network: what a request leaves open is decided
+//! here.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,11 +19,12 @@ pub(crate) struct Plan {
     pub(crate) ipv6: Option<Addresses>,
 }
 
-/// Prefix length of IPv6 subnets taken without a pool: /64 out of a random /48 of fd00::/8 (RFC 4193).
+/// Prefix length of IPv6 subnets taken without a pool: /64 out of a random /48 of fd00::/8 (RFC
+/// 4193).
 const ULA_SUBNET: u8 = 64;
 
-/// `taken` are the subnets of other networks, which never may overlap; `in_use` those the host has addresses in or routes to, which
-/// subnets of our own choice avoid.
+/// `taken` are the subnets of other networks, which never may overlap; `in_use` those the host has
+/// addresses in or routes to, which subnets of our own choice avoid.
 pub(crate) fn plan(
     spec: &NetworkSpec,
     config: &Config,
@@ -101,7 +103,8 @@ impl NetworkEntry {
             ),
         ] {
             if let (Some(addresses), Some(address)) = (addresses, address) {
-                // Taken already only if records contradict each other; the kernel then tells who has it.
+                // Taken already only if records contradict each other; the kernel then tells who
+                // has it.
                 let _ = addresses.allocate_static(address);
                 addresses.continue_after(address);
             }
@@ -109,7 +112,8 @@ impl NetworkEntry {
     }
 }
 
-/// The request's entry for a family: the one with a subnet, range, gateway or address of it; an entry without any is IPv4's.
+/// The request's entry for a family: the one with a subnet, range, gateway or address of it; an
+/// entry without any is IPv4's.
 fn wanted(spec: &NetworkSpec, v6: bool) -> Result<Option<&IpamConfig>> {
     let is_v6 = |config: &IpamConfig| {
         let subnet = config

@@ -1,5 +1,6 @@
-//! Host ports: which are given out, each held by a socket bound to it, so that neither another container nor another program
-//! gets the same one. Packets never reach these sockets (the firewall sends them on), except IPv6 ones a [relay](crate::relay) serves.
+//! Host ports: which are given out, each held by a socket bound to it, so that neither another
+//! container nor another program gets the same one. Packets never reach these sockets (the firewall
+//! sends them on), except IPv6 ones a [relay](crate::relay) serves.
 
 use std::collections::HashMap;
 use std::io;
@@ -42,7 +43,8 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Takes the host ports for a sandbox's requests, all or none. `holder` says whose they are, to whoever wants one of them later.
+    /// Takes the host ports for a sandbox's requests, all or none. `holder` says whose they are, to
+    /// whoever wants one of them later.
     pub(crate) fn allocate(
         &mut self,
         holder: &str,
@@ -226,8 +228,8 @@ fn bind_error(address: IpAddr, port: u16, protocol: Protocol, source: io::Error)
     }
 }
 
-/// Binds and, for TCP, listens: only then another program cannot bind the port with `SO_REUSEADDR`, which we need ourselves to be
-/// able to take a port back whose last connections still linger.
+/// Binds and, for TCP, listens: only then another program cannot bind the port with `SO_REUSEADDR`,
+/// which we need ourselves to be able to take a port back whose last connections still linger.
 fn hold(address: IpAddr, port: u16, protocol: Protocol) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() {
         AddressFamily::INET6

@@ -1,4 +1,5 @@
-//! The networks every daemon has: `bridge`, `host` and `none`. Only `bridge` depends on the configuration.
+//! The networks every daemon has: `bridge`, `host` and `none`. Only `bridge` depends on the
+//! configuration.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -19,7 +20,8 @@ const DEFAULT_BRIDGE: &str = "muster0";
 const DEFAULT_RUN: &str = "/run/muster";
 
 impl Networks {
-    /// Records the predefined networks that are missing, and `bridge` again if it is configured otherwise now. Touches no interface.
+    /// Records the predefined networks that are missing, and `bridge` again if it is configured
+    /// otherwise now. Touches no interface.
     pub(crate) fn ensure_predefined(&self, run: &Path, instance: &str) -> Result<()> {
         let inner = &self.inner;
         for (name, driver) in [("host", Driver::Host), ("none", Driver::None)] {
@@ -69,7 +71,8 @@ impl Networks {
         let planned = pools::plan(&spec, &inner.config, &taken, &in_use, &inner.resolv_conf)?;
         let id = old.map_or_else(new_id, |old| old.id.clone());
         let mut record = record(id, "bridge", Driver::Bridge);
-        // A group of its own each time: an interface of the old configuration is told apart by it, and replaced.
+        // A group of its own each time: an interface of the old configuration is told apart by it,
+        // and replaced.
         record.bridge = Some(Bridge::from_options(
             &spec,
             interface,

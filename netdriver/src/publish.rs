@@ -1,4 +1,5 @@
-//! Published ports of sandboxes: host ports taken, translated to the gateway endpoint, moved when that one changes.
+//! Published ports of sandboxes: host ports taken, translated to the gateway endpoint, moved when
+//! that one changes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -26,12 +27,14 @@ enum Keeper {
 }
 
 impl Networks {
-    /// Publishes ports, all or none, replacing those published before. The result is empty while no endpoint leads outside
-    /// (internal, `host` and `none` networks), as in Docker; the ports are then published once one does.
+    /// Publishes ports, all or none, replacing those published before. The result is empty while no
+    /// endpoint leads outside (internal, `host` and `none` networks), as in Docker; the ports are
+    /// then published once one does.
     ///
     /// # Errors
-    /// [`Error::SandboxNotFound`], [`Error::PortAllocated`], [`Error::PortsExhausted`], [`Error::PortBind`], [`Error::Invalid`], the kernel's;
-    /// after one of those no port of the sandbox is published.
+    /// [`Error::SandboxNotFound`], [`Error::PortAllocated`], [`Error::PortsExhausted`],
+    /// [`Error::PortBind`], [`Error::Invalid`], the kernel's; after one of those no port of the
+    /// sandbox is published.
     pub fn publish(&self, sandbox: &str, ports: &[PortRequest]) -> Result<Vec<PortBinding>> {
         for request in ports {
             let bad_range = request
@@ -80,7 +83,8 @@ impl Networks {
         result.and(self.record_ports(sandbox, |_, ports| ports.clear()))
     }
 
-    /// Sends the sandbox's ports to the gateways of now; publishes them if they could not be before.
+    /// Sends the sandbox's ports to the gateways of now; publishes them if they could not be
+    /// before.
     pub(crate) fn repoint(
         &self,
         work: &mut Work,
@@ -93,8 +97,9 @@ impl Networks {
         self.translate(work, gateways)
     }
 
-    /// The translation of the recorded ports, for the table that is installed at start-up. It does not depend on holding the ports: a
-    /// container keeps them even if somebody grabbed one while there was no daemon.
+    /// The translation of the recorded ports, for the table that is installed at start-up. It does
+    /// not depend on holding the ports: a container keeps them even if somebody grabbed one while
+    /// there was no daemon.
     pub(crate) fn recorded_translation(
         &self,
         sandbox: &str,
@@ -244,13 +249,14 @@ fn place(binding: &PortBinding) -> PublishedAt {
     }
 }
 
-/// TCP over IPv6 (the filter serves what it can, the relay `::1` and containers without an IPv6 address), and from IPv4 to a
-/// container without an IPv4 address.
+/// TCP over IPv6 (the filter serves what it can, the relay `::1` and containers without an IPv6
+/// address), and from IPv4 to a container without an IPv4 address.
 fn needs_relay(binding: &PortBinding, target: &SocketAddr) -> bool {
     binding.protocol == Protocol::Tcp && (binding.host_ip.is_ipv6() || target.is_ipv6())
 }
 
-/// Where packets to a host port go: the gateway endpoint's address of the same family, else, for a relay, of the other one.
+/// Where packets to a host port go: the gateway endpoint's address of the same family, else, for a
+/// relay, of the other one.
 fn target(binding: &PortBinding, gateways: &Gateways) -> Option<SocketAddr> {
     let ipv4 = gateways
         .ipv4

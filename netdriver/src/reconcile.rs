@@ -1,7 +1,9 @@
-//! Start-up after a stop or a crash: what the records and the kernel hold is brought to what the caller says lives.
+//! Start-up after a stop or a crash: what the records and the kernel hold is brought to what the
+//! caller says lives.
 //!
-//! Sandboxes that live keep their interfaces and addresses untouched; host ports are bound again, DNS servers started anew, and the
-//! firewall table is replaced in one transaction by one of the same meaning, so that no connection notices.
+//! Sandboxes that live keep their interfaces and addresses untouched; host ports are bound again,
+//! DNS servers started anew, and the firewall table is replaced in one transaction by one of the
+//! same meaning, so that no connection notices.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,8 +17,8 @@ use crate::spec::{Reconciled, SandboxMode};
 use crate::{Error, Result};
 
 impl Networks {
-    /// Adopts the sandboxes in `live` (addresses, ports, DNS, firewall) and removes all others and every other leftover of this daemon.
-    /// Goes on after a failure and lists it.
+    /// Adopts the sandboxes in `live` (addresses, ports, DNS, firewall) and removes all others and
+    /// every other leftover of this daemon. Goes on after a failure and lists it.
     pub fn reconcile(&self, live: &HashSet<String>) -> Reconciled {
         let mut done = Reconciled::default();
         let mut ids: Vec<String> = self.inner.state.lock().sandboxes.keys().cloned().collect();
@@ -111,8 +113,9 @@ impl Networks {
         Ok(problems)
     }
 
-    /// Tells the firewall of every network whose bridge is there and of the ports of the living, so that the table is complete
-    /// whenever it is installed from now on. Returns whether there is anything to install it for.
+    /// Tells the firewall of every network whose bridge is there and of the ports of the living, so
+    /// that the table is complete whenever it is installed from now on. Returns whether there is
+    /// anything to install it for.
     fn prepare_firewall<'a>(&self, live: impl Iterator<Item = &'a String>) -> Result<bool> {
         let ports: Vec<_> = live.flat_map(|id| self.recorded_translation(id)).collect();
         let links = Netlink::open()?.links()?;

@@ -1,4 +1,5 @@
-//! What is kept on disk, and nothing else is: everything in memory can be rebuilt from these files and the kernel.
+//! What is kept on disk, and nothing else is: everything in memory can be rebuilt from these files
+//! and the kernel.
 //!
 //! ```text
 //! <root>/<network id>.json       a network: written (tmp, fsync, rename) before its bridge exists, deleted after it is gone

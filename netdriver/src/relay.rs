@@ -1,5 +1,6 @@
-//! Relays TCP connections that the packet filter cannot translate: those from IPv6 to a container without an IPv6 address, and
-//! those to `::1`, whose source address cannot leave the host. A task in this process, never a process per port.
+//! Relays TCP connections that the packet filter cannot translate: those from IPv6 to a container
+//! without an IPv6 address, and those to `::1`, whose source address cannot leave the host. A task
+//! in this process, never a process per port.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -64,7 +65,8 @@ async fn accept(listener: TcpListener, target: watch::Receiver<SocketAddr>) {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "relay of a published port could not accept");
-                    // Out of descriptors or memory, which others must free: trying again at once would only burn time.
+                    // Out of descriptors or memory, which others must free: trying again at once
+                    // would only burn time.
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

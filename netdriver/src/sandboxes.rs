@@ -1,4 +1,5 @@
-//! Operations on sandboxes. Each holds the sandbox's lock, writes its record first, then changes the kernel.
+//! Operations on sandboxes. Each holds the sandbox's lock, writes its record first, then changes
+//! the kernel.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -91,10 +92,12 @@ impl Networks {
         })
     }
 
-    /// Removes the sandbox with its endpoints and ports. Removing one that does not exist is no error. Collects failures and goes on;
-    /// the first is returned once everything else is gone, and removing again tries the rest again.
+    /// Removes the sandbox with its endpoints and ports. Removing one that does not exist is no
+    /// error. Collects failures and goes on; the first is returned once everything else is gone,
+    /// and removing again tries the rest again.
     ///
-    /// The kernel deletes the interfaces of a namespace nobody uses any more by itself, some 0.1 s later.
+    /// The kernel deletes the interfaces of a namespace nobody uses any more by itself, some 0.1 s
+    /// later.
     ///
     /// # Errors
     /// The kernel's.
@@ -178,7 +181,8 @@ impl Networks {
         Ok(())
     }
 
-    /// Content for the sandbox's `/etc/resolv.conf`. Depends on the endpoints: ask again after connect and disconnect.
+    /// Content for the sandbox's `/etc/resolv.conf`. Depends on the endpoints: ask again after
+    /// connect and disconnect.
     ///
     /// # Errors
     /// [`Error::SandboxNotFound`].
@@ -204,8 +208,9 @@ impl Networks {
         Ok(dns::resolv_conf(resolver, &self.inner.resolv_conf, &own))
     }
 
-    /// Content for the sandbox's `/etc/hosts`: loopback, `extra` (`--add-host`) as `(name, address)`, and its own addresses. In the
-    /// host's namespace it is the host's file with `extra`.
+    /// Content for the sandbox's `/etc/hosts`: loopback, `extra` (`--add-host`) as `(name,
+    /// address)`, and its own addresses. In the host's namespace it is the host's file with
+    /// `extra`.
     ///
     /// # Errors
     /// [`Error::SandboxNotFound`].
@@ -240,7 +245,8 @@ impl Networks {
         }
     }
 
-    /// Starts the sandbox's DNS server on sockets just opened, or tells the running one about the change.
+    /// Starts the sandbox's DNS server on sockets just opened, or tells the running one about the
+    /// change.
     pub(crate) fn serve_names(
         &self,
         work: &mut Work,

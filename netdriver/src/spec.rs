@@ -15,19 +15,24 @@ pub use netdriver_ipam::AddressPool;
 pub struct Config {
     /// Persistent state: `<root>/<network id>.json`. Created when missing.
     pub root: PathBuf,
-    /// Volatile state: `<run>/netns/<sandbox id>`, `<run>/sandboxes/<sandbox id>.json`. Created when missing.
+    /// Volatile state: `<run>/netns/<sandbox id>`, `<run>/sandboxes/<sandbox id>.json`. Created
+    /// when missing.
     pub run: PathBuf,
-    /// Where the DNS servers and port proxies run. Its threads must be in the daemon's network namespace.
+    /// Where the DNS servers and port proxies run. Its threads must be in the daemon's network
+    /// namespace.
     pub runtime: tokio::runtime::Handle,
     /// Pools that networks without a subnet take theirs from; empty means Docker's defaults.
     pub default_address_pools: Vec<AddressPool>,
-    /// The interface of the `bridge` network; `None` chooses `muster0`, or a name of its own for every `run` directory but `/run/muster`.
+    /// The interface of the `bridge` network; `None` chooses `muster0`, or a name of its own for
+    /// every `run` directory but `/run/muster`.
     pub bridge_name: Option<String>,
-    /// Address and subnet of the `bridge` network (dockerd's `--bip`); `None` takes one from the pools.
+    /// Address and subnet of the `bridge` network (dockerd's `--bip`); `None` takes one from the
+    /// pools.
     pub bridge_address: Option<Ipv4Net>,
     /// MTU of networks that do not set `com.docker.network.driver.mtu`.
     pub mtu: u32,
-    /// The host address `host-gateway` stands for; `None` means the gateway of the `bridge` network.
+    /// The host address `host-gateway` stands for; `None` means the gateway of the `bridge`
+    /// network.
     pub host_gateway: Option<IpAddr>,
     /// Host address that ports are published on when a request names none.
     pub default_publish_address: Option<IpAddr>,
@@ -123,7 +128,8 @@ pub struct NetworkSpec {
     /// Whether endpoints get an IPv6 address; `None` means no.
     #[serde(default)]
     pub enable_ipv6: Option<bool>,
-    /// Driver options (`com.docker.network.…`). Unknown ones of the bridge driver's name space are refused.
+    /// Driver options (`com.docker.network.…`). Unknown ones of the bridge driver's name space are
+    /// refused.
     #[serde(default)]
     pub options: IndexMap<String, String>,
     /// Labels, kept for inspection.
@@ -258,7 +264,7 @@ pub struct EndpointSpec {
     pub gw_priority: i32,
     /// Interface name; `None` means the next free `eth<n>`.
     pub ifname: Option<String>,
-    /// Options such as `com.docker.network.endpoint.sysctls`: none is supported yet, so any is refused.
+    /// `com.docker.network.endpoint.ifname` means `ifname`; any other is refused.
     #[serde(default)]
     pub driver_options: IndexMap<String, String>,
 }
@@ -284,7 +290,8 @@ pub struct Endpoint {
     pub gateway_v6: Option<Ipv6Addr>,
     /// The interface's MAC address.
     pub mac: Option<[u8; 6]>,
-    /// Every name DNS answers on this network for this endpoint: container name, aliases, short id, hostname (Docker's `DNSNames`).
+    /// Every name DNS answers on this network for this endpoint: container name, aliases, short id,
+    /// hostname (Docker's `DNSNames`).
     pub dns_names: Vec<String>,
     /// As asked for.
     pub gw_priority: i32,

@@ -9,8 +9,9 @@ use crate::Error;
 
 /// The addresses of one subnet: which are taken, and where to look for the next one.
 ///
-/// Dynamic addresses go upwards from the last one given and start over at the end of the range, so that an address that was
-/// just released is given again as late as possible: peers' neighbour caches and connection tracking still know it.
+/// Dynamic addresses go upwards from the last one given and start over at the end of the range, so
+/// that an address that was just released is given again as late as possible: peers' neighbour
+/// caches and connection tracking still know it.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     subnet: IpNet,
@@ -87,7 +88,8 @@ impl Addresses {
         }
     }
 
-    /// Takes the first free address of the subnet for the gateway: of the range when one is set, as Docker does.
+    /// Takes the first free address of the subnet for the gateway: of the range when one is set, as
+    /// Docker does.
     ///
     /// # Errors
     /// [`Error::Exhausted`].

@@ -1,7 +1,9 @@
-//! IP address management: subnets out of pools, addresses out of subnets. Pure: no I/O, no clock, no randomness; the caller
-//! says what is taken. Used for the networks of one host and for those of a cluster, which must come to the same answers.
+//! IP address management: subnets out of pools, addresses out of subnets. Pure: no I/O, no clock,
+//! no randomness; the caller says what is taken. Used for the networks of one host and for those of
+//! a cluster, which must come to the same answers.
 //!
-//! Defaults and rules (which address is the gateway, what a range restricts) are Docker's (`libnetwork/ipamutils`, `ipams/defaultipam`).
+//! Defaults and rules (which address is the gateway, what a range restricts) are Docker's
+//! (`libnetwork/ipamutils`, `ipams/defaultipam`).
 
 #![warn(missing_docs)]
 

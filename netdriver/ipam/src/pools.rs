@@ -65,7 +65,8 @@ impl AddressPool {
     }
 }
 
-/// Docker's pools for networks of one host: 172.17.0.0/16 to 172.31.0.0/16 whole, and 192.168.0.0/16 as /20.
+/// Docker's pools for networks of one host: 172.17.0.0/16 to 172.31.0.0/16 whole, and
+/// 192.168.0.0/16 as /20.
 pub fn default_pools() -> Vec<AddressPool> {
     let pool = |a: u8, b: u8, prefix: u8, size: u8| AddressPool {
         base: IpNet::V4(Ipv4Net::new_assert([a, b, 0, 0].into(), prefix)),
@@ -80,8 +81,9 @@ pub fn default_pools() -> Vec<AddressPool> {
     ]
 }
 
-/// The first subnet of the pools, in order, that overlaps nothing in `taken`; `None` when there is none left.
-/// Pools of the other address family are passed over. Cost grows with the number of taken networks, not with the pools' size.
+/// The first subnet of the pools, in order, that overlaps nothing in `taken`; `None` when there is
+/// none left. Pools of the other address family are passed over. Cost grows with the number of
+/// taken networks, not with the pools' size.
 pub fn choose_subnet(pools: &[AddressPool], ipv6: bool, taken: &[IpNet]) -> Option<IpNet> {
     pools
         .iter()

@@ -1,5 +1,5 @@
-//! Contents of `/etc/resolv.conf` and `/etc/hosts` for sandboxes, and reading the host's resolver configuration.
-//! Rules are Docker's (`libnetwork/internal/resolvconf`, `libnetwork/etchosts`).
+//! Contents of `/etc/resolv.conf` and `/etc/hosts` for sandboxes, and reading the host's resolver
+//! configuration. Rules are Docker's (`libnetwork/internal/resolvconf`, `libnetwork/etchosts`).
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -23,7 +23,8 @@ pub(crate) struct Configuration {
     pub(crate) options: Vec<String>,
 }
 
-/// The host's configuration; empty when it cannot be read. When its only server is systemd-resolved's stub, the servers behind it.
+/// The host's configuration; empty when it cannot be read. When its only server is
+/// systemd-resolved's stub, the servers behind it.
 pub(crate) fn host_configuration(path: &Path) -> Configuration {
     let read = |path: &Path| std::fs::read_to_string(path).ok().map(|text| parse(&text));
     let configuration = read(path).unwrap_or_default();
@@ -102,7 +103,8 @@ pub(crate) fn resolv_conf(resolver: Resolver, host: &Configuration, own: &Config
     };
     if resolver == Resolver::Embedded && !options.iter().any(|option| option.starts_with("ndots:"))
     {
-        // Names of containers have no dots; asking for them with search domains first would send them upstream.
+        // Names of containers have no dots; asking for them with search domains first would send
+        // them upstream.
         options.push("ndots:0".into());
     }
     let mut text =
@@ -124,7 +126,8 @@ pub(crate) fn resolv_conf(resolver: Resolver, host: &Configuration, own: &Config
     text
 }
 
-/// The host's own file for a sandbox in its namespace, with what the user added. A host without one has no names.
+/// The host's own file for a sandbox in its namespace, with what the user added. A host without one
+/// has no names.
 pub(crate) fn hosts_of_host(path: &Path, extra: &[(String, IpAddr)]) -> String {
     let mut text = std::fs::read_to_string(path).unwrap_or_default();
     if !text.is_empty() && !text.ends_with('\n') {

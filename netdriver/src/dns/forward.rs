@@ -1,8 +1,9 @@
-//! Questions about names that are not ours go to the upstream servers as they are, and their answers come back as they are: EDNS and
-//! DNSSEC records pass through.
+//! Questions about names that are not ours go to the upstream servers as they are, and their
+//! answers come back as they are: EDNS and DNSSEC records pass through.
 //!
-//! The socket is opened in the sandbox, so that its routes decide (a VPN in the sandbox keeps its queries), except for servers on
-//! the host's own loopback. All servers are asked at once; the first good answer wins.
+//! The socket is opened in the sandbox, so that its routes decide (a VPN in the sandbox keeps its
+//! queries), except for servers on the host's own loopback. All servers are asked at once; the
+//! first good answer wins.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};

@@ -1,4 +1,5 @@
-//! From a query's bytes to a reply's bytes, or to the decision to ask somebody else. Pure; whatever the bytes are.
+//! From a query's bytes to a reply's bytes, or to the decision to ask somebody else. Pure; whatever
+//! the bytes are.
 
 use std::net::IpAddr;
 
@@ -110,7 +111,8 @@ pub(super) fn answer(
     Reply::Send(encoded.unwrap_or_else(|_| refuse(query, ResponseCode::ServFail)))
 }
 
-/// A reply without records. `query` holds at least a header; its question is repeated if it can be read.
+/// A reply without records. `query` holds at least a header; its question is repeated if it can be
+/// read.
 pub(super) fn refuse(query: &[u8], code: ResponseCode) -> Vec<u8> {
     let id = u16::from_be_bytes([query[0], query[1]]);
     let mut response = Message::error_msg(id, OpCode::Query, code);
@@ -129,7 +131,8 @@ pub(super) fn refuse(query: &[u8], code: ResponseCode) -> Vec<u8> {
     })
 }
 
-/// Whether `response` answers `query`: same id, a response, same question whatever the letters' case.
+/// Whether `response` answers `query`: same id, a response, same question whatever the letters'
+/// case.
 pub(super) fn answers_query(query: &[u8], response: &[u8]) -> bool {
     if query.len() < HEADER_BYTES
         || response.len() < HEADER_BYTES
@@ -292,7 +295,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// Valid queries with bytes changed, cut and added: never a panic, and every reply can be parsed.
+        /// Valid queries with bytes changed, cut and added: never a panic, and every reply can be
+        /// parsed.
         #[test]
         fn hostile_queries_get_a_reply_or_silence(
             flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),

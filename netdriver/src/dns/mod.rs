@@ -1,7 +1,9 @@
-//! Names for sandboxes: a DNS server at 127.0.0.11 inside every sandbox on a network with names (all but `bridge`, `host`, `none`).
+//! Names for sandboxes: a DNS server at 127.0.0.11 inside every sandbox on a network with names
+//! (all but `bridge`, `host`, `none`).
 //!
-//! A query takes this way: client → 127.0.0.11:53, redirected to our socket in the sandbox → [`message::answer`] → [`zone`]
-//! for names of endpoints, else [`forward`]. The files a sandbox needs for it are made in [`files`].
+//! A query takes this way: client → 127.0.0.11:53, redirected to our socket in the sandbox →
+//! [`message::answer`] → [`zone`] for names of endpoints, else [`forward`]. The files a sandbox
+//! needs for it are made in [`files`].
 
 mod files;
 mod forward;
@@ -19,8 +21,8 @@ pub(crate) use zone::{Entry, Zone};
 /// Where sandboxes find their server.
 pub(crate) const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// The host's own upstream servers. Reads one or two small files; called for each forwarded query, so that a change of the host's
-/// network holds at once.
+/// The host's own upstream servers. Reads one or two small files; called for each forwarded query,
+/// so that a change of the host's network holds at once.
 fn host_upstreams(path: &Path) -> Vec<forward::Upstream> {
     files::host_configuration(path)
         .nameservers

@@ -49,7 +49,8 @@ pub(crate) struct Sockets {
     tcp: StdTcpListener,
 }
 
-/// Opens the server's sockets in the calling thread's network namespace and redirects port 53 to them.
+/// Opens the server's sockets in the calling thread's network namespace and redirects port 53 to
+/// them.
 pub(crate) fn open() -> io::Result<Sockets> {
     let udp = StdUdpSocket::bind((SERVER_ADDRESS, 0))?;
     let tcp = StdTcpListener::bind((SERVER_ADDRESS, 0))?;
@@ -133,7 +134,8 @@ async fn serve(shared: Arc<Shared>, udp: Arc<UdpSocket>, tcp: TcpListener) {
                 Ok((stream, _)) => {
                     let shared = shared.clone();
                     tasks.spawn(async move {
-                        // A client that hangs up or falls silent has ended its connection; there is nobody to tell.
+                        // A client that hangs up or falls silent has ended its connection; there is
+                        // nobody to tell.
                         let _ = converse(shared, stream).await;
                     });
                 }
@@ -146,7 +148,8 @@ async fn serve(shared: Arc<Shared>, udp: Arc<UdpSocket>, tcp: TcpListener) {
     }
 }
 
-/// Answers the datagrams that are there. Synchronous, so that the buffer is on the thread's stack and not in an idle task.
+/// Answers the datagrams that are there. Synchronous, so that the buffer is on the thread's stack
+/// and not in an idle task.
 fn drain(shared: &Arc<Shared>, udp: &Arc<UdpSocket>, tasks: &mut JoinSet<()>) -> io::Result<()> {
     let mut buffer = [0; QUERY_BYTES];
     for _ in 0..BURST {

@@ -1,7 +1,7 @@
 //! The names of all endpoints and the look-up in them: pure, a few map accesses per question.
 //!
-//! A name holds within one network; a sandbox sees the networks it is connected to, in its order, and the first that knows a name
-//! answers. `<name>.<network>` asks one network alone.
+//! A name holds within one network; a sandbox sees the networks it is connected to, in its order,
+//! and the first that knows a name answers. `<name>.<network>` asks one network alone.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -112,7 +112,8 @@ impl Zone {
         }
     }
 
-    /// Looks a name up for a sandbox on these networks. `name` is in lower case, without the final dot.
+    /// Looks a name up for a sandbox on these networks. `name` is in lower case, without the final
+    /// dot.
     pub(crate) fn lookup(&self, networks: &[String], name: &str, question: Question) -> Answer {
         let visible = || networks.iter().filter_map(|id| self.networks.get(id));
         if let Some(address) = reverse(name) {

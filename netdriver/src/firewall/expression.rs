@@ -1,7 +1,7 @@
 //! The expressions rules are made of. Each function returns one encoded `NFTA_LIST_ELEM`.
 //!
-//! Registers are the 32-bit ones (`NFT_REG32_00` = 8 and up). A concatenation is loaded into neighbouring registers, each part
-//! filled up to 4 bytes, and looked up from the first.
+//! Registers are the 32-bit ones (`NFT_REG32_00` = 8 and up). A concatenation is loaded into
+//! neighbouring registers, each part filled up to 4 bytes, and looked up from the first.
 
 use super::message::{Attributes, NFPROTO_IPV4, NFPROTO_IPV6};
 

@@ -1,6 +1,7 @@
 //! nfnetlink messages for nf_tables, and the socket that commits them as one transaction.
 //!
-//! Numbers are those of `linux/netfilter/nf_tables.h` and `nfnetlink.h`. Integers in attributes are big-endian unless said otherwise.
+//! Numbers are those of `linux/netfilter/nf_tables.h` and `nfnetlink.h`. Integers in attributes are
+//! big-endian unless said otherwise.
 
 use std::io;
 
@@ -79,8 +80,8 @@ impl Attributes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ownership {
     Shared = 0,
-    /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: only the socket that made it, until that is closed; then whoever comes next.
-    /// `nft flush ruleset` passes it over. Since Linux 6.9.
+    /// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: only the socket that made it, until that is
+    /// closed; then whoever comes next. `nft flush ruleset` passes it over. Since Linux 6.9.
     Ours = 0x2 | 0x4,
 }
 
@@ -216,7 +217,8 @@ impl<'a> Transaction<'a> {
             attributes.u32(6, kind).u32(7, bytes);
         }
         if set.host_order {
-            // NFTNL_UDATA_SET_KEYBYTEORDER: 4 bytes, BYTEORDER_HOST_ENDIAN. Without it nft(8) shows names as empty.
+            // NFTNL_UDATA_SET_KEYBYTEORDER: 4 bytes, BYTEORDER_HOST_ENDIAN. Without it nft(8) shows
+            // names as empty.
             attributes.bytes(13, &[0, 4, 1, 0, 0, 0]);
         }
         self.push(NEWSET, NLM_F_CREATE, attributes);
@@ -373,8 +375,9 @@ impl Nfnetlink {
         self.dump(SUBSYS_NFTABLES << 8 | GETCHAIN, 0, &[], each)
     }
 
-    /// Reads until the end of a dump or the acknowledgement. The kernel answered before `send` returned, so a transaction
-    /// without any answer cannot happen, and a queue that is empty after an error ends it.
+    /// Reads until the end of a dump or the acknowledgement. The kernel answered before `send`
+    /// returned, so a transaction without any answer cannot happen, and a queue that is empty after
+    /// an error ends it.
     fn answers(&mut self, mut each: impl FnMut(u8, &[u8])) -> io::Result<()> {
         let mut result = Ok(());
         loop {

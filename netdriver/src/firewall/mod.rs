@@ -1,10 +1,11 @@
 //! The packet filter: one nftables table of ours, changed by one transaction per change.
 //!
-//! Rules are constant; everything that varies is an element of a set or map, so that a change costs microseconds and the data path
-//! does not get slower with more networks or ports. [`ruleset`] draws the table.
+//! Rules are constant; everything that varies is an element of a set or map, so that a change costs
+//! microseconds and the data path does not get slower with more networks or ports. [`ruleset`]
+//! draws the table.
 //!
-//! A verdict to accept holds for our table alone: another table may still drop. Such tables are reported
-//! ([`forward_drops_elsewhere`]), never changed.
+//! A verdict to accept holds for our table alone: another table may still drop. Such tables are
+//! reported ([`forward_drops_elsewhere`]), never changed.
 
 mod expression;
 pub(crate) mod message;
@@ -48,7 +49,8 @@ pub(crate) struct PublishedAt {
 /// One daemon's table.
 pub(crate) struct Firewall {
     table: String,
-    /// Kept open: closing a socket that deleted something waits for the kernel to free it, 4 to 20 ms.
+    /// Kept open: closing a socket that deleted something waits for the kernel to free it, 4 to 20
+    /// ms.
     socket: Option<Nfnetlink>,
     installed: bool,
     /// Interfaces among which nothing is forwarded.
@@ -70,8 +72,9 @@ impl Firewall {
         }
     }
 
-    /// Forbids forwarding from one of these interfaces to another. Set when this daemon turned forwarding on: a host that was no
-    /// router between its interfaces does not become one. Bridges made later, ours and others', are not concerned.
+    /// Forbids forwarding from one of these interfaces to another. Set when this daemon turned
+    /// forwarding on: a host that was no router between its interfaces does not become one. Bridges
+    /// made later, ours and others', are not concerned.
     pub(crate) fn set_unrouted(&mut self, interfaces: Vec<String>) -> Result<()> {
         if self.unrouted == interfaces {
             return Ok(());
@@ -228,7 +231,8 @@ impl Firewall {
     }
 }
 
-/// Chains of other tables that drop forwarded packets by default, as `table ip filter, chain FORWARD`.
+/// Chains of other tables that drop forwarded packets by default, as `table ip filter, chain
+/// FORWARD`.
 pub(crate) fn forward_drops_elsewhere(own_table: &str) -> Result<Vec<String>> {
     const TABLE: u16 = 1;
     const NAME: u16 = 3;

@@ -1,6 +1,8 @@
-//! The table inside a sandbox: DNS queries to 127.0.0.11 port 53 go to the ports our server listens on there.
+//! The table inside a sandbox: DNS queries to 127.0.0.11 port 53 go to the ports our server listens
+//! on there.
 //!
-//! The server listens on random ports so that an image may bind port 53 itself. Connection tracking turns the answers back.
+//! The server listens on random ports so that an image may bind port 53 itself. Connection tracking
+//! turns the answers back.
 
 use std::io;
 use std::net::Ipv4Addr;

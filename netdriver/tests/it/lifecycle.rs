@@ -177,7 +177,8 @@ fn a_crash_between_record_and_kernel_is_made_good() {
     with_world(|world| {
         world.networks.create(NetworkSpec::bridge("net")).unwrap();
         let a = world.sandbox("a", &["net"]);
-        // Interface and bridge recorded, yet never made (or taken away): the worst a crash can leave.
+        // Interface and bridge recorded, yet never made (or taken away): the worst a crash can
+        // leave.
         let bridge = world
             .interfaces()
             .into_iter()
@@ -412,7 +413,26 @@ fn requests_that_cannot_be_met_say_why_and_change_nothing() {
             connect(EndpointSpec::default()),
             "endpoint with name a already exists in network net"
         );
-        for name in ["b", "c", "d", "e"] {
+        let option = |key: &str, value: &str| EndpointSpec {
+            driver_options: [(key.to_owned(), value.to_owned())].into(),
+            ..EndpointSpec::default()
+        };
+        let b = world.sandbox("b", &[]);
+        let sysctls = option("com.docker.network.endpoint.sysctls", "x");
+        let error = networks
+            .connect(&b.id, "net", sysctls)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "endpoint option com.docker.network.endpoint.sysctls=x is not supported"
+        );
+        let named = option("com.docker.network.endpoint.ifname", "lan0");
+        assert_eq!(
+            networks.connect(&b.id, "net", named).unwrap().ifname,
+            "lan0"
+        );
+        for name in ["c", "d", "e"] {
             world.sandbox(name, &["net"]);
         }
         let full = world.sandbox("f", &[]);

@@ -1,4 +1,5 @@
-//! Which packets arrive: within a network, between networks, to the outside, through published ports.
+//! Which packets arrive: within a network, between networks, to the outside, through published
+//! ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::process::Command;
@@ -50,7 +51,8 @@ fn networks_are_isolated_and_the_default_one_too() {
     });
 }
 
-/// Makes the neighbour send packets for `net` through the host. Skips aloud where ip(8) is not there.
+/// Makes the neighbour send packets for `net` through the host. Skips aloud where ip(8) is not
+/// there.
 fn route(world: &World, net: &str) -> bool {
     let via = world.host_address.to_string();
     let add = || {
@@ -164,7 +166,8 @@ fn inter_container_traffic_can_be_turned_off() {
             .publish(&b.id, &[port(80, Protocol::Tcp, 8080)])
             .unwrap();
         reach(&world.neighbour, (world.host_address, 8080));
-        // Published is published, for neighbours on the network too; only br_netfilter keeps that on the (isolated) ports.
+        // Published is published, for neighbours on the network too; only br_netfilter keeps that
+        // on the (isolated) ports.
         filter_bridged_frames(false);
         reach(netns(&a), (world.host_address, 8080));
         cannot_reach(netns(&a), (address(&b), 80));
@@ -228,7 +231,8 @@ fn published_port_is_reached_from_everywhere(bridged_frames_filtered: bool) {
         );
         // IPv6 is relayed.
         assert_eq!(connect((Ipv6Addr::LOCALHOST, 8080)).unwrap().1, gateway);
-        // Hairpin: another container of the network, the container itself, a container of another network.
+        // Hairpin: another container of the network, the container itself, a container of another
+        // network.
         for client in [&same, &server, &other] {
             reach(netns(client), (world.host_address, 8080));
         }
@@ -276,7 +280,8 @@ fn a_container_cannot_use_the_bridge_to_reach_the_hosts_loopback() {
         let secret = UdpSocket::bind("127.0.0.1:7000").unwrap();
         secret.set_read_timeout(Some(SILENCE)).unwrap();
         inside(netns(&a), || {
-            // What a hostile process with CAP_NET_ADMIN can bend: the packet leaves by eth0, to the gateway.
+            // What a hostile process with CAP_NET_ADMIN can bend: the packet leaves by eth0, to the
+            // gateway.
             std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
             let socket = UdpSocket::bind((address(&a), 0)).unwrap();
             nix::sys::socket::setsockopt(

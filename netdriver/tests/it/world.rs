@@ -4,8 +4,8 @@
 //! neighbour 192.0.2.3 ── lan 192.0.2.0/24 ── 192.0.2.2 host 198.51.100.2 ── 198.51.100.0/24 ── far
 //! ```
 //!
-//! The daemon under test is in `host`. The surroundings are built with the package itself, in a namespace nobody else sees;
-//! all of it vanishes with the threads, whatever the test does.
+//! The daemon under test is in `host`. The surroundings are built with the package itself, in a
+//! namespace nobody else sees; all of it vanishes with the threads, whatever the test does.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -221,7 +221,8 @@ pub(crate) fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// A TCP server in a namespace: it tells each client the client's address, then repeats what it is told.
+/// A TCP server in a namespace: it tells each client the client's address, then repeats what it is
+/// told.
 pub(crate) fn serve(netns: &Path, port: u16) {
     let listener = inside(netns, || {
         TcpListener::bind(("::", port))
@@ -243,7 +244,8 @@ pub(crate) fn serve(netns: &Path, port: u16) {
     });
 }
 
-/// Connects from the calling thread's namespace and returns what the server says the client's address is.
+/// Connects from the calling thread's namespace and returns what the server says the client's
+/// address is.
 pub(crate) fn connect(
     target: impl Into<SocketAddr>,
 ) -> Result<(TcpStream, IpAddr), std::io::Error> {
@@ -327,7 +329,8 @@ pub(crate) fn resolve(netns: &Path, name: &str) -> Vec<IpAddr> {
     found
 }
 
-/// An upstream DNS server that knows `known.example` alone. Over UDP it truncates when asked for TXT.
+/// An upstream DNS server that knows `known.example` alone. Over UDP it truncates when asked for
+/// TXT.
 pub(crate) fn serve_dns(netns: Option<&Path>, at: SocketAddr) {
     let open = || (UdpSocket::bind(at).unwrap(), TcpListener::bind(at).unwrap());
     let (udp, tcp) = match netns {
