@@ -1,10 +1,22 @@
 //! The facade's operations on images: thin over the image store, plus what only containers know (who uses an image).
 
-use agent_api::{Filters, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, ProgressMessage, PruneResponse};
-use futures_util::stream::BoxStream;
+use std::sync::Arc;
 
-use super::{ByteReceiver, Engine};
-use crate::error::Result;
+use agent_api::{
+    ContainerConfig, ContainerStatus, DriverData, Empty, Filters, HealthConfig, ImageDeleteItem, ImageHistoryItem,
+    ImageInspect, ImageMetadata, ImageSummary, ProgressDetail, ProgressMessage, PruneResponse, RootFs,
+};
+use agent_image::{Image, ImageId, ImageUse, ListFilter, PruneFilter, Reference, Removed, RunConfig};
+use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::sync::mpsc;
+
+use super::inspect::STORAGE_DRIVER;
+use super::shared::{Shared, blocking};
+use super::{ByteReceiver, Engine, byte_pipe, list};
+use crate::error::{Error, Result};
+
+/// Progress messages that may wait for the client.
+const PROGRESS_QUEUE: usize = 64;
 
 /// Progress of a long operation; an error is its last item.
 pub type ProgressStream = BoxStream<'static, Result<ProgressMessage>>;
@@ -25,47 +37,332 @@ pub struct ImageImport {
 
 impl Engine {
     /// Loads the images of a docker-archive or OCI-layout tar.
-    pub async fn load_images(&self, archive: ByteReceiver, quiet: bool) -> Result<ProgressStream> {
-        todo!()
+    pub async fn load_images(&self, mut archive: ByteReceiver, quiet: bool) -> Result<ProgressStream> {
+        Ok(self.with_progress(quiet, move |shared, progress| {
+            let loaded = shared.images.load(&mut archive, &agent_image::LoadOptions::default(), progress)?;
+            for image in loaded {
+                let id = image.id.to_string();
+                if image.tags.is_empty() {
+                    shared.events.image(&id, &id, "load");
+                }
+                for tag in &image.tags {
+                    shared.events.image(&id, &tag.familiar(), "load");
+                }
+            }
+            Ok(())
+        }))
     }
 
     /// Makes an image of a root file system tar.
-    pub async fn import_image(&self, archive: ByteReceiver, import: ImageImport) -> Result<ProgressStream> {
-        todo!()
+    pub async fn import_image(&self, mut archive: ByteReceiver, import: ImageImport) -> Result<ProgressStream> {
+        let reference = match import.repository.as_str() {
+            "" => None,
+            repository => Some(named(repository, &import.tag)?),
+        };
+        let options = agent_image::ImportOptions {
+            reference: reference.clone(),
+            changes: import.changes,
+            message: import.message,
+            platform: Some(import.platform).filter(|platform| !platform.is_empty()),
+        };
+        Ok(self.with_progress(false, move |shared, progress| {
+            let id = shared.images.import(&mut archive, &options, progress)?.to_string();
+            let name = reference.map_or_else(|| id.clone(), |reference| reference.familiar());
+            shared.events.image(&id, &name, "import");
+            Ok(())
+        }))
+    }
+
+    /// Runs blocking work that reports progress. Dropping the stream does not stop the work; its input ending does.
+    fn with_progress(
+        &self,
+        quiet: bool,
+        work: impl FnOnce(&Shared, agent_image::ProgressSink<'_>) -> Result<()> + Send + 'static,
+    ) -> ProgressStream {
+        let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE);
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn_blocking(move || {
+            let sink = |message: agent_image::ProgressMessage| {
+                // Quiet keeps the results and drops the bars.
+                if !(quiet && message.progress_detail.is_some()) {
+                    let _ = sender.blocking_send(Ok(translate(message)));
+                }
+            };
+            if let Err(error) = work(&shared, &sink) {
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        let stream = futures_util::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        stream.boxed()
     }
 
     /// Writes images as a docker-archive that is an OCI layout too. All names are checked before this returns.
     pub async fn save_images(&self, names: Vec<String>) -> Result<ByteReceiver> {
-        todo!()
+        let shared = Arc::clone(&self.shared);
+        let names = blocking(move || {
+            for name in &names {
+                match shared.images.resolve(name) {
+                    // A name without tag may stand for tags other than latest.
+                    Err(error) if Reference::parse(name).map_or(true, |reference| !reference.is_name_only()) => {
+                        return Err(error.into());
+                    }
+                    _ => {}
+                }
+            }
+            Ok(names)
+        })
+        .await?;
+        let (mut sender, receiver) = byte_pipe();
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn_blocking(move || {
+            use std::io::Write as _;
+            let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+            let saved = shared.images.save(&borrowed, &mut sender).map_err(std::io::Error::other);
+            match saved.and_then(|()| sender.flush()) {
+                Ok(()) => {
+                    for name in &names {
+                        if let Ok(id) = shared.images.resolve(name) {
+                            shared.events.image(&id.to_string(), name, "save");
+                        }
+                    }
+                }
+                Err(error) => {
+                    let _ = sender.blocking_send(Err(error));
+                }
+            }
+        });
+        Ok(receiver)
     }
 
     /// Lists images. Intermediate ones only with `all`.
     pub async fn list_images(&self, all: bool, filters: Filters) -> Result<Vec<ImageSummary>> {
-        todo!()
+        filters.allow(&["before", "dangling", "label", "reference", "since", "until"])?;
+        let texts = |name: &str| filters.get(name).map(str::to_owned).collect::<Vec<_>>();
+        let filter = ListFilter {
+            all,
+            dangling: filters.boolean("dangling")?,
+            references: texts("reference"),
+            labels: texts("label"),
+            before: texts("before"),
+            since: texts("since"),
+            until: list::until(&filters)?,
+        };
+        let shared = Arc::clone(&self.shared);
+        let images = blocking(move || Ok(shared.images.list(&filter)?)).await?;
+        Ok(images.iter().map(summary).collect())
     }
 
     /// Everything about an image.
     pub async fn inspect_image(&self, reference: &str) -> Result<ImageInspect> {
-        todo!()
+        let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
+        let image = blocking(move || Ok(shared.images.inspect(&name)?)).await?;
+        Ok(inspect(&image))
     }
 
     /// The steps that made an image, newest first.
     pub async fn image_history(&self, reference: &str) -> Result<Vec<ImageHistoryItem>> {
-        todo!()
+        let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
+        let steps = blocking(move || Ok(shared.images.history(&name)?)).await?;
+        let item = |step: agent_image::HistoryEntry| ImageHistoryItem {
+            id: step.id.map_or_else(|| "<missing>".to_owned(), |id| id.to_string()),
+            created: step.created.map_or(0, jiff::Timestamp::as_second),
+            created_by: step.created_by,
+            tags: Some(step.tags.iter().map(Reference::familiar).collect::<Vec<_>>()).filter(|tags| !tags.is_empty()),
+            size: signed(step.size),
+            comment: step.comment,
+        };
+        Ok(steps.into_iter().map(item).collect())
     }
 
     /// Gives an image another name.
     pub async fn tag_image(&self, reference: &str, repository: &str, tag: &str) -> Result<()> {
-        todo!()
+        let target = named(repository, tag)?;
+        let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
+        let familiar = target.familiar();
+        let id = blocking(move || {
+            let id = shared.images.resolve(&name)?;
+            shared.images.tag(&name, &target)?;
+            Ok(id.to_string())
+        })
+        .await?;
+        self.shared.events.image(&id, &familiar, "tag");
+        Ok(())
     }
 
     /// Takes off a name, and removes the content when it was the last one.
     pub async fn remove_image(&self, reference: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleteItem>> {
-        todo!()
+        let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
+        let removed = blocking(move || {
+            let options = agent_image::RemoveOptions { force, no_prune };
+            Ok(shared.images.remove(&name, options, &uses(&shared))?)
+        })
+        .await?;
+        Ok(self.report_removed(removed))
     }
 
     /// Removes images nobody uses.
     pub async fn prune_images(&self, filters: Filters) -> Result<PruneResponse> {
-        todo!()
+        filters.allow(&["dangling", "label", "label!", "until"])?;
+        let texts = |name: &str| filters.get(name).map(str::to_owned).collect::<Vec<_>>();
+        let filter = PruneFilter {
+            dangling_only: filters.boolean("dangling")?.unwrap_or(true),
+            until: list::until(&filters)?,
+            labels: texts("label"),
+            labels_not: texts("label!"),
+        };
+        let shared = Arc::clone(&self.shared);
+        let pruned = blocking(move || Ok(shared.images.prune(&filter, &uses(&shared))?)).await?;
+        let deleted = self.report_removed(pruned.removed);
+        Ok(PruneResponse {
+            images_deleted: Some(deleted),
+            space_reclaimed: pruned.space_reclaimed,
+            ..PruneResponse::default()
+        })
+    }
+
+    fn report_removed(&self, removed: Vec<Removed>) -> Vec<ImageDeleteItem> {
+        let events = &self.shared.events;
+        let item = |step| match step {
+            Removed::Untagged(name, id) => {
+                events.image(&id.to_string(), &name.familiar(), "untag");
+                ImageDeleteItem::Untagged(name.familiar())
+            }
+            Removed::Image(id) => {
+                events.image(&id.to_string(), &id.to_string(), "delete");
+                ImageDeleteItem::Deleted(id.to_string())
+            }
+            Removed::Layer(chain) => ImageDeleteItem::Deleted(chain.to_string()),
+        };
+        removed.into_iter().map(item).collect()
+    }
+}
+
+/// Which containers need which images.
+fn uses(shared: &Shared) -> Vec<ImageUse> {
+    let pictures = shared.registry.pictures();
+    let used = pictures.iter().filter_map(|container| {
+        let image: ImageId = container.definition.image.parse().ok()?;
+        let running = matches!(
+            container.state.status,
+            ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting
+        );
+        Some(ImageUse { image, container: container.id().to_owned(), running })
+    });
+    used.collect()
+}
+
+fn named(repository: &str, tag: &str) -> Result<Reference> {
+    let invalid = |error: agent_image::ReferenceError| Error::invalid(error.to_string());
+    let reference = Reference::parse(repository).map_err(invalid)?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+    }
+    match tag {
+        "" => Ok(reference.with_default_tag()),
+        tag => reference.with_tag(tag).map_err(invalid),
+    }
+}
+
+fn translate(message: agent_image::ProgressMessage) -> ProgressMessage {
+    ProgressMessage {
+        stream: message.stream,
+        status: message.status,
+        id: message.id,
+        progress_detail: message.progress_detail.map(|detail| ProgressDetail {
+            current: Some(signed(detail.current)),
+            total: detail.total.map(signed),
+        }),
+        ..ProgressMessage::default()
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn familiar(names: &[Reference]) -> Vec<String> {
+    names.iter().map(Reference::familiar).collect()
+}
+
+pub(super) fn summary(image: &Image) -> ImageSummary {
+    ImageSummary {
+        id: image.id.to_string(),
+        parent_id: image.parent.map(|id| id.to_string()).unwrap_or_default(),
+        repo_tags: familiar(&image.tags),
+        repo_digests: familiar(&image.digests),
+        created: image.config.created.map_or(0, jiff::Timestamp::as_second),
+        size: signed(image.size),
+        shared_size: -1,
+        labels: Some(image.config.config.labels.clone()).filter(|labels| !labels.is_empty()),
+        containers: -1,
+    }
+}
+
+fn inspect(image: &Image) -> ImageInspect {
+    let never = || "0001-01-01T00:00:00Z".to_owned();
+    let config = &*image.config;
+    let layers: Vec<String> = image.layers.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
+    let mut data = agent_api::Labels::new();
+    if let Some((upper, lower)) = layers.split_first() {
+        if !lower.is_empty() {
+            data.insert("LowerDir".to_owned(), lower.join(":"));
+        }
+        data.insert("UpperDir".to_owned(), upper.clone());
+    }
+    ImageInspect {
+        id: image.id.to_string(),
+        repo_tags: familiar(&image.tags),
+        repo_digests: familiar(&image.digests),
+        parent: image.parent.map(|id| id.to_string()).unwrap_or_default(),
+        comment: config.comment.clone(),
+        created: config.created.map_or_else(String::new, |time| time.to_string()),
+        docker_version: config.docker_version.clone(),
+        author: config.author.clone(),
+        config: Some(run_config(&config.config)),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        os: config.os.clone(),
+        size: signed(image.size),
+        graph_driver: DriverData { data: Some(data), name: STORAGE_DRIVER.to_owned() },
+        root_fs: RootFs {
+            kind: "layers".to_owned(),
+            layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+        },
+        metadata: ImageMetadata {
+            last_tag_time: image.last_tagged.map_or_else(never, |time| time.to_string()),
+        },
+    }
+}
+
+fn run_config(run: &RunConfig) -> ContainerConfig {
+    let set = |names: &indexmap::IndexMap<String, agent_image::Empty>| {
+        Some(names.keys().map(|name| (name.clone(), Empty {})).collect::<agent_api::Set>())
+            .filter(|set| !set.is_empty())
+    };
+    let list = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
+    ContainerConfig {
+        user: run.user.clone(),
+        exposed_ports: set(&run.exposed_ports),
+        env: run.env.clone(),
+        entrypoint: run.entrypoint.clone(),
+        cmd: run.cmd.clone(),
+        volumes: set(&run.volumes),
+        working_dir: run.working_dir.clone(),
+        labels: run.labels.clone(),
+        stop_signal: run.stop_signal.clone(),
+        healthcheck: run.healthcheck.as_ref().map(|check| HealthConfig {
+            test: Some(check.test.clone()),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        }),
+        on_build: list(&run.on_build),
+        shell: list(&run.shell),
+        args_escaped: run.args_escaped,
+        ..ContainerConfig::default()
     }
 }

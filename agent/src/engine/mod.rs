@@ -6,49 +6,101 @@
 //!                                                        │ steps               layers → sandbox → files → launch
 //!                                                        │ records             the only writer of <root>/containers
 //!                                                        ▼
-//!                              snapshot (watch channel) ─▶ inspect, list, wait: never behind a busy container
+//!                              picture (watch channel) ──▶ inspect, list, wait: never behind a busy container
 //! ```
+//!
+//! | files | topic |
+//! |---|---|
+//! | `containers` `execs` `images` `networks` `system` | the facade |
+//! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
+//! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `spec` `defaults` `validate` `signal` | pure: values and rules |
+//! | `inspect` `list` | pure: what clients see |
+//! | `exec` `probe` `logs` `events` `stats` `top` `diff` | beside the life of a container |
+//! | `volumes` `copy_up` `devices` `disk` | the host's file systems |
 //!
 //! Must not: know HTTP, read configuration, or wait for anything by polling.
 
+mod container;
 mod containers;
+mod copy_up;
+mod create;
+mod defaults;
+mod devices;
+mod diff;
+mod disk;
+mod driver;
+mod events;
+mod exec;
 mod execs;
+mod health;
 mod images;
+mod inspect;
+mod keeper;
+mod lifecycle;
+mod list;
+mod logs;
+mod mounts;
+mod names;
 mod networks;
+mod open;
 mod options;
 mod pipe;
+mod ports;
+mod probe;
+mod records;
+mod registry;
 mod requests;
+mod restart;
+mod shared;
+mod signal;
+mod spec;
+mod stats;
+mod steps;
 mod system;
+mod top;
+mod validate;
+mod volumes;
 
+use std::sync::Arc;
+
+pub use diff::{Change, ChangeKind};
+pub use images::{ImageImport, ProgressStream};
 pub use options::EngineOptions;
 pub use pipe::{ByteReceiver, ByteSender, byte_pipe};
 pub use requests::{
-    AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs,
-    RemoveOptions, StartOutcome, StopOptions, StopOutcome, WaitCondition,
+    AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs, RemoveOptions,
+    StartOutcome, StopOptions, StopOutcome, WaitCondition,
 };
-pub use images::{ImageImport, ProgressStream};
 pub use stats::Stats;
-pub use diff::{Change, ChangeKind};
 
 use crate::error::Result;
+use shared::Shared;
 
 /// The engine. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
+    shared: Arc<Shared>,
 }
 
 impl Engine {
     /// Opens the engine on its directories, adopts the containers that run, finishes or undoes what a crash cut
-    /// short, and applies restart policies.
+    /// short, and applies restart policies (which go on in the background).
     pub async fn open(options: EngineOptions) -> Result<Engine> {
-        todo!()
+        Ok(Engine { shared: open::open(options).await? })
     }
 
     /// Ends the engine's tasks. Containers keep running; the next [`Engine::open`] adopts them.
     pub async fn shutdown(&self) {
-        todo!()
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.records.flush().await;
+        // Removed only when no container is in it.
+        let path = std::path::PathBuf::from(self.shared.cgroup_parent());
+        if let Ok(path) = agent_runtime::spec::CgroupPath::try_from(path)
+            && let Err(error) = self.shared.hierarchy.open(&path).remove()
+        {
+            tracing::debug!(%error, "the parent cgroup stays");
+        }
     }
 }
-mod stats { #[derive(Debug, Clone, serde::Serialize)] pub struct Stats {} }
-mod diff { #[derive(Debug, Clone, serde::Serialize)] pub struct Change {pub path: String, pub kind: ChangeKind} 
-#[derive(Debug, Clone, Copy, serde::Serialize)] pub enum ChangeKind { Modified, Added, Deleted } }

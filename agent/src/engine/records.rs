@@ -1,0 +1,409 @@
+//! Containers on disk. The only writer of:
+//!
+//! ```text
+//! <root>/containers/<id>/config.json      Definition; written when it changes
+//! <root>/containers/<id>/state.json       State; written on every transition; absent until the first start
+//! <root>/containers/<id>/{upper,work}     writable layer, made when the container is created
+//! <root>/containers/<id>/<id>-json.log    written by the keeper
+//! <root>/containers/<id>/{hosts,hostname,resolv.conf}   written at every start
+//! <root>/trash/<anything>                 being deleted; whatever is there when the engine starts is deleted
+//! ```
+//!
+//! Every file is replaced by writing a temporary one and renaming it, so a reader sees the old or the new content. A
+//! definition is also flushed to the disk before `create` answers, unless the container removes itself after its run
+//! and so would not survive a reboot anyway. States are not flushed: after a power failure no container runs, whatever
+//! the file says.
+//!
+//! A directory without a readable `config.json` is a creation that was cut short: it is deleted. One that does not
+//! parse is kept and reported.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+
+use super::container::{DEFINITION_FORMAT, Definition, State};
+use crate::error::{Error, Result};
+
+const DEFINITION: &str = "config.json";
+const STATE: &str = "state.json";
+/// State writes that may wait for the writer.
+const QUEUE: usize = 256;
+
+/// The containers' directories. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    containers: PathBuf,
+    trash: PathBuf,
+    writer: mpsc::Sender<Job>,
+    boot: String,
+}
+
+#[derive(Debug)]
+enum Job {
+    State { id: String, state: Box<State>, done: oneshot::Sender<()> },
+    /// Delete what is at this path in the trash.
+    Delete(PathBuf),
+    /// Answer when everything queued before is written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Whether a write must be on the disk when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Flushed,
+    Buffered,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) containers: Vec<(Definition, State)>,
+    /// Records that could not be read, each worded for the user.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Records {
+    /// Opens the directories below `root`, deletes half-made ones and reads the rest. Blocks.
+    pub(crate) fn open(root: &Path) -> Result<(Self, Found)> {
+        let containers = root.join("containers");
+        let trash = root.join("trash");
+        for directory in [&containers, &trash] {
+            make_private_directory(directory)?;
+        }
+        let (writer, jobs) = mpsc::channel(QUEUE);
+        let states = containers.clone();
+        std::thread::Builder::new()
+            .name("records".into())
+            .spawn(move || write_jobs(&states, jobs))
+            .map_err(|error| Error::system(format!("cannot start the records thread: {error}")))?;
+        let records = Self { containers, trash, writer, boot: boot_id() };
+        let found = records.load()?;
+        records.empty_trash()?;
+        Ok((records, found))
+    }
+
+    /// The directory of a container.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.containers.join(id)
+    }
+
+    /// Identifies the present boot of the machine.
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// Makes the directory of a new container and records its definition. Blocks.
+    pub(crate) fn create(&self, definition: &Definition, durability: Durability) -> Result<()> {
+        let directory = self.directory(&definition.id);
+        let made = (|| {
+            fs::create_dir(&directory).map_err(Error::io("create", &directory))?;
+            set_mode(&directory, 0o710)?;
+            for name in ["upper", "work"] {
+                let path = directory.join(name);
+                fs::create_dir(&path).map_err(Error::io("create", &path))?;
+            }
+            replace(&directory, DEFINITION, definition, durability)?;
+            if durability == Durability::Flushed {
+                sync_directory(&self.containers)?;
+            }
+            Ok(())
+        })();
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&directory);
+        }
+        made
+    }
+
+    /// Records a changed definition. Blocks.
+    pub(crate) fn write_definition(&self, definition: &Definition) -> Result<()> {
+        let directory = self.directory(&definition.id);
+        replace(&directory, DEFINITION, definition, Durability::Flushed)
+    }
+
+    /// Records what creation found out after [`Records::create`]; losing it in a power failure loses nothing that a
+    /// start does not find out again. Blocks.
+    pub(crate) fn write_definition_buffered(&self, definition: &Definition) -> Result<()> {
+        replace(&self.directory(&definition.id), DEFINITION, definition, Durability::Buffered)
+    }
+
+    /// Queues a state for writing, in the order of the calls; await the receiver where the answer to a request depends
+    /// on it. A failed write is logged: the container goes on.
+    pub(crate) async fn write_state(&self, id: &str, state: &State) -> oneshot::Receiver<()> {
+        let (done, receiver) = oneshot::channel();
+        let mut state = Box::new(state.clone());
+        state.boot.clone_from(&self.boot);
+        if self.writer.send(Job::State { id: id.to_owned(), state, done }).await.is_err() {
+            tracing::error!(container.id = id, "the records thread is gone");
+        }
+        receiver
+    }
+
+    /// Waits until every state queued so far is written.
+    pub(crate) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.writer.send(Job::Flush(done)).await.is_ok() {
+            let _ = flushed.await;
+        }
+    }
+
+    /// Makes a container's directory vanish at once; its content is deleted afterwards. Blocks.
+    pub(crate) fn remove(&self, id: &str) -> Result<()> {
+        self.discard(&self.directory(id))
+    }
+
+    /// Makes any directory of the same file system vanish at once; one that is not there is no error. Blocks.
+    pub(crate) fn discard(&self, directory: &Path) -> Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let doomed = self.trash.join(format!("{name}-{}-{number}", std::process::id()));
+        match fs::rename(directory, &doomed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(Error::io("remove", directory))?,
+        }
+        if let Err(error) = self.writer.try_send(Job::Delete(doomed)) {
+            tracing::debug!(%error, "deletion is left to the next start");
+        }
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Found> {
+        let mut found = Found::default();
+        let entries = fs::read_dir(&self.containers).map_err(Error::io("read", &self.containers))?;
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read", &self.containers))?;
+            let directory = entry.path();
+            match read_container(&directory) {
+                Ok(Some(container)) => found.containers.push(container),
+                Ok(None) => self.discard(&directory)?,
+                Err(problem) => found.problems.push(problem.to_string()),
+            }
+        }
+        found.containers.sort_by(|(a, _), (b, _)| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(found)
+    }
+
+    fn empty_trash(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.trash).map_err(Error::io("read", &self.trash))?.flatten() {
+            // A queue that is full leaves the rest to the next start.
+            let _ = self.writer.try_send(Job::Delete(entry.path()));
+        }
+        Ok(())
+    }
+}
+
+/// `None` for a directory whose creation was cut short.
+fn read_container(directory: &Path) -> Result<Option<(Definition, State)>> {
+    let Some(definition) = read_json::<Definition>(&directory.join(DEFINITION))? else {
+        return Ok(None);
+    };
+    if definition.format > DEFINITION_FORMAT {
+        return Err(Error::system(format!(
+            "container {} was written by a newer version (format {}): use that version, or move {} away",
+            definition.name,
+            definition.format,
+            directory.display()
+        )));
+    }
+    let state = match read_json::<State>(&directory.join(STATE)) {
+        Ok(state) => state.unwrap_or_default(),
+        Err(error) => {
+            tracing::error!(%error, "a damaged state counts as an unexpected exit");
+            State { status: agent_api::ContainerStatus::Running, ..State::default() }
+        }
+    };
+    Ok(Some((definition, state)))
+}
+
+/// `None` when the file is missing or empty.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+        Ok(bytes) if bytes.is_empty() => Ok(None),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::system(format!(
+                "record {} is damaged: {error}; repair it or move its directory away",
+                path.display()
+            ))
+        }),
+    }
+}
+
+/// Replaces a file by a new one.
+pub(super) fn replace<T: Serialize>(
+    directory: &Path,
+    name: &str,
+    value: &T,
+    durability: Durability,
+) -> Result<()> {
+    let path = directory.join(name);
+    let temporary = directory.join(format!(".{name}.new"));
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| Error::system(format!("cannot encode {}: {error}", path.display())))?;
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&bytes)?;
+        if durability == Durability::Flushed {
+            file.sync_data()?;
+        }
+        fs::rename(&temporary, &path)
+    };
+    write().map_err(Error::io("write", &path))?;
+    match durability {
+        Durability::Flushed => sync_directory(directory),
+        Durability::Buffered => Ok(()),
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("flush", directory))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("set the mode of", path))
+}
+
+/// Makes a directory that only its owner may list.
+pub(super) fn make_private_directory(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+    set_mode(directory, 0o711)
+}
+
+fn write_jobs(containers: &Path, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(job) = jobs.blocking_recv() {
+        match job {
+            Job::State { id, state, done } => {
+                let directory = containers.join(&id);
+                match replace(&directory, STATE, &state, Durability::Buffered) {
+                    // A container that was removed meanwhile needs no state.
+                    Err(error) if directory.exists() => {
+                        tracing::error!(container.id = id, %error, "cannot record the state");
+                    }
+                    _ => {}
+                }
+                let _ = done.send(());
+            }
+            Job::Flush(done) => {
+                let _ = done.send(());
+            }
+            Job::Delete(path) => {
+                // On a thread of its own: a large directory must not hold up states.
+                let spawned = std::thread::Builder::new().name("delete".into()).spawn(move || {
+                    if let Err(error) = fs::remove_dir_all(&path) {
+                        tracing::warn!(path = %path.display(), %error, "cannot delete; tried again at the next start");
+                    }
+                });
+                if let Err(error) = spawned {
+                    tracing::warn!(%error, "cannot start a thread for deleting; tried again at the next start");
+                }
+            }
+        }
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::container::new_id;
+
+    fn definition() -> Definition {
+        Definition {
+            format: DEFINITION_FORMAT,
+            id: new_id(),
+            name: "web".into(),
+            created: jiff::Timestamp::now(),
+            image: "sha256:00".into(),
+            command: vec!["sleep".into(), "1".into()],
+            config: agent_api::ContainerConfig::default(),
+            host: agent_api::HostConfig::default(),
+            mounts: Vec::new(),
+            endpoints: indexmap::IndexMap::new(),
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        let definition = definition();
+        records.create(&definition, Durability::Flushed).unwrap();
+        let state = State { exit_code: 7, exits: 3, ..State::default() };
+        runtime().block_on(async {
+            records.write_state(&definition.id, &state).await.await.unwrap();
+        });
+        let (_, found) = Records::open(root.path()).unwrap();
+        let (read, read_state) = &found.containers[0];
+        assert_eq!((&read.id, &read.name), (&definition.id, &definition.name));
+        assert_eq!((read_state.exit_code, read_state.exits), (7, 3));
+        assert_eq!(read_state.boot, boot_id());
+    }
+
+    #[test]
+    fn half_made_directories_go_and_damaged_ones_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        for (id, content) in [("none", None), ("empty", Some("")), ("damaged", Some("{\"format\":"))] {
+            fs::create_dir(records.directory(id)).unwrap();
+            if let Some(content) = content {
+                fs::write(records.directory(id).join(DEFINITION), content).unwrap();
+            }
+        }
+        let (records, found) = Records::open(root.path()).unwrap();
+        assert!(found.containers.is_empty());
+        assert_eq!(found.problems.len(), 1);
+        assert!(found.problems[0].contains("damaged"), "{:?}", found.problems);
+        assert!(!records.directory("none").exists() && !records.directory("empty").exists());
+        assert!(records.directory("damaged").exists());
+    }
+
+    #[test]
+    fn a_newer_format_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        let definition = Definition { format: DEFINITION_FORMAT + 1, ..definition() };
+        records.create(&definition, Durability::Buffered).unwrap();
+        let (records, found) = Records::open(root.path()).unwrap();
+        assert!(found.problems[0].contains("newer version"));
+        assert!(records.directory(&definition.id).exists());
+    }
+
+    #[test]
+    fn removal_is_immediate_and_repeatable() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        let definition = definition();
+        records.create(&definition, Durability::Buffered).unwrap();
+        records.remove(&definition.id).unwrap();
+        assert!(!records.directory(&definition.id).exists());
+        records.remove(&definition.id).unwrap();
+        let (_, found) = Records::open(root.path()).unwrap();
+        assert!(found.containers.is_empty() && found.problems.is_empty());
+    }
+
+    #[test]
+    fn creating_twice_fails_and_leaves_the_first() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        let file = root.path().join("containers/blocked");
+        fs::write(&file, "").unwrap();
+        let error = records
+            .create(&Definition { id: "blocked".into(), ..definition() }, Durability::Buffered)
+            .unwrap_err();
+        assert!(error.to_string().starts_with("cannot create"), "{error}");
+    }
+}
