@@ -182,7 +182,14 @@ impl Store {
         additions: Additions,
         edit: impl FnOnce(&mut Catalog) -> Result<T>,
     ) -> Result<(T, Vec<Digest>)> {
-        let _writing = self.writing.lock();
+        if !additions.layers.is_empty() {
+            // All of them at once; before the lock, since it may take long and nobody sees these files yet.
+            let root = File::open(self.layers.root())
+                .map_err(ImageError::io("open", self.layers.root()))?;
+            rustix::fs::syncfs(&root)
+                .map_err(|e| ImageError::io("sync", self.layers.root())(e.into()))?;
+        }
+        let writing = self.writing.lock();
         let before = self.snapshot();
         let mut after = Catalog::clone(&before);
         let outcome = edit(&mut after)?;
@@ -205,11 +212,13 @@ impl Store {
         if result.is_err() {
             self.keep_mark.store(true, Ordering::Relaxed);
         }
-        result?;
+        let doomed = result?;
         if moves_files && !self.keep_mark.load(Ordering::Relaxed) {
             let mark = self.unsettled();
             std::fs::remove_file(&mark).map_err(ImageError::io("remove", &mark))?;
         }
+        drop(writing);
+        self.layers.discard(doomed);
         Ok((outcome, orphans.layers.into_iter().collect()))
     }
 
@@ -219,15 +228,12 @@ impl Store {
         after: Catalog,
         gone: &[ImageId],
         orphans: &Orphans,
-    ) -> Result<()> {
-        if !additions.layers.is_empty() {
-            let root = File::open(self.layers.root())
-                .map_err(ImageError::io("open", self.layers.root()))?;
-            rustix::fs::syncfs(&root)
-                .map_err(|e| ImageError::io("sync", self.layers.root())(e.into()))?;
-            for layer in additions.layers {
-                self.layers.commit(layer)?;
-            }
+    ) -> Result<Vec<PathBuf>> {
+        let adds_layers = !additions.layers.is_empty();
+        for layer in additions.layers {
+            self.layers.commit(layer)?;
+        }
+        if adds_layers {
             content::sync_directory(self.layers.root())?;
         }
         for blob in &additions.blobs {
@@ -238,11 +244,11 @@ impl Store {
         for id in gone {
             self.configs.lock().remove(id);
         }
-        self.remove_layers(&orphans.layers)?;
+        let doomed = self.detach(&orphans.layers)?;
         for blob in &orphans.blobs {
             self.content.remove(blob)?;
         }
-        Ok(())
+        Ok(doomed)
     }
 
     /// What the images `gone` needed and no image in `after` needs.
@@ -253,16 +259,19 @@ impl Store {
         }
         let before = self.snapshot();
         for id in gone {
-            orphans.layers.extend(&self.config(id)?.rootfs.diff_ids);
+            match self.readable(id) {
+                Some(config) => orphans.layers.extend(&config.rootfs.diff_ids),
+                // Which layers it had is not known: the next opening finds them.
+                None => self.keep_mark.store(true, Ordering::Relaxed),
+            }
             orphans.blobs.insert(*id.digest());
             orphans.blobs.insert(before.images[id].manifest);
         }
+        match self.needed(after) {
+            Some(needed) => orphans.layers.retain(|diff_id| !needed.contains(diff_id)),
+            None => orphans.layers.clear(),
+        }
         for (id, record) in &after.images {
-            if let Ok(config) = self.config(id) {
-                for diff_id in &config.rootfs.diff_ids {
-                    orphans.layers.remove(diff_id);
-                }
-            }
             orphans.blobs.remove(id.digest());
             orphans.blobs.remove(&record.manifest);
         }
@@ -275,43 +284,54 @@ impl Store {
 
     /// Removes those of `candidates` that no image needs.
     fn collect(&self, candidates: &HashSet<Digest>) -> Result<()> {
-        let _writing = self.writing.lock();
+        let writing = self.writing.lock();
         let mut orphans = candidates.clone();
-        for id in self.snapshot().images.keys() {
-            for diff_id in &self.config(id)?.rootfs.diff_ids {
-                orphans.remove(diff_id);
-            }
+        match self.needed(&self.snapshot()) {
+            Some(needed) => orphans.retain(|diff_id| !needed.contains(diff_id)),
+            None => return Ok(()),
         }
-        self.remove_layers(&orphans)
+        let doomed = self.detach(&orphans)?;
+        drop(writing);
+        self.layers.discard(doomed);
+        Ok(())
     }
 
-    /// Removes layers, except those that are pinned by now.
-    fn remove_layers(&self, diff_ids: &HashSet<Digest>) -> Result<()> {
+    /// The layers that images of `catalog` have, which are in the index already. `None` if one of them cannot be read: then no
+    /// layer can be said not to be needed.
+    fn needed(&self, catalog: &Catalog) -> Option<HashSet<Digest>> {
+        let mut needed = HashSet::new();
+        for id in catalog.images.keys() {
+            needed.extend(self.readable(id)?.rootfs.diff_ids.iter().copied());
+        }
+        Some(needed)
+    }
+
+    /// The configuration of an image, or a line in the log why there is none.
+    fn readable(&self, id: &ImageId) -> Option<Arc<ImageConfig>> {
+        self.config(id)
+            .inspect_err(|error| tracing::error!(image.id = %id, %error, "cannot read an image"))
+            .ok()
+    }
+
+    /// Takes layers out of sight, except those that are pinned by now.
+    fn detach(&self, diff_ids: &HashSet<Digest>) -> Result<Vec<PathBuf>> {
         let pinned = self.pinned.lock();
         let doomed = diff_ids
             .iter()
             .filter(|diff_id| self.layers.contains(diff_id) && !pinned.contains_key(diff_id));
-        let doomed = self.layers.detach(doomed)?;
-        drop(pinned);
-        self.layers.discard(doomed);
-        Ok(())
+        self.layers.detach(doomed)
     }
 
     /// Finishes what a crash interrupted: removes layers and blobs that no image needs.
     fn settle(&self) -> Result<()> {
         let _writing = self.writing.lock();
         let catalog = self.snapshot();
-        let mut needed = HashSet::new();
-        for id in catalog.images.keys() {
-            needed.extend(self.config(id)?.rootfs.diff_ids.iter().copied());
+        if let Some(needed) = self.needed(&catalog) {
+            let all = self.layers.all().into_iter();
+            let orphans: HashSet<Digest> = all.filter(|id| !needed.contains(id)).collect();
+            let doomed = self.detach(&orphans)?;
+            self.layers.discard(doomed);
         }
-        let orphans: HashSet<Digest> = self
-            .layers
-            .all()
-            .into_iter()
-            .filter(|diff_id| !needed.contains(diff_id))
-            .collect();
-        self.remove_layers(&orphans)?;
         let blobs: HashSet<Digest> = catalog
             .images
             .iter()

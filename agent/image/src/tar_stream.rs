@@ -11,11 +11,13 @@
 //!
 //! Must not: touch the file system, or interpret names (see [`crate::layers`]).
 
+mod fields;
 mod pax;
 
 use std::io::{self, BufRead};
 
 use crate::limits::Limits;
+use fields::{checksum_matches, numeric, old_sparse};
 
 const BLOCK: usize = 512;
 
@@ -207,7 +209,7 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
                     if let Some(link) = long_link {
                         entry.link = link;
                     }
-                    self.apply_pax(&mut entry, pax, start)?;
+                    self.apply_pax(&mut entry, flag, pax, start)?;
                     self.settle(&mut entry, start)?;
                     return Ok(Some(entry));
                 }
@@ -332,7 +334,6 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
         let header = tar::Header::from_byte_slice(block);
         let path = header.path_bytes().into_owned();
         let kind = match flag {
-            0 if path.ends_with(b"/") => Kind::Directory,
             0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
@@ -405,6 +406,7 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
     fn apply_pax(
         &mut self,
         entry: &mut Entry,
+        flag: u8,
         pax: pax::Records,
         start: u64,
     ) -> Result<(), TarError> {
@@ -414,6 +416,10 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
         }
         if let Some(link) = pax.link {
             entry.link = link;
+        }
+        if flag == 0 && entry.path.ends_with(b"/") {
+            // Before ustar, a slash was all that marked a directory.
+            entry.kind = Kind::Directory;
         }
         if let Some(uid) = pax.uid {
             entry.uid = uid;
@@ -555,69 +561,11 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
     }
 }
 
-fn checksum_matches(block: &[u8; BLOCK]) -> bool {
-    let Some(stored) = numeric(&block[148..156]) else {
-        return false;
-    };
-    let mut unsigned = 0i64;
-    let mut signed = 0i64;
-    for (at, byte) in block.iter().enumerate() {
-        let byte = if (148..156).contains(&at) {
-            b' '
-        } else {
-            *byte
-        };
-        unsigned += i64::from(byte);
-        signed += i64::from(byte as i8);
-    }
-    stored == unsigned || stored == signed
-}
-
-/// A numeric header field: octal text, or base-256 when the first bit is set.
-fn numeric(field: &[u8]) -> Option<i64> {
-    if let Some(first) = field.first()
-        && first & 0x80 != 0
-    {
-        // Two's complement, big endian; the marker bit is not part of the number.
-        let negative = first & 0x40 != 0;
-        let mut value: i64 = if negative { -1 } else { 0 };
-        for (at, byte) in field.iter().enumerate() {
-            let byte = match (at, negative) {
-                (0, false) => byte & 0x7f,
-                _ => *byte,
-            };
-            value = value.checked_mul(256)?.checked_add(i64::from(byte))?;
-        }
-        return Some(value);
-    }
-    let text = field
-        .split(|b| *b == 0)
-        .find(|part| !part.iter().all(|b| *b == b' '));
-    let text = std::str::from_utf8(text.unwrap_or_default())
-        .ok()?
-        .trim_matches(' ');
-    if text.is_empty() {
-        return Some(0);
-    }
-    i64::from_str_radix(text, 8).ok()
-}
-
-/// Offset/length pairs of 12 bytes each, ended by an empty offset.
-fn old_sparse(pairs: &[u8], fragments: &mut Vec<Fragment>) -> Option<()> {
-    for pair in pairs.chunks_exact(24) {
-        if pair[0] == 0 {
-            break;
-        }
-        fragments.push(Fragment {
-            offset: u64::try_from(numeric(&pair[..12])?).ok()?,
-            len: u64::try_from(numeric(&pair[12..])?).ok()?,
-        });
-    }
-    Some(())
-}
-
 /// Whether `block` is a tar header or an end mark: what a tar stream starts with.
 pub(crate) fn looks_like_tar(block: &[u8]) -> bool {
     <&[u8; BLOCK]>::try_from(block)
         .is_ok_and(|block| *block == [0u8; BLOCK] || checksum_matches(block))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,10 @@
 //!                                                                       └─▶ calling thread (unpack)
 //! ```
 //!
-//! Hashing costs as much as inflating and unpacking mostly waits for the file system, so three threads pay even
-//! on two cores: a 121 MB layer of 6 700 files takes about 60 % of the time it takes on one. Chunks are
-//! shared, not copied; queues are short, so a slow disk holds the reader back.
+//! A 469 MB layer of 10 400 files (201 MB gzip) costs 1.2 s of CPU to inflate, 0.3 s to hash (with SHA instructions; 2 s
+//! without) and 0.4 s to write to a tmpfs, and on a disk, writing mostly waits. With threads the pass takes as long as the
+//! slowest of the three instead of their sum; on one processor they cost nothing that could be measured.
+//! Chunks are shared, not copied; queues are short, so a slow disk holds the reader back.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read};

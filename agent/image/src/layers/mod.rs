@@ -12,6 +12,7 @@
 //! The rename is what makes a layer exist. A crash leaves `unfinished-*` and `doomed-*`, which
 //! [`LayerStore::open`] removes on a thread of its own.
 
+mod attributes;
 mod confined;
 mod ingest;
 mod pack;
@@ -372,10 +373,9 @@ impl LayerStore {
         }
         let actual = hasher.finish();
         if actual != *diff_id || written != layer.tar_size {
-            return Err(ImageError::WrongDigest {
-                what: format!("layer {}", directory.display()),
-                expected: *diff_id,
-                actual,
+            return Err(ImageError::Damaged {
+                path: directory,
+                reason: format!("its files give a tar with the digest {actual}"),
             });
         }
         Ok(())

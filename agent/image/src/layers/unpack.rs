@@ -17,13 +17,14 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::attributes::{file_attributes, kept_xattrs, owner, times, tolerate};
 use super::confined::{Directory, Tree, is_whiteout, make_opaque, proc_path};
 use super::recipe::RecipeWriter;
 use super::{Move, UnpackError};
@@ -539,63 +540,6 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 fn open_directory(parent: &Directory, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(&parent.fd, name, flags, Mode::empty())
-}
-
-/// Owner before mode before attributes: changing the owner clears set-id bits and file capabilities.
-fn file_attributes(entry: &Entry, file: &std::fs::File) -> io::Result<()> {
-    let (uid, gid) = owner(entry);
-    if (entry.uid, entry.gid) != (0, 0) || !rustix::process::geteuid().is_root() {
-        rustix::fs::fchown(file, uid, gid)?;
-    }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))?;
-    for (key, value) in kept_xattrs(entry) {
-        let set = rustix::fs::fsetxattr(
-            file.as_fd(),
-            OsStr::from_bytes(key),
-            value,
-            XattrFlags::empty(),
-        );
-        tolerate(key, set)?;
-    }
-    rustix::fs::futimens(file, &times(entry))?;
-    Ok(())
-}
-
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    (
-        Some(Uid::from_raw(entry.uid)),
-        Some(Gid::from_raw(entry.gid)),
-    )
-}
-
-fn times(entry: &Entry) -> Timestamps {
-    let time = Timespec {
-        tv_sec: entry.mtime.0,
-        tv_nsec: i64::from(entry.mtime.1),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
-}
-
-fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    entry
-        .xattrs
-        .iter()
-        .map(|(key, value)| (&key[..], &value[..]))
-        .filter(|(key, _)| {
-            !key.starts_with(b"trusted.overlay.") && !key.starts_with(b"user.overlay.")
-        })
-}
-
-/// A file system that cannot store an attribute is no reason to refuse an image, unless the attribute
-/// makes a program work: file capabilities.
-fn tolerate(key: &[u8], result: rustix::io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(Errno::OPNOTSUPP | Errno::PERM) if key != b"security.capability" => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 /// Sum of the sizes of all files and links below `directory`, each inode once.

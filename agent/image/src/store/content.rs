@@ -49,10 +49,9 @@ impl Content {
         let bytes = std::fs::read(&path).map_err(ImageError::io("read", &path))?;
         let actual = Digest::of(&bytes);
         if actual != *digest {
-            return Err(ImageError::WrongDigest {
-                what: path.display().to_string(),
-                expected: *digest,
-                actual,
+            return Err(ImageError::Damaged {
+                path,
+                reason: format!("its content has the digest {actual}"),
             });
         }
         Ok(bytes)

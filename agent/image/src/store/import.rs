@@ -156,30 +156,57 @@ impl Store {
     }
 }
 
-/// `os/arch[/variant]` in its parts.
+/// `os[/arch[/variant]]` or `arch` in its parts; what is not given is this machine's.
 fn platform(text: Option<&str>) -> Result<(String, String, String)> {
     let machine = ImageConfig::machine();
     let text = text.unwrap_or(&machine);
-    let mut parts = text.split('/');
-    let (os, architecture) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
-    let variant = parts.next().unwrap_or_default();
-    let plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if os.is_empty()
-        || architecture.is_empty()
-        || parts.next().is_some()
-        || !text.split('/').all(plain)
-    {
-        return Err(ImageError::Invalid(format!(
+    let plain = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let own = machine
+        .split_once('/')
+        .map_or("", |(_, architecture)| architecture);
+    let parts: Vec<&str> = text.split('/').filter(plain).collect();
+    let (os, architecture, variant) = match parts[..] {
+        _ if text.split('/').any(|part| !plain(&part)) => ("", "", ""),
+        ["linux"] => ("linux", own, ""),
+        ["windows"] => ("windows", own, ""),
+        [architecture] => ("linux", architecture, ""),
+        [os, architecture] => (os, architecture, ""),
+        [os, architecture, variant] => (os, architecture, variant),
+        _ => ("", "", ""),
+    };
+    match os {
+        "linux" => Ok((os.to_owned(), architecture.to_owned(), variant.to_owned())),
+        "" => Err(ImageError::Invalid(format!(
             "{text:?} is an invalid platform: expected os/architecture[/variant], for example linux/amd64"
-        )));
-    }
-    if os != "linux" {
-        return Err(ImageError::Invalid(format!(
+        ))),
+        os => Err(ImageError::Invalid(format!(
             "operating system is not supported: {os}"
-        )));
+        ))),
     }
-    Ok((os.to_owned(), architecture.to_owned(), variant.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_completed_or_refused() {
+        let parse = |text: &str| platform(Some(text)).map_err(|error| error.to_string());
+        let own = ImageConfig::machine();
+        let (os, architecture, _) = parse("linux").unwrap();
+        assert_eq!(format!("{os}/{architecture}"), own);
+        let text = |(os, architecture, variant)| format!("{os}/{architecture}/{variant}");
+        assert_eq!(parse("arm64").map(text).unwrap(), "linux/arm64/");
+        assert_eq!(parse("linux/arm/v7").map(text).unwrap(), "linux/arm/v7");
+        for bad in ["", "/", "linux/", "linux/arm/v7/x", "linux/../x"] {
+            assert!(
+                parse(bad).unwrap_err().contains("invalid platform"),
+                "{bad}"
+            );
+        }
+        let error = parse("windows/amd64").unwrap_err();
+        assert_eq!(error, "operating system is not supported: windows");
+    }
 }

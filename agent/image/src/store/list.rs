@@ -54,7 +54,10 @@ impl Store {
         }
         let mut images = Vec::new();
         for id in catalog.images.keys() {
-            let config = self.config(id)?;
+            // One damaged image does not hide the others.
+            let Some(config) = self.readable(id) else {
+                continue;
+            };
             if before.is_some_and(|limit| config.created.is_none_or(|time| time >= limit))
                 || since.is_some_and(|limit| config.created.is_none_or(|time| time <= limit))
                 || !matches_labels(&filter.labels, &config.config.labels)

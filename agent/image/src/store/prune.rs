@@ -53,7 +53,9 @@ impl Store {
                     if users.holds(&id) {
                         continue;
                     }
-                    let config = self.config(&id)?;
+                    let Some(config) = self.readable(&id) else {
+                        continue;
+                    };
                     let labels = &config.config.labels;
                     let too_new = filter
                         .until

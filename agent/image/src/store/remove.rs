@@ -68,9 +68,14 @@ impl Store {
             let mut chains = HashMap::new();
             for step in &steps {
                 if let Removed::Image(id) = step {
-                    let config = self.config(id)?;
+                    // A damaged image can be removed, too.
+                    let Some(config) = self.readable(id) else {
+                        continue;
+                    };
                     for diff_id in &config.rootfs.diff_ids {
-                        sizes.insert(*diff_id, self.layers.get(diff_id)?.size);
+                        if let Ok(layer) = self.layers.get(diff_id) {
+                            sizes.insert(*diff_id, layer.size);
+                        }
                     }
                     chains.insert(*id, config);
                 }

@@ -26,6 +26,11 @@ enum Blob {
 }
 
 impl Store {
+    /// The images [`Store::save`] would write for these names; fails if one names none.
+    pub fn saved_by(&self, names: &[&str]) -> Result<Vec<ImageId>> {
+        Ok(select(&self.snapshot(), names)?.into_keys().collect())
+    }
+
     /// Writes images as one tar that is both a docker-archive and an OCI layout. A name without tag means all its
     /// tags; an id saves the image without name. If a layer turns out damaged, the stream ends early and an error says so.
     pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<()> {

@@ -30,7 +30,8 @@ impl Store {
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         let catalog = self.snapshot();
         let mut users: HashMap<Digest, usize> = HashMap::new();
-        let mut ids: Vec<ImageId> = catalog.images.keys().copied().collect();
+        let readable = |id: &&ImageId| self.readable(id).is_some();
+        let mut ids: Vec<ImageId> = catalog.images.keys().filter(readable).copied().collect();
         ids.sort();
         for id in &ids {
             let mut own = self.config(id)?.rootfs.diff_ids.clone();

@@ -89,6 +89,16 @@ fn a_saved_image_loads_elsewhere_with_the_same_bytes() {
         (&[&base], &["base:latest"]),
     ]))
     .unwrap();
+    let (app, base_image) = (
+        bed.store.resolve("app:1").unwrap(),
+        bed.store.resolve("base").unwrap(),
+    );
+    assert_eq!(
+        bed.store.saved_by(&["app", "base", "app:2"]).unwrap(),
+        [app, base_image]
+    );
+    let error = bed.store.saved_by(&["app", "nothing"]).unwrap_err();
+    assert_eq!(error.to_string(), "No such image: nothing:latest");
     let mut saved = Vec::new();
     bed.store.save(&["app", "base:latest"], &mut saved).unwrap();
     let names: Vec<String> = tar::Archive::new(&saved[..])
@@ -177,7 +187,7 @@ fn progress_speaks_as_docker_does() {
     assert_eq!(
         texts[0],
         format!(
-            r#"{{"status":"Loading layer","id":"0-0/layer.ta","progressDetail":{{"current":{0},"total":{0}}}}}"#,
+            r#"{{"status":"Loading layer","id":"0-0","progressDetail":{{"current":{0},"total":{0}}}}}"#,
             base.len()
         )
     );

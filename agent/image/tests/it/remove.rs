@@ -1,7 +1,7 @@
 //! Names, removal, pruning, accounting.
 
 use agent_image::{
-    ErrorClass, ImageUse, ListFilter, PruneFilter, Reference, RemoveOptions, Removed, Store,
+    ErrorClass, ImageUse, Limits, ListFilter, PruneFilter, Reference, RemoveOptions, Removed, Store,
 };
 
 use crate::Bed;
@@ -246,5 +246,95 @@ fn a_store_reopens_as_it_was_and_only_once_at_a_time() {
             .map(|h| h.size)
             .collect::<Vec<_>>(),
         [1000, 1000]
+    );
+}
+
+#[test]
+fn a_damaged_image_harms_no_other_and_can_be_removed() {
+    let bed = bed();
+    let id = bed.store.resolve("one:1").unwrap();
+    let path = bed
+        .directory
+        .path()
+        .join("content/blobs/sha256")
+        .join(id.hex());
+    std::fs::write(path, "{}").unwrap();
+    let Bed { directory, store } = bed;
+    drop(store);
+    let store = Store::open(directory.path(), Limits::default()).unwrap();
+    let error = store.inspect("one:1").unwrap_err();
+    assert_eq!(error.class(), ErrorClass::System);
+    assert!(
+        error
+            .to_string()
+            .contains("is damaged: its content has the digest"),
+        "{error}"
+    );
+    assert_eq!(store.list(&ListFilter::default()).unwrap().len(), 1);
+    // While it is there, no layer is taken for unneeded.
+    assert_eq!(
+        remove(&store, "two:1").unwrap(),
+        ["untagged two:1", "image"]
+    );
+    assert_eq!(
+        remove(&store, "one:1").unwrap(),
+        ["untagged one:1", "image"]
+    );
+    drop(store);
+    let store = Store::open(directory.path(), Limits::default()).unwrap();
+    drop(store);
+    assert_eq!(
+        std::fs::read_dir(directory.path().join("layers"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn loads_removals_and_holds_at_once_leave_whole_images() {
+    let bed = Bed::new();
+    let layers: Vec<Vec<u8>> = (0..4).map(|n| layer(&n.to_string())).collect();
+    std::thread::scope(|scope| {
+        for worker in 0..4usize {
+            let (bed, layers) = (&bed, &layers);
+            scope.spawn(move || {
+                let name = format!("image:{worker}");
+                // Neighbours share a layer.
+                let own = [&layers[worker][..], &layers[(worker + 1) % 4]];
+                let archive = docker_archive(&[(&own, &[&name])]);
+                for _ in 0..8 {
+                    bed.load(&archive).unwrap();
+                    // A neighbour may have been quicker.
+                    let Ok((id, hold)) = bed.store.hold(&name) else {
+                        continue;
+                    };
+                    let stack = bed.store.layers(&id).unwrap();
+                    assert!(stack.iter().all(|layer| layer.is_dir()));
+                    let _ = bed.store.remove(
+                        &format!("image:{}", (worker + 1) % 4),
+                        RemoveOptions::default(),
+                        &[],
+                    );
+                    assert!(
+                        stack.iter().all(|layer| layer.is_dir()),
+                        "layers of a held image went"
+                    );
+                    drop(hold);
+                }
+            });
+        }
+    });
+    for image in bed.store.list(&ListFilter::default()).unwrap() {
+        bed.store
+            .save(&[&image.id.hex()], &mut std::io::sink())
+            .unwrap();
+    }
+    bed.store.prune(&PruneFilter::default(), &[]).unwrap();
+    assert_eq!(
+        std::fs::read_dir(bed.directory.path().join("layers"))
+            .unwrap()
+            .count(),
+        0
     );
 }

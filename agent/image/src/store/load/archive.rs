@@ -303,9 +303,11 @@ struct Report<'a> {
 
 impl<'a> Report<'a> {
     fn new(name: &str, total: u64, sink: ProgressSink<'a>) -> Self {
+        // `blobs/sha256/<digest>`, or `<layer id>/layer.tar`.
         let name = name.strip_prefix("blobs/sha256/").unwrap_or(name);
+        let id = name.split('/').next().unwrap_or(name);
         Self {
-            id: name.chars().take(12).collect(),
+            id: id.chars().take(12).collect(),
             total,
             started: Instant::now(),
             last: AtomicU64::new(0),
