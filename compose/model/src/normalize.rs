@@ -190,7 +190,8 @@ fn names(tree: &mut Node, project: &str) {
                 true => key.clone(),
                 false => format!("{project}_{key}"),
             };
-            if resource.get("name").is_some_and(Node::is_null)
+            let unnamed = |name: &Node| name.is_null() || name.as_str() == Some("");
+            if resource.get("name").is_some_and(unnamed)
                 && let Some(map) = resource.as_map_mut()
             {
                 map.shift_remove("name");

@@ -416,10 +416,12 @@ static VOLUMES: Shape = Set(&OneOf(&[
     )),
 ]));
 
+static HOOK_COMMAND: Shape = OneOf(&[&Text, &TEXT_LIST]);
+
 static HOOK: Shape = Object(&needing(
     &["command"],
     &[
-        ("command", &COMMAND),
+        ("command", &HOOK_COMMAND),
         ("environment", &KEY_VALUES),
         ("privileged", &Bool),
         ("user", &Text),
