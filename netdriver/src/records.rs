@@ -199,9 +199,13 @@ fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>> {
             .path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("tmp") => delete(&path)?,
-            Some("json") => {
-                records.push(read(&path)?);
+            // A power failure can leave a file that was never synced without content: it was of the
+            // volatile kind, and what it spoke of is gone too.
+            Some("json") if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0) => {
+                tracing::warn!(path = %path.display(), "empty record removed");
+                delete(&path)?;
             }
+            Some("json") => records.push(read(&path)?),
             _ => {}
         }
     }
@@ -236,6 +240,8 @@ mod tests {
         fs::write(&half, "{\"spec\":").unwrap();
         assert_eq!(records.sandboxes().unwrap().len(), 1);
         assert!(!half.exists());
+        fs::write(root.path().join("sandboxes/c3.json"), "").unwrap();
+        assert_eq!(records.sandboxes().unwrap().len(), 1);
         fs::write(root.path().join("sandboxes/b2.json"), "{").unwrap();
         let error = records.sandboxes().unwrap_err().to_string();
         assert!(error.contains("sandboxes/b2.json is damaged"), "{error}");
