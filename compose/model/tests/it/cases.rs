@@ -1,7 +1,8 @@
 //! Golden cases: every directory below `tests/cases` is a project.
 //!
 //! - `case.json` (optional): what the command line and the environment would say.
-//! - `expected.yaml`: what `docker compose config` prints for it; ours must be the same text.
+//! - `expected.yaml`: what `docker compose config` (2.40.3) prints for it, run in the case's directory with the
+//!   environment of `case.json` and `HOME=/home/user` alone; ours must be the same text.
 //! - `ours.yaml` with `why.txt`: where we differ from docker compose on purpose.
 //! - `error.txt`: the project is broken, and this is what we say. `warnings.txt`: what we warn of besides.
 //!
