@@ -130,11 +130,15 @@ impl Store {
         Ok(store)
     }
 
-    /// The image's layers as overlay directories, top first. They are shared and must not be written to.
+    /// The image's layers as overlay directories, top first. They are shared and must not be written to. Of a layer that occurs
+    /// several times only the uppermost is there: overlayfs refuses a directory twice, and the others could not be seen.
     pub fn layers(&self, id: &ImageId) -> Result<Vec<PathBuf>> {
         let mut stack = Vec::new();
         for diff_id in self.config(id)?.rootfs.diff_ids.iter().rev() {
-            stack.push(self.layers.diff(diff_id));
+            let directory = self.layers.diff(diff_id);
+            if !stack.contains(&directory) {
+                stack.push(directory);
+            }
             if self.layers.get(diff_id)?.opaque_root {
                 break;
             }

@@ -17,6 +17,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags
 use rustix::io::Errno;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
+/// How often a resolution that the kernel calls racy is tried again.
+const RACES_MAX: u32 = 1000;
 
 /// A directory and the path by which it is reached without any symbolic link, relative to the root.
 pub(super) struct Directory {
@@ -77,7 +79,14 @@ impl Tree {
             Err(Errno::LOOP) => {
                 let in_root = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
                 let name = OsStr::from_bytes(name);
-                let fd = rustix::fs::openat2(&self.root, name, flags, Mode::empty(), in_root)?;
+                let mut tries = 0;
+                let fd = loop {
+                    match rustix::fs::openat2(&self.root, name, flags, Mode::empty(), in_root) {
+                        // A rename or mount anywhere on the machine while a `..` was being resolved.
+                        Err(Errno::AGAIN) if tries < RACES_MAX => tries += 1,
+                        result => break result?,
+                    }
+                };
                 let real = self.real_path(&fd)?;
                 Ok(Directory { fd, real })
             }

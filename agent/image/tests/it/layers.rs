@@ -171,6 +171,21 @@ fn an_opaque_root_hides_all_layers_below() {
 }
 
 #[test]
+fn a_layer_may_occur_twice() {
+    let a = Tar::new().dir("d/").file("d/x", "x").file("f", "a").end();
+    let b = Tar::new()
+        .file(".wh.d", "")
+        .file("f", "b")
+        .file("g", "b")
+        .end();
+    let empty = Tar::new().end();
+    assert_eq!(
+        merged(&[&a, &empty, &b, &empty, &a]),
+        expected(&[("d", "directory"), ("d/x", "x"), ("f", "a"), ("g", "b")])
+    );
+}
+
+#[test]
 fn the_last_entry_of_a_name_wins() {
     let bed = Bed::new();
     let layer = Tar::new()
