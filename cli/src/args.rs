@@ -293,3 +293,92 @@ async fn image(session: &Session, verb: ImageVerb) -> Outcome {
         ImageVerb::Pull(args) => pull::run(session, args).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> Option<u8> {
+        parse(shlex(line)).err()
+    }
+
+    fn shlex(line: &str) -> Vec<OsString> {
+        std::iter::once("muster")
+            .chain(line.split(' '))
+            .map(OsString::from)
+            .collect()
+    }
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        as_pflag(with_help(Line::command())).debug_assert();
+        with_help(Line::command()).debug_assert();
+    }
+
+    #[test]
+    fn dockers_lines_are_understood() {
+        for line in [
+            "run -it --rm busybox sh -c true --rm",
+            "run -itd busybox",
+            "run --rm=false -t=true busybox",
+            "run -p80:80 -p 81:81 -eA=1 -e B -v /a:/b --name=x busybox",
+            "run --memory-swap -1 --pids-limit -1 -m 64m busybox",
+            "run -h name --net host --name a --name b busybox -h",
+            "run --sig-proxy=false busybox",
+            "ps -aq -f name=x -n 5 --no-trunc",
+            "ps -n -1",
+            "container ls -a",
+            "container ps",
+            "container run busybox",
+            "image ls",
+            "image rm x",
+            "rmi -f x y",
+            "logs -f --tail -1 x",
+            "logs -n 5 x",
+            "exec -it x sh -c -l",
+            "exec x ls -l",
+            "stop -t 5 x",
+            "stop --time=5 x",
+            "rm -fv x y",
+            "network create --driver bridge --subnet 10.0.0.0/8 n",
+            "network ls --format {{.Name}}",
+            "volume create -o a=b --label x v",
+            "-H unix:///x.sock ps",
+            "-D --host=unix:///x.sock system prune -af --volumes",
+            "inspect --type container -s x",
+            "top x -o pid",
+            "compose -f a.yaml -f b.yaml -p x --profile p up -d --scale web=3",
+            "compose --dry-run down -v --rmi local",
+            "compose exec -T web sh -c -x",
+            "compose run --rm -e A=1 web ls -l",
+            "up -d -f a.yaml",
+            "plan --format json",
+        ] {
+            assert_eq!(code(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_ends_well_and_usage_errors_end_with_125() {
+        for line in [
+            "--help",
+            "run --help",
+            "ps -h",
+            "compose up --help",
+            "--version",
+        ] {
+            assert_eq!(code(line), Some(0), "{line}");
+        }
+        for line in [
+            "frobnicate",
+            "run",
+            "run --frob busybox",
+            "run --rm=maybe busybox",
+            "rm",
+            "exec x",
+            "compose frob",
+        ] {
+            assert_eq!(code(line), Some(USAGE), "{line}");
+        }
+    }
+}

@@ -56,7 +56,9 @@ fn user() -> Verdict {
     if rustix::process::geteuid().is_root() {
         Verdict::Good("root".to_owned())
     } else {
-        Verdict::Bad("the daemon runs as root only: use sudo (some checks below need root, too)".to_owned())
+        Verdict::Bad(
+            "the daemon runs as root only: use sudo (some checks below need root, too)".to_owned(),
+        )
     }
 }
 
@@ -67,10 +69,17 @@ const OLDEST_KERNEL: (u32, u32) = (5, 12);
 fn kernel() -> Verdict {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST_KERNEL => Verdict::Good(release.into_owned()),
-        _ => Verdict::Bad(format!("{release} is older than {}.{}: upgrade the kernel", OLDEST_KERNEL.0, OLDEST_KERNEL.1)),
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST_KERNEL => {
+            Verdict::Good(release.into_owned())
+        }
+        _ => Verdict::Bad(format!(
+            "{release} is older than {}.{}: upgrade the kernel",
+            OLDEST_KERNEL.0, OLDEST_KERNEL.1
+        )),
     }
 }
 
@@ -82,7 +91,10 @@ fn namespaces() -> Verdict {
     if missing.is_empty() {
         Verdict::Good("cgroup ipc mnt net pid uts".to_owned())
     } else {
-        Verdict::Bad(format!("the kernel lacks {}: use one built with CONFIG_NAMESPACES", missing.join(", ")))
+        Verdict::Bad(format!(
+            "the kernel lacks {}: use one built with CONFIG_NAMESPACES",
+            missing.join(", ")
+        ))
     }
 }
 
@@ -96,7 +108,10 @@ fn file_systems() -> Verdict {
     if missing.is_empty() {
         Verdict::Good("overlay tmpfs proc sysfs devpts mqueue".to_owned())
     } else {
-        Verdict::Bad(format!("cannot be mounted: {}: load the modules, e.g. \"modprobe overlay\"", missing.join(", ")))
+        Verdict::Bad(format!(
+            "cannot be mounted: {}: load the modules, e.g. \"modprobe overlay\"",
+            missing.join(", ")
+        ))
     }
 }
 
@@ -106,12 +121,18 @@ fn cgroups() -> Verdict {
         Err(error) => return Verdict::Bad(format!("{error}: mount cgroup2 at /sys/fs/cgroup")),
     };
     let found = hierarchy.controllers();
-    let missing: Vec<_> = ["cpu", "memory", "pids"].into_iter().filter(|name| !found.contains(name)).collect();
+    let missing: Vec<_> = ["cpu", "memory", "pids"]
+        .into_iter()
+        .filter(|name| !found.contains(name))
+        .collect();
     let version = format!("{:?}", hierarchy.version()).to_lowercase();
     if missing.is_empty() {
         Verdict::Good(format!("{version}: {}", found.join(" ")))
     } else {
-        Verdict::Weak(format!("{version} without {}: such limits are refused", missing.join(", ")))
+        Verdict::Weak(format!(
+            "{version} without {}: such limits are refused",
+            missing.join(", ")
+        ))
     }
 }
 
@@ -125,21 +146,27 @@ fn seccomp() -> Verdict {
 fn links() -> Verdict {
     match probe::links() {
         Ok(()) => Verdict::Good("can be made".to_owned()),
-        Err(error) => Verdict::Bad(format!("{error}: load the modules, \"modprobe bridge veth\"")),
+        Err(error) => Verdict::Bad(format!(
+            "{error}: load the modules, \"modprobe bridge veth\""
+        )),
     }
 }
 
 fn nftables() -> Verdict {
     match probe::nftables() {
         Ok(()) => Verdict::Good("nf_tables answers".to_owned()),
-        Err(error) => Verdict::Bad(format!("nf_tables does not answer ({error}): load it, \"modprobe nf_tables\"")),
+        Err(error) => Verdict::Bad(format!(
+            "nf_tables does not answer ({error}): load it, \"modprobe nf_tables\""
+        )),
     }
 }
 
 fn forwarding() -> Verdict {
     match std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").map(|text| text.trim() == "1") {
         Ok(true) => Verdict::Good("IPv4 packets are forwarded".to_owned()),
-        Ok(false) => Verdict::Weak("net.ipv4.ip_forward is 0: the daemon turns it on when it makes a network".to_owned()),
+        Ok(false) => Verdict::Weak(
+            "net.ipv4.ip_forward is 0: the daemon turns it on when it makes a network".to_owned(),
+        ),
         Err(error) => Verdict::Bad(format!("cannot read net.ipv4.ip_forward: {error}")),
     }
 }

@@ -280,3 +280,156 @@ fn with_help(error: &anyhow::Error, verb: &str, code: u8) -> anyhow::Error {
     )
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::bools::as_pflag;
+    use clap::{Command, FromArgMatches as _};
+
+    fn parse(words: &[&str]) -> RunArgs {
+        let command = as_pflag(RunArgs::augment_args(
+            Command::new("run").disable_help_flag(true),
+        ));
+        let matches = command
+            .try_get_matches_from(std::iter::once(&"run").chain(words))
+            .unwrap();
+        RunArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    fn request(words: &[&str]) -> Result<ContainerCreateRequest, String> {
+        let args = parse(words);
+        let (image, command) = args.image_and_command.split_first().unwrap();
+        args.container.request(image, command, args.detach)
+    }
+
+    #[test]
+    fn flags_end_at_the_image_and_the_last_one_wins() {
+        let args = parse(&[
+            "-it",
+            "--rm=false",
+            "--name",
+            "a",
+            "--name=b",
+            "-hbox",
+            "img",
+            "-it",
+            "--rm",
+            "--",
+            "x",
+        ]);
+        assert!(args.container.interactive && args.container.tty && !args.container.rm);
+        assert_eq!(
+            (
+                args.container.name.as_deref(),
+                args.container.hostname.as_str()
+            ),
+            (Some("b"), "box")
+        );
+        assert_eq!(args.image_and_command, ["img", "-it", "--rm", "--", "x"]);
+        assert!(args.sig_proxy && !parse(&["--sig-proxy=false", "img"]).sig_proxy);
+    }
+
+    #[test]
+    fn the_request_is_what_docker_sends() {
+        let request = request(&[
+            "-d",
+            "-p",
+            "8080:80",
+            "-v",
+            "data:/data",
+            "-v",
+            "/anon",
+            "--mount",
+            "type=tmpfs,dst=/t",
+            "-m",
+            "64m",
+            "--cpus",
+            "1.5",
+            "--restart",
+            "on-failure:3",
+            "-e",
+            "A=1",
+            "-l",
+            "x=y",
+            "--entrypoint",
+            "",
+            "--health-cmd",
+            "true",
+            "--health-interval",
+            "5s",
+            "--network",
+            "net",
+            "--network-alias",
+            "web",
+            "--add-host",
+            "h=10.0.0.1",
+            "--memory-swap",
+            "-1",
+            "--ulimit",
+            "nofile=10:20",
+            "--no-healthcheck=false",
+            "img",
+            "sleep",
+            "1",
+        ])
+        .unwrap();
+        let json = serde_json::to_value(&request).unwrap();
+        let expected = serde_json::json!({
+            "Image": "img", "Cmd": ["sleep", "1"], "Entrypoint": [""], "Env": ["A=1"], "Labels": {"x": "y"},
+            "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/anon": {}}, "AttachStdout": false,
+        });
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&json[name], value, "{name}");
+        }
+        assert_eq!(
+            json["Healthcheck"]["Test"],
+            serde_json::json!(["CMD-SHELL", "true"])
+        );
+        assert_eq!(json["Healthcheck"]["Interval"], 5_000_000_000_i64);
+        let host = &json["HostConfig"];
+        let expected = serde_json::json!({
+            "Binds": ["data:/data"], "NetworkMode": "net", "Memory": 64 << 20, "NanoCpus": 1_500_000_000, "MemorySwap": -1,
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}, "ExtraHosts": ["h:10.0.0.1"],
+            "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]},
+            "Ulimits": [{"Name": "nofile", "Hard": 20, "Soft": 10}],
+            "Mounts": [{"Type": "tmpfs", "Target": "/t"}],
+        });
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&host[name], value, "{name}");
+        }
+        assert_eq!(
+            json["NetworkingConfig"]["EndpointsConfig"]["net"]["Aliases"],
+            serde_json::json!(["web"])
+        );
+    }
+
+    #[test]
+    fn contradictions_and_nonsense_are_refused() {
+        for (words, reason) in [
+            (
+                &["--rm", "--restart", "always", "img"][..],
+                "--restart and --rm",
+            ),
+            (&["-a", "stdio", "img"], "valid streams"),
+            (
+                &["--no-healthcheck", "--health-cmd", "x", "img"],
+                "--no-healthcheck conflicts",
+            ),
+            (&["--add-host", "x", "img"], "--add-host"),
+            (
+                &["--security-opt", "seccomp=/does/not/exist", "img"],
+                "seccomp profile",
+            ),
+            (
+                &["--network", "host", "--network", "a", "img"],
+                "cannot be combined",
+            ),
+            (&["-p", "x:y", "img"], "invalid port"),
+            (&["--kernel-memory", "1m", "img"], "no longer supported"),
+        ] {
+            let message = request(words).unwrap_err();
+            assert!(message.contains(reason), "{words:?}: {message}");
+        }
+    }
+}

@@ -1,7 +1,10 @@
 //! Questions to the kernel. Source: netlink(7), rtnetlink(7), `linux/netfilter/nf_tables.h`.
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
+    socket_with,
+};
 use std::io;
 
 /// Whether a file system of this type can be mounted: the kernel gives a context for it.
@@ -32,7 +35,9 @@ pub(super) fn links() -> Result<(), String> {
         }
         Ok(())
     };
-    std::thread::spawn(probe).join().unwrap_or_else(|_| Err("the probe failed".to_owned()))
+    std::thread::spawn(probe)
+        .join()
+        .unwrap_or_else(|_| Err("the probe failed".to_owned()))
 }
 
 fn new_link(kind: &str) -> io::Result<()> {
@@ -59,7 +64,12 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 
 /// Sends one message (`None` is NETLINK_ROUTE, number 0) and reads the answer: an error, an acknowledgement (error 0), or a reply.
 fn request(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        protocol,
+    )?;
     let length = u32::try_from(HEADER + body.len()).expect("messages here are short");
     let mut message = length.to_ne_bytes().to_vec();
     message.extend_from_slice(&kind.to_ne_bytes());
@@ -88,7 +98,10 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_but_say_their_own_length() {
-        assert_eq!(attribute(1, b"veth"), [&8_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), b"veth"].concat());
+        assert_eq!(
+            attribute(1, b"veth"),
+            [&8_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), b"veth"].concat()
+        );
         assert_eq!(attribute(1, b"bridge").len(), 12);
     }
 

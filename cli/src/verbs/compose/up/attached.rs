@@ -23,12 +23,14 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// Lines on their way to the terminal.
 const QUEUE: usize = 256;
+/// Two signals within this time are one wish.
+const SAME_KEYPRESS: Duration = Duration::from_millis(300);
 
 pub(super) async fn up(
     session: &Session,
@@ -269,6 +271,18 @@ async fn stopped(interrupts: &mut Signal, terminations: &mut Signal) {
     }
 }
 
+/// A further wish to end. One keypress may arrive twice, from the terminal and from a supervisor that passes it on:
+/// what comes right after the first is the same one.
+async fn insisted(interrupts: &mut Signal, terminations: &mut Signal) {
+    let first = Instant::now();
+    loop {
+        stopped(interrupts, terminations).await;
+        if first.elapsed() >= SAME_KEYPRESS {
+            return;
+        }
+    }
+}
+
 /// Stops the project's containers in order; a further Ctrl-C kills them.
 async fn stop_all(
     client: &Client,
@@ -294,7 +308,7 @@ async fn stop_all(
         let run = compose::execute(client, &stop, &options, never, &mut show);
         tokio::select! {
             result = run => Some(result),
-            () = stopped(interrupts, terminations) => None,
+            () = insisted(interrupts, terminations) => None,
         }
     };
     progress.end();
