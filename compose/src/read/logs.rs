@@ -2,7 +2,8 @@
 //! whole lines, each with the container it is from. Nothing is formatted here.
 //!
 //! Following is driven by the engine's events, subscribed to before the containers are listed: a container that is
-//! started again, or made later, is followed from its start on, so that its first lines are not missed.
+//! started again, or made later, is followed from where its output was left: a process may write before the engine has
+//! stamped its start, so the start's own time would be too late.
 
 use std::collections::BTreeMap;
 
@@ -123,7 +124,8 @@ pub async fn follow(
         filters,
         ..ListContainersOptions::default()
     };
-    let mut containers: Vec<(Origin, bool)> = client
+    let listed = seconds(jiff::Timestamp::now().as_nanosecond());
+    let mut containers: Vec<(Origin, bool, Option<String>)> = client
         .list_containers(&list)
         .await?
         .into_iter()
@@ -138,14 +140,16 @@ pub async fn follow(
                 summary.state,
                 ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting
             );
-            Some((origin, up))
+            let ran = summary.state != ContainerStatus::Created;
+            Some((origin, up, (ran && !up).then(|| listed.clone())))
         })
-        .filter(|(origin, _)| reader.wants(origin))
+        .filter(|(origin, ..)| reader.wants(origin))
         .collect();
     containers.sort();
-    for (origin, up) in containers {
+    for (origin, up, read_until) in containers {
         let query = reader.query(options.since.clone(), options.tail, up);
-        reader.open(origin, query, up);
+        reader.open(origin.clone(), query, up);
+        reader.known.entry(origin).or_default().read_until = read_until;
     }
     loop {
         let running = reader.known.values().any(|known| known.up);
@@ -213,12 +217,24 @@ fn origin(id: String, container: String, labels: &Labels) -> Option<Origin> {
     })
 }
 
+/// Nanoseconds since the epoch as the API takes times.
+fn seconds(nanos: i128) -> String {
+    const SECOND: i128 = 1_000_000_000;
+    format!(
+        "{}.{:09}",
+        nanos.div_euclid(SECOND),
+        nanos.rem_euclid(SECOND)
+    )
+}
+
 /// What is known of a container that is followed.
 #[derive(Debug, Default)]
 struct Known {
     up: bool,
     streams: usize,
     exit_code: Option<i64>,
+    /// Everything before this time was read; `None`: nothing was.
+    read_until: Option<String>,
 }
 
 /// How a stream ended.
@@ -296,22 +312,25 @@ impl<'a> Reader<'a> {
         if !self.wants(&origin) {
             return;
         }
+        let known = self.known.entry(origin.clone()).or_default();
         if event.action == "start" {
-            let since = format!(
-                "{}.{:09}",
-                event.time_nano.div_euclid(1_000_000_000),
-                event.time_nano.rem_euclid(1_000_000_000)
-            );
-            let query = self.query(Some(since), None, true);
-            self.open(origin, query, true);
+            // One that started between subscribing and listing is followed already.
+            if !known.up {
+                let since = known
+                    .read_until
+                    .take()
+                    .or_else(|| self.options.since.clone());
+                let query = self.query(since, None, true);
+                self.open(origin, query, true);
+            }
             return;
         }
+        known.read_until = Some(seconds(i128::from(event.time_nano) + 1));
         let exit_code = event
             .actor
             .attributes
             .get("exitCode")
             .and_then(|code| code.parse().ok());
-        let known = self.known.entry(origin.clone()).or_default();
         known.up = false;
         known.exit_code = exit_code.or(Some(0));
         self.report_exit(&origin).await;
@@ -460,6 +479,11 @@ mod tests {
         let rest: Vec<_> = lines.finish();
         assert_eq!(rest, [(StreamKind::Stdout, Bytes::from_static(b"three"))]);
         assert!(lines.finish().is_empty());
+    }
+
+    #[test]
+    fn times_have_nine_decimals() {
+        assert_eq!(seconds(1_700_000_000_000_000_005), "1700000000.000000005");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use compose_model::Project;
 pub(crate) struct Engine {
     pub(crate) state: ObservedState,
     /// Requests by container id.
-    requests: BTreeMap<String, ContainerCreateRequest>,
+    pub(crate) requests: BTreeMap<String, ContainerCreateRequest>,
     /// Containers created by the plan that runs, by service and number.
     created: BTreeMap<(String, u32), String>,
     counter: u64,
@@ -102,7 +102,7 @@ impl Engine {
         })
     }
 
-    fn container(&mut self, id: &str) -> &mut ObservedContainer {
+    pub(crate) fn container(&mut self, id: &str) -> &mut ObservedContainer {
         self.state
             .containers
             .iter_mut()
@@ -110,7 +110,7 @@ impl Engine {
             .expect("the container exists")
     }
 
-    fn step(&mut self, step: &Step, plan: &Plan) {
+    pub(crate) fn step(&mut self, step: &Step, plan: &Plan) {
         match &step.operation {
             Operation::CreateNetwork { request, .. } => {
                 assert!(
@@ -236,7 +236,12 @@ impl Engine {
         assert!(!taken, "name {name} is taken\n{plan}");
     }
 
-    fn create(&mut self, name: &str, request: ContainerCreateRequest, plan: &Plan) -> String {
+    pub(crate) fn create(
+        &mut self,
+        name: &str,
+        request: ContainerCreateRequest,
+        plan: &Plan,
+    ) -> String {
         self.assert_free(name, plan);
         let id = self.fresh_id();
         let networks = request
@@ -330,7 +335,7 @@ impl Engine {
         mounts
     }
 
-    fn start(&mut self, id: &str, plan: &Plan) {
+    pub(crate) fn start(&mut self, id: &str, plan: &Plan) {
         let request = self.requests.get(id).cloned().expect("created by a plan");
         let networks = self.state.networks.clone();
         for mode in [

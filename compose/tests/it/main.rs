@@ -8,3 +8,4 @@ mod plans;
 mod properties;
 mod recorded;
 mod verbs;
+mod wire;

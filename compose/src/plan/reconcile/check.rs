@@ -149,8 +149,14 @@ impl Planner<'_> {
                     place: None,
                     service: None,
                     message: format!(
-                        "{kind} {} changed and has to be replaced, but container {} uses it, which is not in the project: remove it, or use --remove-orphans",
-                        resource.name, container.name
+                        "{kind} {} changed and has to be replaced, but container {} uses it: {}",
+                        resource.name,
+                        container.name,
+                        if self.project.any_service(&container.service).is_some() {
+                            "bring its service up too, or remove it"
+                        } else {
+                            "its service is not in the project; --remove-orphans removes it"
+                        }
                     ),
                 });
             }
