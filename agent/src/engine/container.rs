@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use agent_api::{ContainerConfig, ContainerStatus, EndpointSettings, Health, HostConfig, MountPoint};
+use agent_api::{
+    ContainerConfig, ContainerStatus, EndpointSettings, Health, HostConfig, MountPoint,
+};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -123,7 +125,10 @@ impl Definition {
 
     /// The mounts as `inspect` shows them.
     pub(crate) fn mount_points(&self) -> Vec<MountPoint> {
-        self.mounts.iter().filter_map(MountPlan::mount_point).collect()
+        self.mounts
+            .iter()
+            .filter_map(MountPlan::mount_point)
+            .collect()
     }
 }
 
@@ -147,7 +152,10 @@ impl Container {
 
     /// Whether it has a first process: running or paused.
     pub(crate) fn is_alive(&self) -> bool {
-        matches!(self.state.status, ContainerStatus::Running | ContainerStatus::Paused)
+        matches!(
+            self.state.status,
+            ContainerStatus::Running | ContainerStatus::Paused
+        )
     }
 }
 

@@ -1,13 +1,14 @@
 //! The facade's operations on containers.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::{
-    ContainerCreateRequest, ContainerCreateResponse, ContainerInspect, ContainerStatus, ContainerSummary,
-    ContainerTopResponse, ContainerUpdateRequest, ContainerUpdateResponse, ContainerWaitResponse,
-    EndpointSettings, Filters, PruneResponse, StreamKind,
+    ContainerCreateRequest, ContainerCreateResponse, ContainerInspect, ContainerStatus,
+    ContainerSummary, ContainerTopResponse, ContainerUpdateRequest, ContainerUpdateResponse,
+    ContainerWaitResponse, EndpointSettings, Filters, PruneResponse, StreamKind,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -26,8 +27,9 @@ use super::registry::Handle;
 use super::shared::blocking;
 use super::signal::SIGKILL;
 use super::{
-    AttachOptions, Attached, Change, Engine, ListOptions, LogOptions, Logs, RemoveOptions, StartOutcome,
-    Stats, StopOptions, StopOutcome, WaitCondition, create, diff, disk, logs, signal, stats, top,
+    AttachOptions, Attached, Change, Engine, ListOptions, LogOptions, Logs, RemoveOptions,
+    StartOutcome, Stats, StopOptions, StopOutcome, WaitCondition, create, diff, disk, logs, signal,
+    stats, top,
 };
 use crate::error::{Error, Result};
 
@@ -53,19 +55,37 @@ impl Engine {
     }
 
     /// Stops a container and waits for it to be stopped.
-    pub async fn stop_container(&self, reference: &str, options: StopOptions) -> Result<StopOutcome> {
+    pub async fn stop_container(
+        &self,
+        reference: &str,
+        options: StopOptions,
+    ) -> Result<StopOutcome> {
         let handle = self.shared.registry.find(reference)?;
         let StopOptions { signal, timeout } = options;
-        let signal = parse_signal(signal.as_deref()).map_err(|error| in_context(error, "stop", reference))?;
-        handle.ask(|reply| Command::Stop { signal, timeout, reply }).await
+        let signal = parse_signal(signal.as_deref())
+            .map_err(|error| in_context(error, "stop", reference))?;
+        handle
+            .ask(|reply| Command::Stop {
+                signal,
+                timeout,
+                reply,
+            })
+            .await
     }
 
     /// Stops a container if it runs, then starts it.
     pub async fn restart_container(&self, reference: &str, options: StopOptions) -> Result<()> {
         let handle = self.shared.registry.find(reference)?;
         let StopOptions { signal, timeout } = options;
-        let signal = parse_signal(signal.as_deref()).map_err(|error| in_context(error, "restart", reference))?;
-        handle.ask(|reply| Command::Restart { signal, timeout, reply }).await
+        let signal = parse_signal(signal.as_deref())
+            .map_err(|error| in_context(error, "restart", reference))?;
+        handle
+            .ask(|reply| Command::Restart {
+                signal,
+                timeout,
+                reply,
+            })
+            .await
     }
 
     /// Sends a signal (`None`: SIGKILL) to a container's first process.
@@ -81,7 +101,13 @@ impl Engine {
     pub async fn remove_container(&self, reference: &str, options: RemoveOptions) -> Result<()> {
         let handle = self.shared.registry.find(reference)?;
         let reference = reference.to_owned();
-        handle.ask(|reply| Command::Remove { options, reference, reply }).await
+        handle
+            .ask(|reply| Command::Remove {
+                options,
+                reference,
+                reply,
+            })
+            .await
     }
 
     /// Registers a wait. When this returns, no exit from now on is missed; the future inside gives the exit code.
@@ -96,7 +122,9 @@ impl Engine {
             let reached = |container: &Container| match condition {
                 WaitCondition::NotRunning => !matches!(
                     container.state.status,
-                    ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting
+                    ContainerStatus::Running
+                        | ContainerStatus::Paused
+                        | ContainerStatus::Restarting
                 ),
                 WaitCondition::NextExit => container.state.exits > exits,
                 WaitCondition::Removed => false,
@@ -104,7 +132,10 @@ impl Engine {
             // An error means that the container is removed, which ends every wait.
             let _ = picture.wait_for(|container| reached(container)).await;
             let exit_code = picture.borrow().state.exit_code;
-            Ok(ContainerWaitResponse { status_code: exit_code.into(), error: None })
+            Ok(ContainerWaitResponse {
+                status_code: exit_code.into(),
+                error: None,
+            })
         })
     }
 
@@ -115,7 +146,9 @@ impl Engine {
         let shown = move || {
             let directory = shared.records.directory(container.id());
             let image = container.definition.image.parse().ok();
-            let layers = image.and_then(|id| shared.images.layers(&id).ok()).unwrap_or_default();
+            let layers = image
+                .and_then(|id| shared.images.layers(&id).ok())
+                .unwrap_or_default();
             let around = Surroundings {
                 directory: &directory,
                 log_path: &shared.log_path(container.id()),
@@ -141,13 +174,20 @@ impl Engine {
         let chosen = self.select(&options)?;
         let now = Timestamp::now();
         if !options.size {
-            return Ok(chosen.iter().map(|container| summary(container, now)).collect());
+            return Ok(chosen
+                .iter()
+                .map(|container| summary(container, now))
+                .collect());
         }
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             let with_size = |container: &Arc<Container>| {
                 let (rw, root) = sizes(&shared, container);
-                ContainerSummary { size_rw: Some(rw), size_root_fs: Some(root), ..summary(container, now) }
+                ContainerSummary {
+                    size_rw: Some(rw),
+                    size_root_fs: Some(root),
+                    ..summary(container, now)
+                }
             };
             Ok(chosen.iter().map(with_size).collect())
         })
@@ -157,7 +197,14 @@ impl Engine {
     fn select(&self, options: &ListOptions) -> Result<Vec<Arc<Container>>> {
         let shared = &self.shared;
         let lookup = Lookup {
-            created: &|reference| Ok(shared.registry.find(reference)?.container().definition.created),
+            created: &|reference| {
+                Ok(shared
+                    .registry
+                    .find(reference)?
+                    .container()
+                    .definition
+                    .created)
+            },
             descendants: &|reference| create::descendants(&shared.images, reference),
         };
         list::select(shared.registry.pictures(), options, &lookup)
@@ -171,12 +218,20 @@ impl Engine {
     }
 
     /// Attaches to a container; before its start too, and then nothing of its output is missed.
-    pub async fn attach_container(&self, reference: &str, options: AttachOptions) -> Result<Attached> {
+    pub async fn attach_container(
+        &self,
+        reference: &str,
+        options: AttachOptions,
+    ) -> Result<Attached> {
         let handle = self.shared.registry.find(reference)?;
         let tty = handle.container().definition.config.tty;
         let past = match options.logs && (options.stdout || options.stderr) {
             true => {
-                let wanted = LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
+                let wanted = LogOptions {
+                    stdout: options.stdout,
+                    stderr: options.stderr,
+                    ..LogOptions::default()
+                };
                 Some(self.container_logs(reference, wanted).await?)
             }
             false => None,
@@ -188,8 +243,9 @@ impl Engine {
         let stream = match (past, live) {
             (None, Some(live)) => live,
             (past, live) => {
-                let (ours, theirs) = UnixStream::pair()
-                    .map_err(|error| Error::system(format!("cannot make a socket pair for attaching: {error}")))?;
+                let (ours, theirs) = UnixStream::pair().map_err(|error| {
+                    Error::system(format!("cannot make a socket pair for attaching: {error}"))
+                })?;
                 self.shared.tasks.spawn(past_then_live(past, live, theirs));
                 ours
             }
@@ -201,18 +257,29 @@ impl Engine {
         let config = handle.container();
         let stdin = options.stdin && config.definition.config.open_stdin;
         let (ours, fd) = stream_pair()?;
-        let options = agent_runtime::keeper::AttachOptions { stdin, stdout: options.stdout, stderr: options.stderr };
-        handle.ask(|reply| Command::Attach { fd, options, reply }).await?;
+        let options = agent_runtime::keeper::AttachOptions {
+            stdin,
+            stdout: options.stdout,
+            stderr: options.stderr,
+        };
+        handle
+            .ask(|reply| Command::Attach { fd, options, reply })
+            .await?;
         Ok(ours)
     }
 
     /// Sets the size of a container's terminal.
     pub async fn resize_container(&self, reference: &str, rows: u16, columns: u16) -> Result<()> {
         let container = self.touch(reference)?;
-        self.shared.keeper.resize(container.id(), rows, columns).await?;
+        self.shared
+            .keeper
+            .resize(container.id(), rows, columns)
+            .await?;
         let size = [("height", rows.to_string()), ("width", columns.to_string())];
         let size = size.each_ref().map(|(key, value)| (*key, value.as_str()));
-        self.shared.events.container(&container.definition, "resize", &size);
+        self.shared
+            .events
+            .container(&container.definition, "resize", &size);
         Ok(())
     }
 
@@ -248,16 +315,24 @@ impl Engine {
     }
 
     /// Processes of a container; `ps_args` in the words of ps(1), empty means `-ef`.
-    pub async fn top_container(&self, reference: &str, ps_args: &str) -> Result<ContainerTopResponse> {
+    pub async fn top_container(
+        &self,
+        reference: &str,
+        ps_args: &str,
+    ) -> Result<ContainerTopResponse> {
         let container = self.touch(reference)?;
         let cgroup = self.shared.cgroup(&container.definition)?;
         let ps_args = ps_args.to_owned();
         let listed = blocking(move || {
-            let pids = cgroup.processes().map_err(|error| Error::system(error.to_string()))?;
+            let pids = cgroup
+                .processes()
+                .map_err(|error| Error::system(error.to_string()))?;
             top::top(&pids, &ps_args)
         });
         let listed = listed.await?;
-        self.shared.events.container(&container.definition, "top", &[]);
+        self.shared
+            .events
+            .container(&container.definition, "top", &[]);
         Ok(listed)
     }
 
@@ -274,7 +349,10 @@ impl Engine {
     }
 
     /// A sample a second, until the container is removed or the stream dropped.
-    pub async fn container_stats_stream(&self, reference: &str) -> Result<BoxStream<'static, Result<Stats>>> {
+    pub async fn container_stats_stream(
+        &self,
+        reference: &str,
+    ) -> Result<BoxStream<'static, Result<Stats>>> {
         let picture = self.shared.registry.find(reference)?.picture;
         let engine = self.clone();
         let samples = futures_util::stream::unfold((picture, None), move |(picture, before)| {
@@ -287,23 +365,41 @@ impl Engine {
                     return None;
                 }
                 let sample = engine.sample(&picture, before).await;
-                let before = sample.as_ref().ok().cloned().or_else(|| Some(Stats::default()));
+                let before = sample
+                    .as_ref()
+                    .ok()
+                    .cloned()
+                    .or_else(|| Some(Stats::default()));
                 Some((sample, (picture, before)))
             }
         });
         Ok(samples.boxed())
     }
 
-    async fn sample(&self, picture: &watch::Receiver<Arc<Container>>, before: Option<Stats>) -> Result<Stats> {
+    async fn sample(
+        &self,
+        picture: &watch::Receiver<Arc<Container>>,
+        before: Option<Stats>,
+    ) -> Result<Stats> {
         let container = Arc::clone(&picture.borrow());
         if !container.is_alive() {
             return Ok(stats::stopped(container.id(), container.name()));
         }
         let cgroup = self.shared.cgroup(&container.definition)?;
         blocking(move || {
-            let own_network = container.attachment.as_ref().is_some_and(|attachment| !attachment.netns.is_empty());
+            let own_network = container
+                .attachment
+                .as_ref()
+                .is_some_and(|attachment| !attachment.netns.is_empty());
             let pid = container.state.pid;
-            stats::sample(container.id(), container.name(), &cgroup, pid, own_network, before.as_ref())
+            stats::sample(
+                container.id(),
+                container.name(),
+                &cgroup,
+                pid,
+                own_network,
+                before.as_ref(),
+            )
         })
         .await
     }
@@ -316,7 +412,9 @@ impl Engine {
     ) -> Result<ContainerUpdateResponse> {
         let handle = self.shared.registry.find(reference)?;
         let request = Box::new(request);
-        let warnings = handle.ask(|reply| Command::Update { request, reply }).await?;
+        let warnings = handle
+            .ask(|reply| Command::Update { request, reply })
+            .await?;
         Ok(ContainerUpdateResponse { warnings })
     }
 
@@ -325,10 +423,29 @@ impl Engine {
         let container = self.shared.registry.find(reference)?.container();
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let id = container.definition.image.parse().map_err(|_| Error::system("malformed image id"))?;
+            let id = container
+                .definition
+                .image
+                .parse()
+                .map_err(|_| Error::system("malformed image id"))?;
             let layers = shared.images.layers(&id)?;
             let upper = shared.records.directory(container.id()).join("upper");
-            diff::changes(&upper, &layers).map_err(Error::io("compare", &upper))
+            let own = [
+                "dev",
+                "proc",
+                "sys",
+                "etc/hosts",
+                "etc/hostname",
+                "etc/resolv.conf",
+            ]
+            .map(PathBuf::from);
+            let users = container
+                .definition
+                .mounts
+                .iter()
+                .map(|plan| plan.target.trim_start_matches('/').into());
+            let mounted = own.into_iter().chain(users).collect();
+            diff::changes(&upper, &layers, &mounted).map_err(Error::io("compare", &upper))
         })
         .await
     }
@@ -355,7 +472,11 @@ impl Engine {
             let pruned = Arc::clone(&container);
             let size = blocking(move || Ok(sizes(&shared, &pruned).0)).await?;
             // One that was started meanwhile stays.
-            if self.remove_container(container.id(), RemoveOptions::default()).await.is_ok() {
+            if self
+                .remove_container(container.id(), RemoveOptions::default())
+                .await
+                .is_ok()
+            {
                 space_reclaimed += u64::try_from(size).unwrap_or(0);
                 deleted.push(container.id().to_owned());
             }
@@ -376,19 +497,38 @@ impl Engine {
     ) -> Result<()> {
         let handle = self.shared.registry.find(reference)?;
         let (network, settings) = (network.to_owned(), Box::new(settings));
-        handle.ask(|reply| Command::Connect { network, settings, reply }).await
+        handle
+            .ask(|reply| Command::Connect {
+                network,
+                settings,
+                reply,
+            })
+            .await
     }
 
     /// Disconnects a container from a network.
-    pub(super) async fn disconnect_container(&self, reference: &str, network: &str, force: bool) -> Result<()> {
+    pub(super) async fn disconnect_container(
+        &self,
+        reference: &str,
+        network: &str,
+        force: bool,
+    ) -> Result<()> {
         let handle = self.shared.registry.find(reference)?;
         let network = network.to_owned();
-        handle.ask(|reply| Command::Disconnect { network, force, reply }).await
+        handle
+            .ask(|reply| Command::Disconnect {
+                network,
+                force,
+                reply,
+            })
+            .await
     }
 }
 
 fn parse_signal(text: Option<&str>) -> Result<Option<i32>> {
-    text.filter(|text| !text.is_empty()).map(signal::parse).transpose()
+    text.filter(|text| !text.is_empty())
+        .map(signal::parse)
+        .transpose()
 }
 
 /// `cannot kill container: web: …`, as dockerd words it.
@@ -402,7 +542,10 @@ fn in_context(error: Error, verb: &str, reference: &str) -> Error {
 /// Bytes of the writable layer, and of it together with the image.
 fn sizes(shared: &super::shared::Shared, container: &Container) -> (i64, i64) {
     let rw = disk::size_of(&shared.records.directory(container.id()).join("upper"));
-    let image = shared.images.inspect(&container.definition.image).map_or(0, |image| image.size);
+    let image = shared
+        .images
+        .inspect(&container.definition.image)
+        .map_or(0, |image| image.size);
     let signed = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
     (signed(rw), signed(rw.saturating_add(image)))
 }
@@ -413,7 +556,9 @@ async fn past_then_live(past: Option<Logs>, live: Option<UnixStream>, mut client
         while let Some(Ok((kind, line))) = past.lines.next().await {
             let header = match past.tty {
                 true => Vec::new(),
-                false => StreamKind::header(kind, u32::try_from(line.len()).unwrap_or(u32::MAX)).to_vec(),
+                false => {
+                    StreamKind::header(kind, u32::try_from(line.len()).unwrap_or(u32::MAX)).to_vec()
+                }
             };
             if client.write_all(&header).await.is_err() || client.write_all(&line).await.is_err() {
                 return;
@@ -426,4 +571,3 @@ async fn past_then_live(past: Option<Logs>, live: Option<UnixStream>, mut client
         tracing::debug!(%error, "an attached client is gone");
     }
 }
-

@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -23,7 +24,9 @@ const DEPTH_MAX: usize = 512;
 /// Copies the directory `target` of the image into the empty directory `into`. `false` when the image has no
 /// directory there. Blocks.
 pub(super) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Result<bool> {
-    let Some(root) = open_image(layers)? else { return Ok(false) };
+    let Some(root) = open_image(layers)? else {
+        return Ok(false);
+    };
     let inside = target.trim_start_matches('/');
     let inside = if inside.is_empty() { "." } else { inside };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -33,7 +36,9 @@ pub(super) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Resu
         other => other?,
     };
     let into = rustix::fs::open(into, flags, Mode::empty())?;
-    let mut copy = Copy { links: HashMap::new() };
+    let mut copy = Copy {
+        links: HashMap::new(),
+    };
     copy.children(&source, &into, 0)?;
     copy.attributes(&source, &into, &rustix::fs::fstat(&source)?)?;
     Ok(true)
@@ -61,16 +66,29 @@ fn overlay(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(rustix::mount::fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Older kernels take all layers in one option of at most a page, through mount(2) alone. The mount is attached for
 /// the time of opening it.
 fn overlay_before_6_7(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     let place = tempfile::tempdir()?;
-    let names: Vec<String> = layers.iter().map(|layer| layer.to_string_lossy().replace(':', "\\:")).collect();
+    let names: Vec<String> = layers
+        .iter()
+        .map(|layer| layer.to_string_lossy().replace(':', "\\:"))
+        .collect();
     let data = CString::new(format!("lowerdir={}", names.join(":")))?;
-    rustix::mount::mount("overlay", place.path(), "overlay", rustix::mount::MountFlags::RDONLY, data.as_c_str())?;
+    rustix::mount::mount(
+        "overlay",
+        place.path(),
+        "overlay",
+        rustix::mount::MountFlags::RDONLY,
+        data.as_c_str(),
+    )?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(place.path(), flags, Mode::empty());
     rustix::mount::unmount(place.path(), rustix::mount::UnmountFlags::DETACH)?;
@@ -86,7 +104,9 @@ struct Copy {
 impl Copy {
     fn children(&mut self, from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
         if depth > DEPTH_MAX {
-            return Err(io::Error::other(format!("directories are nested more than {DEPTH_MAX} deep")));
+            return Err(io::Error::other(format!(
+                "directories are nested more than {DEPTH_MAX} deep"
+            )));
         }
         for entry in Dir::read_from(from)? {
             let entry = entry?;
@@ -98,7 +118,13 @@ impl Copy {
         Ok(())
     }
 
-    fn entry(&mut self, from: BorrowedFd<'_>, to: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
+    fn entry(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: &OwnedFd,
+        name: &CStr,
+        depth: usize,
+    ) -> io::Result<()> {
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let several = stat.st_nlink > 1 && kind != FileType::Directory;
@@ -140,7 +166,8 @@ impl Copy {
         }
         if several {
             let directory = rustix::io::fcntl_dupfd_cloexec(to, 0)?;
-            self.links.insert((stat.st_dev, stat.st_ino), (directory, name.to_owned()));
+            self.links
+                .insert((stat.st_dev, stat.st_ino), (directory, name.to_owned()));
         }
         Ok(())
     }
@@ -148,13 +175,22 @@ impl Copy {
     /// Extended attributes, owner, mode and times, in an order that keeps set-uid bits and times.
     fn attributes(&self, from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> io::Result<()> {
         copy_xattrs(from, to)?;
-        rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+        rustix::fs::fchown(
+            to,
+            Some(Uid::from_raw(stat.st_uid)),
+            Some(Gid::from_raw(stat.st_gid)),
+        )?;
         rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
         rustix::fs::futimens(to, &times(stat))?;
         Ok(())
     }
 
-    fn owner_and_times(&self, directory: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
+    fn owner_and_times(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+    ) -> io::Result<()> {
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         rustix::fs::chownat(directory, name, Some(uid), Some(gid), nofollow)?;
@@ -164,7 +200,10 @@ impl Copy {
 }
 
 fn times(stat: &Stat) -> Timestamps {
-    let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    let time = |seconds, nanoseconds| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -179,7 +218,10 @@ fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         other => other?,
     };
     let mut value = vec![0_u8; 64 * 1024];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"security.selinux") {
             continue;
         }
@@ -211,11 +253,20 @@ mod tests {
         let into = tempfile::tempdir().unwrap();
 
         assert!(copy_up(&[layer.path().to_owned()], "/var/data", into.path()).unwrap());
-        assert_eq!(fs::read_to_string(into.path().join("deep/er/file")).unwrap(), "hello");
+        assert_eq!(
+            fs::read_to_string(into.path().join("deep/er/file")).unwrap(),
+            "hello"
+        );
         let file = fs::metadata(into.path().join("deep/er/file")).unwrap();
         assert_eq!(file.mode() & 0o7777, 0o640);
-        assert_eq!(file.ino(), fs::metadata(into.path().join("same")).unwrap().ino());
-        assert_eq!(fs::read_link(into.path().join("link")).unwrap(), Path::new("/etc/passwd"));
+        assert_eq!(
+            file.ino(),
+            fs::metadata(into.path().join("same")).unwrap().ino()
+        );
+        assert_eq!(
+            fs::read_link(into.path().join("link")).unwrap(),
+            Path::new("/etc/passwd")
+        );
         assert_eq!(fs::metadata(into.path()).unwrap().mode() & 0o7777, 0o1777);
     }
 
@@ -234,7 +285,10 @@ mod tests {
         fs::write(layer.path().join("file"), "").unwrap();
         let into = tempfile::tempdir().unwrap();
         for target in ["/missing", "/file", "/file/below"] {
-            assert!(!copy_up(&[layer.path().to_owned()], target, into.path()).unwrap(), "{target}");
+            assert!(
+                !copy_up(&[layer.path().to_owned()], target, into.path()).unwrap(),
+                "{target}"
+            );
         }
         assert!(!copy_up(&[], "/x", into.path()).unwrap());
     }

@@ -32,7 +32,8 @@ pub(crate) async fn create(
 ) -> Result<ContainerCreateResponse> {
     let created = {
         let shared = Arc::clone(shared);
-        blocking(move || create_blocking(&shared, name.as_deref(), platform.as_deref(), request)).await?
+        blocking(move || create_blocking(&shared, name.as_deref(), platform.as_deref(), request))
+            .await?
     };
     let (driver, response) = created;
     shared.tasks.spawn(driver.run());
@@ -45,10 +46,17 @@ fn create_blocking(
     platform: Option<&str>,
     request: ContainerCreateRequest,
 ) -> Result<(Driver, ContainerCreateResponse)> {
-    let ContainerCreateRequest { mut config, mut host_config, networking_config } = request;
+    let ContainerCreateRequest {
+        mut config,
+        mut host_config,
+        networking_config,
+    } = request;
     let mut warnings = validate::create(&config, &mut host_config, shared.host)?;
     // Kept until the container is visible and so counts as a user of the image.
-    let (image_id, _hold) = shared.images.hold(&config.image).map_err(|error| no_image(&config.image, error))?;
+    let (image_id, _hold) = shared
+        .images
+        .hold(&config.image)
+        .map_err(|error| no_image(&config.image, error))?;
     let image = shared.images.inspect(&image_id.to_string())?;
     if let Some(platform) = platform {
         check_platform(platform, &image.config.platform(), &config.image)?;
@@ -57,14 +65,30 @@ fn create_blocking(
     let command = defaults::command(&config)?;
     defaults::fill_host(&mut host_config, &shared.options, is_v2(shared));
     let id = new_id();
-    resolve_containers(shared, &mut host_config)?;
-    let endpoints = endpoints(shared, &mut config, &mut host_config, networking_config.endpoints_config)?;
+    resolve_containers(shared, &mut host_config);
+    let endpoints = endpoints(
+        shared,
+        &mut config,
+        &mut host_config,
+        networking_config.endpoints_config,
+    )?;
+    if config.hostname.is_empty()
+        && (host_config.network_mode == "host" || host_config.uts_mode == "host")
+    {
+        // With the host's network a container is known by the host's name.
+        config.hostname = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+    }
     let plans = mounts::plan(
         &config,
         &host_config,
         |reference| {
             let donor = shared.registry.find(reference)?.container();
-            Ok(Donor { mounts: donor.definition.mounts.clone() })
+            Ok(Donor {
+                mounts: donor.definition.mounts.clone(),
+            })
         },
         new_id,
     )?;
@@ -89,7 +113,8 @@ fn create_blocking(
             false => Durability::Flushed,
         };
         shared.records.create(&definition, durability)?;
-        let (handle, mut driver) = Driver::new(shared, Container::new(definition.clone(), State::default()));
+        let (handle, mut driver) =
+            Driver::new(shared, Container::new(definition.clone(), State::default()));
         // Visible from here on, so that its volumes count as used; requests wait for the driver.
         shared.registry.insert(&id, handle);
         let result = make_volumes(shared, &mut definition, &image.layers);
@@ -121,9 +146,10 @@ fn no_image(name: &str, error: agent_image::ImageError) -> Error {
     match Error::from(error) {
         Error::NotFound(_) if name.is_empty() => Error::invalid("no image specified"),
         Error::NotFound(_) => match agent_image::Reference::parse(name) {
-            Ok(reference) => {
-                Error::not_found(format!("No such image: {}", reference.with_default_tag().familiar()))
-            }
+            Ok(reference) => Error::not_found(format!(
+                "No such image: {}",
+                reference.with_default_tag().familiar()
+            )),
             Err(_) => Error::not_found(format!("No such image: {name}")),
         },
         other => other,
@@ -143,7 +169,10 @@ fn check_platform(wanted: &str, image: &str, name: &str) -> Result<()> {
         other => other.to_ascii_lowercase(),
     };
     let of_image: Vec<&str> = image.split('/').collect();
-    let matches = parts.iter().zip(&of_image).all(|(wanted, has)| normal(wanted) == normal(has));
+    let matches = parts
+        .iter()
+        .zip(&of_image)
+        .all(|(wanted, has)| normal(wanted) == normal(has));
     if matches {
         return Ok(());
     }
@@ -153,7 +182,7 @@ fn check_platform(wanted: &str, image: &str, name: &str) -> Result<()> {
 }
 
 /// Names of containers whose namespaces are shared become ids, so that renaming them breaks nothing.
-fn resolve_containers(shared: &Shared, host: &mut agent_api::HostConfig) -> Result<()> {
+fn resolve_containers(shared: &Shared, host: &mut agent_api::HostConfig) {
     for mode in [&mut host.network_mode, &mut host.pid_mode] {
         if let Some(reference) = mode.strip_prefix("container:")
             && let Ok(other) = shared.registry.find(reference)
@@ -161,7 +190,6 @@ fn resolve_containers(shared: &Shared, host: &mut agent_api::HostConfig) -> Resu
             *mode = format!("container:{}", other.container().id());
         }
     }
-    Ok(())
 }
 
 /// The networks to connect to: that of the network mode first, under their own names where they exist.
@@ -174,12 +202,17 @@ fn endpoints(
     if host.network_mode.starts_with("container:") {
         return match asked.is_empty() {
             true => Ok(IndexMap::new()),
-            false => Err(Error::invalid("conflicting options: cannot attach a container network mode to other networks")),
+            false => Err(Error::invalid(
+                "conflicting options: cannot attach a container network mode to other networks",
+            )),
         };
     }
     let known = |name: &str| match name {
         "default" => "bridge".to_owned(),
-        other => shared.networks.inspect(other).map_or_else(|_| other.to_owned(), |info| info.name),
+        other => shared
+            .networks
+            .inspect(other)
+            .map_or_else(|_| other.to_owned(), |info| info.name),
     };
     let primary = known(&host.network_mode);
     host.network_mode.clone_from(&primary);
@@ -188,9 +221,10 @@ fn endpoints(
     for (name, settings) in asked {
         steps::endpoint_spec(&settings)?;
         let name = known(&name);
-        let has_address = settings.ipam_config.as_ref().is_some_and(|ipam| {
-            !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty()
-        });
+        let has_address = settings
+            .ipam_config
+            .as_ref()
+            .is_some_and(|ipam| !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty());
         if has_address && matches!(name.as_str(), "bridge" | "host" | "none") {
             return Err(Error::invalid(
                 "invalid config for network bridge: invalid endpoint settings: user specified IP address is supported on user defined networks only"
@@ -225,32 +259,45 @@ fn early_errors(shared: &Shared, definition: &Definition) -> Result<()> {
     spec::seccomp(&definition.host)?;
     shared.cgroup_path(definition)?;
     for address in &definition.host.dns {
-        let _: std::net::IpAddr =
-            address.parse().map_err(|_| Error::invalid(format!("{address:?} is not an IP address")))?;
+        let _: std::net::IpAddr = address
+            .parse()
+            .map_err(|_| Error::invalid(format!("{address:?} is not an IP address")))?;
     }
     Ok(())
 }
 
 /// Makes the volumes that are missing and fills empty ones from the image. Takes back what it made if that fails.
-fn make_volumes(shared: &Shared, definition: &mut Definition, layers: &[std::path::PathBuf]) -> Result<()> {
+fn make_volumes(
+    shared: &Shared,
+    definition: &mut Definition,
+    layers: &[std::path::PathBuf],
+) -> Result<()> {
     let mut made: Vec<String> = Vec::new();
     let result = (|| {
         for plan in &mut definition.mounts {
-            let MountSource::Volume(volume) = &mut plan.source else { continue };
+            let MountSource::Volume(volume) = &mut plan.source else {
+                continue;
+            };
             if shared.volumes.ensure(volume)? == Creation::Created {
-                shared.events.other("volume", &volume.name, "create", &[("driver", "local")]);
+                shared
+                    .events
+                    .other("volume", &volume.name, "create", &[("driver", "local")]);
                 made.push(volume.name.clone());
             }
             if !volume.no_copy && !volume.inherited && volume.subpath.is_empty() {
                 let in_use = in_use(shared, &volume.name);
-                shared.volumes.fill(&volume.name, &plan.target, layers, in_use)?;
+                shared
+                    .volumes
+                    .fill(&volume.name, &plan.target, layers, in_use)?;
             }
         }
         shared.records.write_definition_buffered(definition)
     })();
     if result.is_err() {
         for name in made {
-            let discarded = shared.volumes.remove(&name, Vec::new, |directory| shared.records.discard(directory));
+            let discarded = shared.volumes.remove(&name, Vec::new, |directory| {
+                shared.records.discard(directory)
+            });
             if let Err(error) = discarded {
                 tracing::warn!(volume = name, %error, "cannot take back a volume");
             }
@@ -271,12 +318,21 @@ fn in_use(shared: &Shared, volume: &str) -> bool {
 
 /// Whether images made from others matter to a filter: the image and its descendants.
 pub(crate) fn descendants(images: &Store, reference: &str) -> Vec<String> {
-    let Ok(root) = images.inspect(reference) else { return Vec::new() };
+    let Ok(root) = images.inspect(reference) else {
+        return Vec::new();
+    };
     let own = &root.config.rootfs.diff_ids;
-    let all = images.list(&agent_image::ListFilter { all: true, ..agent_image::ListFilter::default() });
+    let all = images.list(&agent_image::ListFilter {
+        all: true,
+        ..agent_image::ListFilter::default()
+    });
     let built_on = |image: &agent_image::Image| image.config.rootfs.diff_ids.starts_with(own);
-    let mut ids: Vec<String> =
-        all.unwrap_or_default().iter().filter(|image| built_on(image)).map(|image| image.id.to_string()).collect();
+    let mut ids: Vec<String> = all
+        .unwrap_or_default()
+        .iter()
+        .filter(|image| built_on(image))
+        .map(|image| image.id.to_string())
+        .collect();
     ids.push(root.id.to_string());
     ids
 }

@@ -61,7 +61,12 @@ fn merge_env(own: &mut Option<Vec<String>>, image: &[String]) {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut merged = own.take().unwrap_or_default();
     let names: std::collections::HashSet<String> = merged.iter().map(|entry| name(entry)).collect();
-    merged.extend(image.iter().filter(|entry| !names.contains(&name(entry))).cloned());
+    merged.extend(
+        image
+            .iter()
+            .filter(|entry| !names.contains(&name(entry)))
+            .cloned(),
+    );
     *own = Some(merged);
 }
 
@@ -118,7 +123,10 @@ pub(crate) fn fill_host(host: &mut HostConfig, options: &EngineOptions, cgroup_v
     }
     set(&mut host.network_mode, "bridge");
     set(&mut host.ipc_mode, "private");
-    set(&mut host.cgroupns_mode, if cgroup_v2 { "private" } else { "host" });
+    set(
+        &mut host.cgroupns_mode,
+        if cgroup_v2 { "private" } else { "host" },
+    );
     set(&mut host.restart_policy.name, "no");
     host.runtime = Some(RUNTIME.to_owned());
     if host.log_config.kind.is_empty() {
@@ -126,11 +134,17 @@ pub(crate) fn fill_host(host: &mut HostConfig, options: &EngineOptions, cgroup_v
             true => options.log_options.clone(),
             false => std::mem::take(&mut host.log_config.config),
         };
-        host.log_config = LogConfig { kind: options.log_driver.clone(), config };
+        host.log_config = LogConfig {
+            kind: options.log_driver.clone(),
+            config,
+        };
     }
     if !host.privileged {
         let texts = |paths: Vec<std::path::PathBuf>| {
-            paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+            paths
+                .iter()
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect()
         };
         host.masked_paths
             .get_or_insert_with(|| texts(agent_runtime::spec::default_masked_paths()));
@@ -148,9 +162,16 @@ mod tests {
     }
 
     fn merged(entrypoint: Option<Vec<String>>, cmd: Option<Vec<String>>) -> Result<Vec<String>> {
-        let image =
-            RunConfig { entrypoint: words("/entry"), cmd: words("run all"), ..RunConfig::default() };
-        let mut config = ContainerConfig { entrypoint, cmd, ..ContainerConfig::default() };
+        let image = RunConfig {
+            entrypoint: words("/entry"),
+            cmd: words("run all"),
+            ..RunConfig::default()
+        };
+        let mut config = ContainerConfig {
+            entrypoint,
+            cmd,
+            ..ContainerConfig::default()
+        };
         merge_image(&mut config, &image);
         command(&config)
     }
@@ -161,7 +182,10 @@ mod tests {
         assert_eq!(merged(None, words("other")).unwrap(), ["/entry", "other"]);
         assert_eq!(merged(words("/mine"), None).unwrap(), ["/mine"]);
         assert_eq!(merged(words("/mine"), words("x")).unwrap(), ["/mine", "x"]);
-        assert_eq!(merged(Some(vec![String::new()]), words("sh")).unwrap(), ["sh"]);
+        assert_eq!(
+            merged(Some(vec![String::new()]), words("sh")).unwrap(),
+            ["sh"]
+        );
         assert_eq!(merged(Some(vec![]), None).unwrap(), ["run", "all"]);
         assert_eq!(
             merged(Some(vec![String::new()]), None).unwrap_err(),
@@ -173,7 +197,11 @@ mod tests {
     fn environment_and_labels_of_the_request_win() {
         let image = RunConfig {
             env: words("PATH=/bin LANG=C"),
-            labels: [("a".to_owned(), "image".to_owned()), ("b".to_owned(), "image".to_owned())].into(),
+            labels: [
+                ("a".to_owned(), "image".to_owned()),
+                ("b".to_owned(), "image".to_owned()),
+            ]
+            .into(),
             ..RunConfig::default()
         };
         let mut config = ContainerConfig {
@@ -183,7 +211,10 @@ mod tests {
         };
         merge_image(&mut config, &image);
         assert_eq!(config.env, words("LANG=de X=1 PATH"));
-        assert_eq!((config.labels["a"].as_str(), config.labels["b"].as_str()), ("own", "image"));
+        assert_eq!(
+            (config.labels["a"].as_str(), config.labels["b"].as_str()),
+            ("own", "image")
+        );
     }
 
     #[test]
@@ -198,7 +229,10 @@ mod tests {
             ..RunConfig::default()
         };
         let mut config = ContainerConfig {
-            healthcheck: Some(HealthConfig { interval: 9, ..HealthConfig::default() }),
+            healthcheck: Some(HealthConfig {
+                interval: 9,
+                ..HealthConfig::default()
+            }),
             ..ContainerConfig::default()
         };
         merge_image(&mut config, &image);
@@ -210,18 +244,27 @@ mod tests {
     #[test]
     fn host_defaults_are_dockers() {
         let options = EngineOptions::new("/d", "/e", "/x");
-        let mut host = HostConfig { network_mode: "default".into(), ..HostConfig::default() };
+        let mut host = HostConfig {
+            network_mode: "default".into(),
+            ..HostConfig::default()
+        };
         host.resources.memory = 64 << 20;
         host.resources.cpu_shares = 1;
         fill_host(&mut host, &options, false);
         assert_eq!(host.resources.memory_swap, 128 << 20);
         assert_eq!(host.resources.cpu_shares, 2);
-        assert_eq!((host.network_mode.as_str(), host.ipc_mode.as_str()), ("bridge", "private"));
+        assert_eq!(
+            (host.network_mode.as_str(), host.ipc_mode.as_str()),
+            ("bridge", "private")
+        );
         assert_eq!(host.cgroupns_mode, "host");
         assert_eq!(host.log_config.kind, "json-file");
         assert_eq!(host.shm_size, 64 << 20);
         assert_eq!(host.readonly_paths.unwrap()[0], "/proc/bus");
-        let mut privileged = HostConfig { privileged: true, ..HostConfig::default() };
+        let mut privileged = HostConfig {
+            privileged: true,
+            ..HostConfig::default()
+        };
         fill_host(&mut privileged, &options, true);
         assert_eq!(privileged.masked_paths, None);
         assert_eq!(privileged.cgroupns_mode, "private");

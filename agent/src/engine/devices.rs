@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 /// Places below `/dev` that a container has of its own.
 const OWN: [&str; 7] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"];
 /// Nodes every container has of its own.
-const OWN_NODES: [&str; 8] = ["console", "null", "zero", "full", "random", "urandom", "tty", "ptmx"];
+const OWN_NODES: [&str; 8] = [
+    "console", "null", "zero", "full", "random", "urandom", "tty", "ptmx",
+];
 /// Directories below a mapped one.
 const DEPTH_MAX: usize = 8;
 
@@ -35,7 +37,11 @@ pub(crate) fn resolve(host: &HostConfig) -> Result<(Vec<Device>, Vec<DeviceRule>
     Ok((devices, rules))
 }
 
-fn map(mapping: &DeviceMapping, devices: &mut Vec<Device>, rules: &mut Vec<DeviceRule>) -> Result<()> {
+fn map(
+    mapping: &DeviceMapping,
+    devices: &mut Vec<Device>,
+    rules: &mut Vec<DeviceRule>,
+) -> Result<()> {
     let path = Path::new(&mapping.path_on_host);
     let failed = |reason: String| {
         Error::invalid(format!(
@@ -47,8 +53,11 @@ fn map(mapping: &DeviceMapping, devices: &mut Vec<Device>, rules: &mut Vec<Devic
         "" => "rwm",
         letters => letters,
     };
-    let access = DeviceAccess::parse(access)
-        .ok_or_else(|| failed(format!("invalid device mode {access:?}: use letters of rwm")))?;
+    let access = DeviceAccess::parse(access).ok_or_else(|| {
+        failed(format!(
+            "invalid device mode {access:?}: use letters of rwm"
+        ))
+    })?;
     let inside = match mapping.path_in_container.as_str() {
         "" => path,
         inside => Path::new(inside),
@@ -63,7 +72,10 @@ fn map(mapping: &DeviceMapping, devices: &mut Vec<Device>, rules: &mut Vec<Devic
     if metadata.is_dir() {
         collect(path, inside, devices, 0);
     } else {
-        devices.push(device(inside.to_owned(), &metadata).ok_or_else(|| failed("not a device node".to_owned()))?);
+        devices.push(
+            device(inside.to_owned(), &metadata)
+                .ok_or_else(|| failed("not a device node".to_owned()))?,
+        );
     }
     for device in &devices[first..] {
         rules.push(DeviceRule {
@@ -85,7 +97,9 @@ fn collect(directory: &Path, inside: &Path, devices: &mut Vec<Device>, depth: us
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let text = name.to_string_lossy();
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         let target = inside.join(&name);
         if metadata.is_dir() {
             if depth > 0 || !OWN.contains(&&*text) {
@@ -134,7 +148,10 @@ mod tests {
     fn a_device_is_mapped_with_its_rule() {
         let (devices, rules) = resolve(&mapping("/dev/null", "/dev/nothing", "rw")).unwrap();
         assert_eq!(devices[0].path, Path::new("/dev/nothing"));
-        assert_eq!((devices[0].kind, devices[0].major, devices[0].minor), (DeviceKind::Char, 1, 3));
+        assert_eq!(
+            (devices[0].kind, devices[0].major, devices[0].minor),
+            (DeviceKind::Char, 1, 3)
+        );
         assert_eq!(rules[0].access.to_string(), "rw");
         assert_eq!((rules[0].major, rules[0].minor), (Some(1), Some(3)));
     }
@@ -158,8 +175,20 @@ mod tests {
 
     #[test]
     fn privileged_gets_the_hosts_devices_and_keeps_its_own() {
-        let (devices, _) = resolve(&HostConfig { privileged: true, ..HostConfig::default() }).unwrap();
-        assert!(devices.iter().all(|device| !device.path.starts_with("/dev/pts")));
-        assert!(devices.iter().all(|device| device.path != Path::new("/dev/null")));
+        let (devices, _) = resolve(&HostConfig {
+            privileged: true,
+            ..HostConfig::default()
+        })
+        .unwrap();
+        assert!(
+            devices
+                .iter()
+                .all(|device| !device.path.starts_with("/dev/pts"))
+        );
+        assert!(
+            devices
+                .iter()
+                .all(|device| device.path != Path::new("/dev/null"))
+        );
     }
 }

@@ -3,6 +3,7 @@
 //! A character device 0:0 in the upper directory is a deletion; `trusted.overlay.opaque` hides a whole directory below.
 //! Source: kernel `Documentation/filesystems/overlayfs.rst`, moby `pkg/archive/changes*.go` for the answer's shape.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -40,14 +41,23 @@ impl Serialize for ChangeKind {
     }
 }
 
-/// Compares the upper directory with the layers, top first.
-pub(crate) fn changes(upper: &Path, layers: &[PathBuf]) -> io::Result<Vec<Change>> {
+/// Compares the upper directory with the layers, top first. `mounted` are the places where something is mounted: what
+/// was made there to mount on is no change of the container's.
+pub(crate) fn changes(
+    upper: &Path,
+    layers: &[PathBuf],
+    mounted: &HashSet<PathBuf>,
+) -> io::Result<Vec<Change>> {
     let mut changes = Vec::new();
+    let mut touched = HashSet::new();
     let mut waiting = vec![PathBuf::new()];
     while let Some(directory) = waiting.pop() {
         for entry in fs::read_dir(upper.join(&directory))? {
             let entry = entry?;
             let relative = directory.join(entry.file_name());
+            if mounted.contains(&relative) {
+                continue;
+            }
             let metadata = entry.metadata()?;
             let below = exists_below(layers, &relative);
             let whiteout = metadata.file_type().is_char_device() && metadata.rdev() == 0;
@@ -58,7 +68,16 @@ pub(crate) fn changes(upper: &Path, layers: &[PathBuf]) -> io::Result<Vec<Change
                 (false, false) => Some(ChangeKind::Added),
             };
             if let Some(kind) = kind {
-                changes.push(Change { path: format!("/{}", relative.display()), kind });
+                if kind != ChangeKind::Modified
+                    || !metadata.is_dir()
+                    || differs(&metadata, layers, &relative)
+                {
+                    touched.extend(relative.ancestors().map(Path::to_owned));
+                }
+                changes.push(Change {
+                    path: format!("/{}", relative.display()),
+                    kind,
+                });
             }
             if metadata.is_dir() {
                 waiting.push(relative);
@@ -68,15 +87,30 @@ pub(crate) fn changes(upper: &Path, layers: &[PathBuf]) -> io::Result<Vec<Change
             }
         }
     }
+    // A directory that was only opened on the way to a mount point has not changed.
+    changes.retain(|change| touched.contains(Path::new(change.path.trim_start_matches('/'))));
     changes.sort();
     Ok(changes)
+}
+
+/// Whether a directory has another owner or mode than in the layers.
+fn differs(metadata: &fs::Metadata, layers: &[PathBuf], relative: &Path) -> bool {
+    let below = layers
+        .iter()
+        .find_map(|layer| fs::symlink_metadata(layer.join(relative)).ok());
+    below.is_none_or(|below| {
+        (below.mode(), below.uid(), below.gid())
+            != (metadata.mode(), metadata.uid(), metadata.gid())
+    })
 }
 
 /// Whether a path exists in the merged layers: a whiteout or an opaque parent in a higher one hides lower ones.
 fn exists_below(layers: &[PathBuf], relative: &Path) -> bool {
     for layer in layers {
         match fs::symlink_metadata(layer.join(relative)) {
-            Ok(metadata) => return !(metadata.file_type().is_char_device() && metadata.rdev() == 0),
+            Ok(metadata) => {
+                return !(metadata.file_type().is_char_device() && metadata.rdev() == 0);
+            }
             Err(_) => {
                 let hidden = relative.ancestors().skip(1).any(|parent| {
                     let parent = layer.join(parent);
@@ -122,7 +156,14 @@ mod tests {
             rustix::fs::Mode::empty(),
             0,
         );
-        let found = changes(upper.path(), &[layer.path().to_owned()]).unwrap();
+        for path in ["run/mounted", "bin/only-opened/mounted"] {
+            fs::create_dir_all(upper.path().join(path)).unwrap();
+        }
+        fs::create_dir_all(layer.path().join("bin/only-opened")).unwrap();
+        let mounted = ["run/mounted", "bin/only-opened/mounted"]
+            .map(PathBuf::from)
+            .into();
+        let found = changes(upper.path(), &[layer.path().to_owned()], &mounted).unwrap();
         let mut expected = vec![
             ("/data", ChangeKind::Added),
             ("/data/file", ChangeKind::Added),
@@ -131,8 +172,15 @@ mod tests {
         if whiteout.is_ok() {
             expected.push(("/etc/gone", ChangeKind::Deleted));
         }
-        expected.extend([("/etc/hosts", ChangeKind::Modified), ("/etc/new", ChangeKind::Added)]);
-        let found: Vec<_> = found.iter().map(|change| (change.path.as_str(), change.kind)).collect();
+        expected.extend([
+            ("/etc/hosts", ChangeKind::Modified),
+            ("/etc/new", ChangeKind::Added),
+            ("/run", ChangeKind::Added),
+        ]);
+        let found: Vec<_> = found
+            .iter()
+            .map(|change| (change.path.as_str(), change.kind))
+            .collect();
         assert_eq!(found, expected);
     }
 }

@@ -11,7 +11,9 @@ pub(super) fn size_of(directory: &Path) -> u64 {
     let mut total = 0;
     while let Some(next) = waiting.pop() {
         for entry in std::fs::read_dir(&next).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
             if metadata.is_dir() {
                 waiting.push(entry.path());
             } else if metadata.nlink() == 1 || seen.insert((metadata.dev(), metadata.ino())) {

@@ -49,23 +49,68 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 /// What a driver is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Start { reply: Reply<StartOutcome> },
-    Stop { signal: Option<i32>, timeout: Option<i64>, reply: Reply<StopOutcome> },
-    Restart { signal: Option<i32>, timeout: Option<i64>, reply: Reply<()> },
-    Kill { signal: i32, reply: Reply<()> },
-    Remove { options: RemoveOptions, reference: String, reply: Reply<()> },
-    Pause { reply: Reply<()> },
-    Unpause { reply: Reply<()> },
-    Rename { name: String, reply: Reply<()> },
-    Update { request: Box<ContainerUpdateRequest>, reply: Reply<Vec<String>> },
-    Connect { network: String, settings: Box<EndpointSettings>, reply: Reply<()> },
-    Disconnect { network: String, force: bool, reply: Reply<()> },
+    Start {
+        reply: Reply<StartOutcome>,
+    },
+    Stop {
+        signal: Option<i32>,
+        timeout: Option<i64>,
+        reply: Reply<StopOutcome>,
+    },
+    Restart {
+        signal: Option<i32>,
+        timeout: Option<i64>,
+        reply: Reply<()>,
+    },
+    Kill {
+        signal: i32,
+        reply: Reply<()>,
+    },
+    Remove {
+        options: RemoveOptions,
+        reference: String,
+        reply: Reply<()>,
+    },
+    Pause {
+        reply: Reply<()>,
+    },
+    Unpause {
+        reply: Reply<()>,
+    },
+    Rename {
+        name: String,
+        reply: Reply<()>,
+    },
+    Update {
+        request: Box<ContainerUpdateRequest>,
+        reply: Reply<Vec<String>>,
+    },
+    Connect {
+        network: String,
+        settings: Box<EndpointSettings>,
+        reply: Reply<()>,
+    },
+    Disconnect {
+        network: String,
+        force: bool,
+        reply: Reply<()>,
+    },
     /// A client's end of a socket pair; kept until the start if the container does not run.
-    Attach { fd: OwnedFd, options: AttachOptions, reply: Reply<()> },
+    Attach {
+        fd: OwnedFd,
+        options: AttachOptions,
+        reply: Reply<()>,
+    },
     /// From the keeper.
-    Exited { exit: Exit },
+    Exited {
+        exit: Exit,
+    },
     /// From the health monitor of the run that began with so many exits before it.
-    Probed { run: u64, result: ProbeResult, reply: oneshot::Sender<agent_api::HealthStatus> },
+    Probed {
+        run: u64,
+        result: ProbeResult,
+        reply: oneshot::Sender<agent_api::HealthStatus>,
+    },
     /// At the start of the engine: go on where the last one stopped.
     Resume(Resume),
 }
@@ -143,7 +188,13 @@ impl Driver {
             waiting_clients: Vec::new(),
             monitor: None,
         };
-        (Handle { mailbox: sender, picture }, driver)
+        (
+            Handle {
+                mailbox: sender,
+                picture,
+            },
+            driver,
+        )
     }
 
     /// Replaces the definition before the driver runs: creation fills in what it found out meanwhile.
@@ -157,7 +208,10 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let closing = self.shared.closing.clone();
         loop {
-            let wake = [self.restart_at, self.deadline.map(Deadline::at)].into_iter().flatten().min();
+            let wake = [self.restart_at, self.deadline.map(Deadline::at)]
+                .into_iter()
+                .flatten()
+                .min();
             let flow = tokio::select! {
                 command = self.mailbox.recv() => match command {
                     Some(command) => Box::pin(self.handle(command)).await,
@@ -179,17 +233,32 @@ impl Driver {
                 let result = self.start_by_hand().await;
                 let failed = result.is_err();
                 let _ = reply.send(result);
-                if failed && self.container.definition.host.auto_remove && !self.container.is_alive() {
+                if failed
+                    && self.container.definition.host.auto_remove
+                    && !self.container.is_alive()
+                {
                     return self.remove(true).await;
                 }
             }
-            Command::Stop { signal, timeout, reply } => self.stop(signal, timeout, reply).await,
-            Command::Restart { signal, timeout, reply } => self.restart(signal, timeout, reply).await,
+            Command::Stop {
+                signal,
+                timeout,
+                reply,
+            } => self.stop(signal, timeout, reply).await,
+            Command::Restart {
+                signal,
+                timeout,
+                reply,
+            } => self.restart(signal, timeout, reply).await,
             Command::Kill { signal, reply } => {
                 let result = self.kill(signal).await;
                 let _ = reply.send(result);
             }
-            Command::Remove { options, reference, reply } => {
+            Command::Remove {
+                options,
+                reference,
+                reply,
+            } => {
                 return self.remove_on_request(options, &reference, reply).await;
             }
             Command::Pause { reply } => {
@@ -208,11 +277,19 @@ impl Driver {
                 let result = self.update(*request).await;
                 let _ = reply.send(result);
             }
-            Command::Connect { network, settings, reply } => {
+            Command::Connect {
+                network,
+                settings,
+                reply,
+            } => {
                 let result = self.connect(&network, *settings).await;
                 let _ = reply.send(result);
             }
-            Command::Disconnect { network, force, reply } => {
+            Command::Disconnect {
+                network,
+                force,
+                reply,
+            } => {
                 let result = self.disconnect(&network, force).await;
                 let _ = reply.send(result);
             }
@@ -245,7 +322,8 @@ impl Driver {
     }
 
     fn publish(&self) {
-        self.published.send_replace(Arc::new(self.container.clone()));
+        self.published
+            .send_replace(Arc::new(self.container.clone()));
     }
 
     fn set_status(&mut self, status: ContainerStatus) {
@@ -255,12 +333,17 @@ impl Driver {
     }
 
     fn event(&self, action: &str, more: &[(&str, &str)]) {
-        self.shared.events.container(&self.container.definition, action, more);
+        self.shared
+            .events
+            .container(&self.container.definition, action, more);
     }
 
     /// Records the state; await the result where somebody relies on it.
     async fn record(&self) -> oneshot::Receiver<()> {
-        self.shared.records.write_state(self.container.id(), &self.container.state).await
+        self.shared
+            .records
+            .write_state(self.container.id(), &self.container.state)
+            .await
     }
 
     async fn stop(&mut self, signal: Option<i32>, timeout: Option<i64>, reply: Reply<StopOutcome>) {
@@ -327,7 +410,9 @@ impl Driver {
             _ if signal == SIGKILL => Some(Deadline::GiveUp(now + KILL_PATIENCE)),
             // A signal that did not go out is not waited for.
             _ if sent.is_err() => Some(Deadline::Kill(now)),
-            Ok(seconds) => Some(Deadline::Kill(now + Duration::from_secs(seconds.min(1 << 32)))),
+            Ok(seconds) => Some(Deadline::Kill(
+                now + Duration::from_secs(seconds.min(1 << 32)),
+            )),
             Err(_) => None,
         };
         self.publish();
@@ -336,7 +421,10 @@ impl Driver {
 
     /// Sends a signal; a paused container is thawed so that it can receive it.
     async fn signal(&mut self, signal: i32) -> Result<()> {
-        self.shared.keeper.signal(self.container.id(), signal).await?;
+        self.shared
+            .keeper
+            .signal(self.container.id(), signal)
+            .await?;
         self.event("kill", &[("signal", &signal.to_string())]);
         if self.container.state.status == ContainerStatus::Paused {
             self.thaw().await?;
@@ -350,7 +438,8 @@ impl Driver {
             self.cancel_restart().await;
             return Ok(());
         }
-        let stops = signal == SIGKILL || signal::parse(self.container.definition.stop_signal()) == Ok(signal);
+        let stops = signal == SIGKILL
+            || signal::parse(self.container.definition.stop_signal()) == Ok(signal);
         if stops {
             self.after_exit = self.after_exit.max(AfterExit::Rest);
             self.container.state.stopped_by_user = true;
@@ -359,7 +448,10 @@ impl Driver {
             return self.signal(signal).await;
         }
         // Paused, and not to be killed: the signal waits until it is thawed by hand.
-        self.shared.keeper.signal(self.container.id(), signal).await?;
+        self.shared
+            .keeper
+            .signal(self.container.id(), signal)
+            .await?;
         self.event("kill", &[("signal", &signal.to_string())]);
         Ok(())
     }
@@ -378,7 +470,9 @@ impl Driver {
         let cgroup = self.shared.cgroup(&self.container.definition)?;
         let id = self.container.id().to_owned();
         blocking(move || {
-            cgroup.freeze().map_err(|error| Error::system(format!("cannot pause container {id}: {error}")))
+            cgroup
+                .freeze()
+                .map_err(|error| Error::system(format!("cannot pause container {id}: {error}")))
         })
         .await?;
         self.stop_monitor();
@@ -400,7 +494,9 @@ impl Driver {
         let cgroup = self.shared.cgroup(&self.container.definition)?;
         let id = self.container.id().to_owned();
         blocking(move || {
-            cgroup.thaw().map_err(|error| Error::system(format!("cannot unpause container {id}: {error}")))
+            cgroup
+                .thaw()
+                .map_err(|error| Error::system(format!("cannot unpause container {id}: {error}")))
         })
         .await?;
         self.set_status(ContainerStatus::Running);
@@ -413,10 +509,15 @@ impl Driver {
     async fn attach(&mut self, fd: OwnedFd, options: AttachOptions) -> Result<()> {
         match self.container.state.status {
             ContainerStatus::Running | ContainerStatus::Paused => {
-                self.shared.keeper.attach(self.container.id(), fd, options).await?;
+                self.shared
+                    .keeper
+                    .attach(self.container.id(), fd, options)
+                    .await?;
             }
             ContainerStatus::Removing | ContainerStatus::Dead => {
-                return Err(Error::conflict("container is marked for removal and cannot be attached to"));
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be attached to",
+                ));
             }
             _ if self.waiting_clients.len() >= WAITING_CLIENTS_MAX => {
                 return Err(Error::Unavailable(format!(

@@ -22,7 +22,17 @@ const REMEMBERED: usize = 1024;
 const BEHIND: usize = 1024;
 
 const FILTERS: [&str; 11] = [
-    "container", "daemon", "event", "image", "label", "network", "node", "scope", "service", "type", "volume",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "scope",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// The event log. Cheap to clone.
@@ -39,7 +49,12 @@ struct Shared {
 impl Events {
     pub(crate) fn new() -> Self {
         let (sender, _) = broadcast::channel(BEHIND);
-        Self { shared: Arc::new(Shared { past: Mutex::default(), sender }) }
+        Self {
+            shared: Arc::new(Shared {
+                past: Mutex::default(),
+                sender,
+            }),
+        }
     }
 
     /// Something happened to a container.
@@ -93,7 +108,11 @@ impl Events {
     /// A stream of events; registered when this returns.
     pub(crate) fn listen(&self, options: EventOptions) -> Result<BoxStream<'static, EventMessage>> {
         options.filters.allow(&FILTERS)?;
-        let EventOptions { since, until, filters } = options;
+        let EventOptions {
+            since,
+            until,
+            filters,
+        } = options;
         let (past, live) = {
             let past = self.shared.past.lock();
             let wanted = past.iter().filter(|event| {
@@ -101,7 +120,10 @@ impl Events {
                     && since.is_none_or(|since| nanoseconds(since) <= event.time_nano)
                     && until.is_none_or(|until| event.time_nano <= nanoseconds(until))
             });
-            (wanted.cloned().collect::<Vec<_>>(), self.shared.sender.subscribe())
+            (
+                wanted.cloned().collect::<Vec<_>>(),
+                self.shared.sender.subscribe(),
+            )
         };
         let live = futures_util::stream::unfold(live, |mut live| async {
             loop {
@@ -137,14 +159,19 @@ fn nanoseconds(time: Timestamp) -> i64 {
 }
 
 fn owned<'a>(pairs: &'a [(&str, &str)]) -> impl Iterator<Item = (String, String)> + use<'a> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
 }
 
 fn message(kind: &str, action: &str, id: &str, attributes: Labels) -> EventMessage {
     EventMessage {
         kind: kind.to_owned(),
         action: action.to_owned(),
-        actor: EventActor { id: id.to_owned(), attributes },
+        actor: EventActor {
+            id: id.to_owned(),
+            attributes,
+        },
         scope: "local".to_owned(),
         ..EventMessage::default()
     }
@@ -156,7 +183,9 @@ fn matches(filters: &Filters, event: &EventMessage) -> bool {
     let object = |kind: &str, also: &str| {
         filters.any(kind, |wanted| {
             let own = event.kind == kind;
-            (own && (event.actor.id == wanted || attribute("name") == wanted || event.actor.id.starts_with(wanted)))
+            (own && (event.actor.id == wanted
+                || attribute("name") == wanted
+                || event.actor.id.starts_with(wanted)))
                 || (!own && !also.is_empty() && attribute(also) == wanted)
         })
     };
@@ -192,19 +221,35 @@ mod tests {
             until: Some(Timestamp::now()),
             filters,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let stream = events.listen(options).unwrap();
-            stream.map(|event| format!("{} {}", event.kind, event.action)).collect().await
+            stream
+                .map(|event| format!("{} {}", event.kind, event.action))
+                .collect()
+                .await
         })
     }
 
     fn sample() -> Events {
         let events = Events::new();
-        events.other("network", "n1", "connect", &[("container", "c1"), ("name", "net")]);
+        events.other(
+            "network",
+            "n1",
+            "connect",
+            &[("container", "c1"), ("name", "net")],
+        );
         events.other("volume", "data", "create", &[("driver", "local")]);
         events.image("sha256:1", "busybox:latest", "tag");
-        events.publish(message("container", "health_status: healthy", "c1", Labels::new()));
+        events.publish(message(
+            "container",
+            "health_status: healthy",
+            "c1",
+            Labels::new(),
+        ));
         events
     }
 
@@ -213,23 +258,37 @@ mod tests {
         let events = sample();
         for (name, value, expected) in [
             ("type", "volume", vec!["volume create"]),
-            ("container", "c1", vec!["network connect", "container health_status: healthy"]),
-            ("event", "health_status", vec!["container health_status: healthy"]),
+            (
+                "container",
+                "c1",
+                vec!["network connect", "container health_status: healthy"],
+            ),
+            (
+                "event",
+                "health_status",
+                vec!["container health_status: healthy"],
+            ),
             ("image", "busybox", vec!["image tag"]),
             ("network", "net", vec!["network connect"]),
             ("volume", "data", vec!["volume create"]),
         ] {
             let filters = Filters::new().with(name, value);
             let found = past(&events, filters);
-            let relevant: Vec<_> =
-                found.iter().filter(|line| expected.contains(&line.as_str())).collect();
+            let relevant: Vec<_> = found
+                .iter()
+                .filter(|line| expected.contains(&line.as_str()))
+                .collect();
             assert_eq!(relevant.len(), expected.len(), "{name}={value}: {found:?}");
             assert_eq!(found.len(), expected.len(), "{name}={value}: {found:?}");
         }
-        assert!(sample().listen(EventOptions {
-            filters: Filters::new().with("colour", "red"),
-            ..EventOptions::default()
-        }).is_err());
+        assert!(
+            sample()
+                .listen(EventOptions {
+                    filters: Filters::new().with("colour", "red"),
+                    ..EventOptions::default()
+                })
+                .is_err()
+        );
     }
 
     #[test]
@@ -244,7 +303,10 @@ mod tests {
     #[tokio::test]
     async fn live_events_follow_past_ones_without_gap() {
         let events = sample();
-        let options = EventOptions { since: Some(Timestamp::UNIX_EPOCH), ..EventOptions::default() };
+        let options = EventOptions {
+            since: Some(Timestamp::UNIX_EPOCH),
+            ..EventOptions::default()
+        };
         let mut stream = events.listen(options).unwrap();
         events.other("volume", "data", "destroy", &[]);
         let mut seen = Vec::new();

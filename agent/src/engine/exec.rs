@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use agent_api::{ExecCreateRequest, ExecInspect, ExecProcessConfig};
 use agent_runtime::keeper::{AttachOptions, Exit, Launch, LaunchKind, StdinMode};
-use agent_runtime::spec::{ExecSpec, Process};
 use agent_runtime::spec::{Capabilities, CapabilitySet, SeccompPolicy};
+use agent_runtime::spec::{ExecSpec, Process};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -96,11 +96,15 @@ impl Execs {
                 true
             }
             Phase::Starting | Phase::Running { .. } => {
-                error = Some(Error::conflict(format!("exec command {id} is already running")));
+                error = Some(Error::conflict(format!(
+                    "exec command {id} is already running"
+                )));
                 false
             }
             Phase::Ended { .. } => {
-                error = Some(Error::conflict(format!("exec command {id} has already run")));
+                error = Some(Error::conflict(format!(
+                    "exec command {id} has already run"
+                )));
                 false
             }
         });
@@ -243,17 +247,35 @@ async fn launch(
     };
     let launch = Launch {
         id: id.to_owned(),
-        kind: LaunchKind::Exec { container: container.id().to_owned(), spec },
-        stdin: if request.attach_stdin && !options.detach { StdinMode::Once } else { StdinMode::Null },
+        kind: LaunchKind::Exec {
+            container: container.id().to_owned(),
+            spec,
+        },
+        stdin: if request.attach_stdin && !options.detach {
+            StdinMode::Once
+        } else {
+            StdinMode::Null
+        },
         log: None,
         attach: Vec::new(),
     };
     let line = request.cmd.join(" ");
-    shared.events.container(&container.definition, &format!("exec_start: {line}"), &[("execID", id)]);
-    let started = shared.keeper.launch(launch, clients).await.map_err(|failure| (failure.error, failure.exit_code))?;
+    shared.events.container(
+        &container.definition,
+        &format!("exec_start: {line}"),
+        &[("execID", id)],
+    );
+    let started = shared
+        .keeper
+        .launch(launch, clients)
+        .await
+        .map_err(|failure| (failure.error, failure.exit_code))?;
     let outcome = match stream {
         None => ExecStarted::Detached,
-        Some(stream) => ExecStarted::Attached(Attached { tty: request.tty, stream }),
+        Some(stream) => ExecStarted::Attached(Attached {
+            tty: request.tty,
+            stream,
+        }),
     };
     Ok((started.pid, outcome))
 }
@@ -270,8 +292,15 @@ fn exec_spec(
     spec::override_env(&mut env, &request.env);
     let available = CapabilitySet::available();
     let privileged = request.privileged || host.privileged;
-    let directory = if request.working_dir.is_empty() { &config.working_dir } else { &request.working_dir };
-    let size = options.console_size.or(request.console_size).unwrap_or_default();
+    let directory = if request.working_dir.is_empty() {
+        &config.working_dir
+    } else {
+        &request.working_dir
+    };
+    let size = options
+        .console_size
+        .or(request.console_size)
+        .unwrap_or_default();
     Ok(ExecSpec {
         target_pid: 0,
         cgroup: Some(shared.cgroup_path(definition)?),
@@ -279,7 +308,11 @@ fn exec_spec(
             args: request.cmd.clone(),
             env,
             cwd: spec::working_directory(directory),
-            user: if request.user.is_empty() { config.user.clone() } else { request.user.clone() },
+            user: if request.user.is_empty() {
+                config.user.clone()
+            } else {
+                request.user.clone()
+            },
             additional_groups: host.group_add.clone().unwrap_or_default(),
             umask: None,
             rlimits: spec::rlimits(&host.resources.ulimits, &shared.options.default_ulimits),
@@ -309,7 +342,9 @@ pub(crate) fn hostname_of(container: &Container) -> String {
 
 /// An exec ended: enters it and tells whoever listens. `false` when the id is no exec's.
 pub(crate) fn exited(shared: &Shared, id: &str, exit: &Exit) -> bool {
-    let Some(container) = shared.execs.ended(id, exit.exit_code) else { return false };
+    let Some(container) = shared.execs.ended(id, exit.exit_code) else {
+        return false;
+    };
     if let Some(handle) = shared.registry.get(&container) {
         let code = exit.exit_code.to_string();
         shared.events.container(
@@ -326,7 +361,10 @@ mod tests {
     use super::*;
 
     fn request() -> ExecCreateRequest {
-        ExecCreateRequest { cmd: vec!["sh".into(), "-c".into()], ..ExecCreateRequest::default() }
+        ExecCreateRequest {
+            cmd: vec!["sh".into(), "-c".into()],
+            ..ExecCreateRequest::default()
+        }
     }
 
     #[test]
@@ -342,7 +380,7 @@ mod tests {
         let shown = execs.inspect(&id).unwrap();
         assert_eq!((shown.running, shown.pid, shown.exit_code), (true, 7, None));
         assert_eq!(shown.process_config.entrypoint, "sh");
-        assert_eq!(execs.running_in("c1"), [id.clone()]);
+        assert_eq!(execs.running_in("c1"), std::slice::from_ref(&id));
         execs.ended(&id, 3).unwrap();
         assert_eq!(execs.inspect(&id).unwrap().exit_code, Some(3));
         assert!(execs.claim(&id).is_err());

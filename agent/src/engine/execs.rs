@@ -14,15 +14,23 @@ impl Engine {
         if request.cmd.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
-        if let Some(entry) = request.env.iter().find(|entry| entry.is_empty() || entry.starts_with('=')) {
-            return Err(Error::invalid(format!("invalid environment variable: {entry}")));
+        if let Some(entry) = request
+            .env
+            .iter()
+            .find(|entry| entry.is_empty() || entry.starts_with('='))
+        {
+            return Err(Error::invalid(format!(
+                "invalid environment variable: {entry}"
+            )));
         }
         if let Decision::Refused(refusal) = decide(picture.state.status, Request::Exec) {
             return Err(refusal.error(picture.id(), container));
         }
         let line = format!("exec_create: {}", request.cmd.join(" "));
         let id = self.shared.execs.prepare(picture.id(), request)?;
-        self.shared.events.container(&picture.definition, &line, &[("execID", &id)]);
+        self.shared
+            .events
+            .container(&picture.definition, &line, &[("execID", &id)]);
         Ok(id)
     }
 
@@ -33,7 +41,10 @@ impl Engine {
         if let Decision::Refused(refusal) = decide(picture.state.status, Request::Exec) {
             return Err(refusal.error(picture.id(), picture.name()));
         }
-        let options = StartOptions { detach: request.detach, console_size: request.console_size };
+        let options = StartOptions {
+            detach: request.detach,
+            console_size: request.console_size,
+        };
         exec::start(&self.shared, &picture, id, options).await
     }
 

@@ -61,7 +61,10 @@ impl Check {
             timeout: or(config.timeout, 30),
             start_period: or(config.start_period, 0),
             start_interval: or(config.start_interval, 5),
-            retries: u32::try_from(config.retries).ok().filter(|count| *count > 0).unwrap_or(3),
+            retries: u32::try_from(config.retries)
+                .ok()
+                .filter(|count| *count > 0)
+                .unwrap_or(3),
         })
     }
 
@@ -98,7 +101,11 @@ pub(crate) struct ProbeResult {
 
 /// The health of a container that has just started.
 pub(crate) fn starting() -> Health {
-    Health { status: HealthStatus::Starting, failing_streak: 0, log: Vec::new() }
+    Health {
+        status: HealthStatus::Starting,
+        failing_streak: 0,
+        log: Vec::new(),
+    }
 }
 
 /// Enters a result. The second value is the new status if it changed.
@@ -110,7 +117,11 @@ pub(crate) fn enter(
 ) -> (Health, Option<HealthStatus>) {
     let mut health = before.clone();
     let success = result.exit_code == 0;
-    let uptime: Duration = result.start.duration_since(started_at).try_into().unwrap_or_default();
+    let uptime: Duration = result
+        .start
+        .duration_since(started_at)
+        .try_into()
+        .unwrap_or_default();
     if success {
         health.failing_streak = 0;
         health.status = HealthStatus::Healthy;
@@ -139,7 +150,11 @@ pub(crate) fn enter(
 /// Cuts a probe's output to what is kept.
 pub(crate) fn clip(output: &[u8], truncated: bool) -> String {
     let text = String::from_utf8_lossy(&output[..output.len().min(OUTPUT_MAX)]).into_owned();
-    if truncated || output.len() > OUTPUT_MAX { text + "..." } else { text }
+    if truncated || output.len() > OUTPUT_MAX {
+        text + "..."
+    } else {
+        text
+    }
 }
 
 /// What the monitor needs from the rest of the engine: a seam at the edge to processes.
@@ -156,8 +171,13 @@ pub(crate) async fn monitor<P: Prober>(prober: Arc<P>, check: Check, started_at:
     loop {
         let result = prober.probe(&check).await;
         let ended = result.end;
-        let Some(status) = prober.report(result).await else { return };
-        let uptime = ended.duration_since(started_at).try_into().unwrap_or_default();
+        let Some(status) = prober.report(result).await else {
+            return;
+        };
+        let uptime = ended
+            .duration_since(started_at)
+            .try_into()
+            .unwrap_or_default();
         tokio::time::sleep(check.pause(status, probes, uptime)).await;
         probes += 1;
     }
@@ -183,7 +203,12 @@ mod tests {
     }
 
     fn result(second: i64, exit_code: i32) -> ProbeResult {
-        ProbeResult { start: at(second), end: at(second), exit_code, output: String::new() }
+        ProbeResult {
+            start: at(second),
+            end: at(second),
+            exit_code,
+            output: String::new(),
+        }
     }
 
     /// Runs results through and writes down status and streak after each.
@@ -203,8 +228,27 @@ mod tests {
     fn three_failures_in_a_row_are_unhealthy_and_one_success_heals() {
         use HealthStatus::{Healthy, Starting, Unhealthy};
         assert_eq!(
-            story(&check(0), &[(30, 1), (31, 1), (32, 0), (33, 1), (34, 1), (35, 1), (36, 0)]),
-            [(Starting, 1), (Starting, 2), (Healthy, 0), (Healthy, 1), (Healthy, 2), (Unhealthy, 3), (Healthy, 0)]
+            story(
+                &check(0),
+                &[
+                    (30, 1),
+                    (31, 1),
+                    (32, 0),
+                    (33, 1),
+                    (34, 1),
+                    (35, 1),
+                    (36, 0)
+                ]
+            ),
+            [
+                (Starting, 1),
+                (Starting, 2),
+                (Healthy, 0),
+                (Healthy, 1),
+                (Healthy, 2),
+                (Unhealthy, 3),
+                (Healthy, 0)
+            ]
         );
     }
 
@@ -212,10 +256,22 @@ mod tests {
     fn failures_in_the_start_period_and_the_first_interval_do_not_count() {
         use HealthStatus::{Starting, Unhealthy};
         for (start_period, counted_from) in [(0, 30), (10, 30), (60, 60)] {
-            let times = [0, counted_from - 1, counted_from, counted_from + 1, counted_from + 2];
+            let times = [
+                0,
+                counted_from - 1,
+                counted_from,
+                counted_from + 1,
+                counted_from + 2,
+            ];
             assert_eq!(
                 story(&check(start_period), &times.map(|second| (second, 1))),
-                [(Starting, 0), (Starting, 0), (Starting, 1), (Starting, 2), (Unhealthy, 3)]
+                [
+                    (Starting, 0),
+                    (Starting, 0),
+                    (Starting, 1),
+                    (Starting, 2),
+                    (Unhealthy, 3)
+                ]
             );
         }
     }
@@ -234,19 +290,32 @@ mod tests {
     fn probes_are_quick_in_the_start_period_and_then_regular() {
         let check = check(60);
         let pauses: Vec<u128> = (0..9)
-            .map(|probes| check.pause(HealthStatus::Starting, probes, Duration::ZERO).as_millis())
+            .map(|probes| {
+                check
+                    .pause(HealthStatus::Starting, probes, Duration::ZERO)
+                    .as_millis()
+            })
             .collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         let late = Duration::from_secs(61);
         assert_eq!(check.pause(HealthStatus::Starting, 0, late), check.interval);
-        assert_eq!(check.pause(HealthStatus::Healthy, 0, Duration::ZERO), check.interval);
+        assert_eq!(
+            check.pause(HealthStatus::Healthy, 0, Duration::ZERO),
+            check.interval
+        );
     }
 
     #[test]
     fn checks_are_read_with_dockers_defaults() {
         let of = |words: &[&str]| {
             let test = Some(words.iter().map(|word| (*word).to_owned()).collect());
-            Check::of(Some(&HealthConfig { test, ..HealthConfig::default() }), None)
+            Check::of(
+                Some(&HealthConfig {
+                    test,
+                    ..HealthConfig::default()
+                }),
+                None,
+            )
         };
         assert_eq!(of(&["NONE"]), None);
         assert_eq!(of(&[]), None);
@@ -254,8 +323,18 @@ mod tests {
         assert_eq!(of(&["CMD", "a", "b"]).unwrap().command, ["a", "b"]);
         let shell = of(&["CMD-SHELL", "a | b"]).unwrap();
         assert_eq!(shell.command, ["/bin/sh", "-c", "a | b"]);
-        assert_eq!((shell.interval.as_secs(), shell.timeout.as_secs(), shell.retries), (30, 30, 3));
-        assert_eq!((shell.start_period.as_secs(), shell.start_interval.as_secs()), (0, 5));
+        assert_eq!(
+            (
+                shell.interval.as_secs(),
+                shell.timeout.as_secs(),
+                shell.retries
+            ),
+            (30, 30, 3)
+        );
+        assert_eq!(
+            (shell.start_period.as_secs(), shell.start_interval.as_secs()),
+            (0, 5)
+        );
     }
 
     #[test]

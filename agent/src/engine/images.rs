@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use agent_api::{
-    ContainerConfig, ContainerStatus, DriverData, Empty, Filters, HealthConfig, ImageDeleteItem, ImageHistoryItem,
-    ImageInspect, ImageMetadata, ImageSummary, ProgressDetail, ProgressMessage, PruneResponse, RootFs,
+    ContainerConfig, ContainerStatus, DriverData, Empty, Filters, HealthConfig, ImageDeleteItem,
+    ImageHistoryItem, ImageInspect, ImageMetadata, ImageSummary, ProgressDetail, ProgressMessage,
+    PruneResponse, RootFs,
 };
-use agent_image::{Image, ImageId, ImageUse, ListFilter, PruneFilter, Reference, Removed, RunConfig};
+use agent_image::{
+    Image, ImageId, ImageUse, ListFilter, PruneFilter, Reference, Removed, RunConfig,
+};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
 
@@ -37,9 +40,16 @@ pub struct ImageImport {
 
 impl Engine {
     /// Loads the images of a docker-archive or OCI-layout tar.
-    pub async fn load_images(&self, mut archive: ByteReceiver, quiet: bool) -> Result<ProgressStream> {
+    pub async fn load_images(
+        &self,
+        mut archive: ByteReceiver,
+        quiet: bool,
+    ) -> Result<ProgressStream> {
         Ok(self.with_progress(quiet, move |shared, progress| {
-            let loaded = shared.images.load(&mut archive, &agent_image::LoadOptions::default(), progress)?;
+            let loaded =
+                shared
+                    .images
+                    .load(&mut archive, &agent_image::LoadOptions::default(), progress)?;
             for image in loaded {
                 let id = image.id.to_string();
                 if image.tags.is_empty() {
@@ -54,7 +64,11 @@ impl Engine {
     }
 
     /// Makes an image of a root file system tar.
-    pub async fn import_image(&self, mut archive: ByteReceiver, import: ImageImport) -> Result<ProgressStream> {
+    pub async fn import_image(
+        &self,
+        mut archive: ByteReceiver,
+        import: ImageImport,
+    ) -> Result<ProgressStream> {
         let reference = match import.repository.as_str() {
             "" => None,
             repository => Some(named(repository, &import.tag)?),
@@ -66,7 +80,10 @@ impl Engine {
             platform: Some(import.platform).filter(|platform| !platform.is_empty()),
         };
         Ok(self.with_progress(false, move |shared, progress| {
-            let id = shared.images.import(&mut archive, &options, progress)?.to_string();
+            let id = shared
+                .images
+                .import(&mut archive, &options, progress)?
+                .to_string();
             let name = reference.map_or_else(|| id.clone(), |reference| reference.familiar());
             shared.events.image(&id, &name, "import");
             Ok(())
@@ -105,7 +122,10 @@ impl Engine {
             for name in &names {
                 match shared.images.resolve(name) {
                     // A name without tag may stand for tags other than latest.
-                    Err(error) if Reference::parse(name).map_or(true, |reference| !reference.is_name_only()) => {
+                    Err(error)
+                        if Reference::parse(name)
+                            .map_or(true, |reference| !reference.is_name_only()) =>
+                    {
                         return Err(error.into());
                     }
                     _ => {}
@@ -119,7 +139,10 @@ impl Engine {
         self.shared.tasks.spawn_blocking(move || {
             use std::io::Write as _;
             let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-            let saved = shared.images.save(&borrowed, &mut sender).map_err(std::io::Error::other);
+            let saved = shared
+                .images
+                .save(&borrowed, &mut sender)
+                .map_err(std::io::Error::other);
             match saved.and_then(|()| sender.flush()) {
                 Ok(()) => {
                     for name in &names {
@@ -166,10 +189,18 @@ impl Engine {
         let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
         let steps = blocking(move || Ok(shared.images.history(&name)?)).await?;
         let item = |step: agent_image::HistoryEntry| ImageHistoryItem {
-            id: step.id.map_or_else(|| "<missing>".to_owned(), |id| id.to_string()),
+            id: step
+                .id
+                .map_or_else(|| "<missing>".to_owned(), |id| id.to_string()),
             created: step.created.map_or(0, jiff::Timestamp::as_second),
             created_by: step.created_by,
-            tags: Some(step.tags.iter().map(Reference::familiar).collect::<Vec<_>>()).filter(|tags| !tags.is_empty()),
+            tags: Some(
+                step.tags
+                    .iter()
+                    .map(Reference::familiar)
+                    .collect::<Vec<_>>(),
+            )
+            .filter(|tags| !tags.is_empty()),
             size: signed(step.size),
             comment: step.comment,
         };
@@ -192,7 +223,12 @@ impl Engine {
     }
 
     /// Takes off a name, and removes the content when it was the last one.
-    pub async fn remove_image(&self, reference: &str, force: bool, no_prune: bool) -> Result<Vec<ImageDeleteItem>> {
+    pub async fn remove_image(
+        &self,
+        reference: &str,
+        force: bool,
+        no_prune: bool,
+    ) -> Result<Vec<ImageDeleteItem>> {
         let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
         let removed = blocking(move || {
             let options = agent_image::RemoveOptions { force, no_prune };
@@ -248,7 +284,11 @@ fn uses(shared: &Shared) -> Vec<ImageUse> {
             container.state.status,
             ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting
         );
-        Some(ImageUse { image, container: container.id().to_owned(), running })
+        Some(ImageUse {
+            image,
+            container: container.id().to_owned(),
+            running,
+        })
     });
     used.collect()
 }
@@ -257,7 +297,9 @@ fn named(repository: &str, tag: &str) -> Result<Reference> {
     let invalid = |error: agent_image::ReferenceError| Error::invalid(error.to_string());
     let reference = Reference::parse(repository).map_err(invalid)?;
     if reference.digest().is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        return Err(Error::invalid(
+            "refusing to create a tag with a digest reference",
+        ));
     }
     match tag {
         "" => Ok(reference.with_default_tag()),
@@ -303,7 +345,11 @@ pub(super) fn summary(image: &Image) -> ImageSummary {
 fn inspect(image: &Image) -> ImageInspect {
     let never = || "0001-01-01T00:00:00Z".to_owned();
     let config = &*image.config;
-    let layers: Vec<String> = image.layers.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
+    let layers: Vec<String> = image
+        .layers
+        .iter()
+        .map(|layer| layer.to_string_lossy().into_owned())
+        .collect();
     let mut data = agent_api::Labels::new();
     if let Some((upper, lower)) = layers.split_first() {
         if !lower.is_empty() {
@@ -317,7 +363,9 @@ fn inspect(image: &Image) -> ImageInspect {
         repo_digests: familiar(&image.digests),
         parent: image.parent.map(|id| id.to_string()).unwrap_or_default(),
         comment: config.comment.clone(),
-        created: config.created.map_or_else(String::new, |time| time.to_string()),
+        created: config
+            .created
+            .map_or_else(String::new, |time| time.to_string()),
         docker_version: config.docker_version.clone(),
         author: config.author.clone(),
         config: Some(run_config(&config.config)),
@@ -325,21 +373,36 @@ fn inspect(image: &Image) -> ImageInspect {
         variant: config.variant.clone(),
         os: config.os.clone(),
         size: signed(image.size),
-        graph_driver: DriverData { data: Some(data), name: STORAGE_DRIVER.to_owned() },
+        graph_driver: DriverData {
+            data: Some(data),
+            name: STORAGE_DRIVER.to_owned(),
+        },
         root_fs: RootFs {
             kind: "layers".to_owned(),
-            layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
+            layers: config
+                .rootfs
+                .diff_ids
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         },
         metadata: ImageMetadata {
-            last_tag_time: image.last_tagged.map_or_else(never, |time| time.to_string()),
+            last_tag_time: image
+                .last_tagged
+                .map_or_else(never, |time| time.to_string()),
         },
     }
 }
 
 fn run_config(run: &RunConfig) -> ContainerConfig {
     let set = |names: &indexmap::IndexMap<String, agent_image::Empty>| {
-        Some(names.keys().map(|name| (name.clone(), Empty {})).collect::<agent_api::Set>())
-            .filter(|set| !set.is_empty())
+        Some(
+            names
+                .keys()
+                .map(|name| (name.clone(), Empty {}))
+                .collect::<agent_api::Set>(),
+        )
+        .filter(|set| !set.is_empty())
     };
     let list = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
     ContainerConfig {

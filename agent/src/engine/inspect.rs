@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use agent_api::{
-    ContainerInspect, ContainerState, ContainerStatus, ContainerSummary, DriverData, EndpointSettings,
-    HealthStatus, NetworkSettings, SummaryHostConfig, SummaryNetworkSettings,
+    ContainerInspect, ContainerState, ContainerStatus, ContainerSummary, DriverData,
+    EndpointSettings, HealthStatus, NetworkSettings, SummaryHostConfig, SummaryNetworkSettings,
 };
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -72,7 +72,12 @@ pub(crate) fn inspect(container: &Container, around: Surroundings<'_>) -> Contai
         host_config: definition.host.clone(),
         graph_driver: DriverData {
             name: STORAGE_DRIVER.to_owned(),
-            data: Some(graph.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            data: Some(
+                graph
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect(),
+            ),
         },
         mounts: definition.mount_points(),
         config,
@@ -109,7 +114,10 @@ fn state(container: &Container) -> ContainerState {
 
 fn network_settings(container: &Container) -> NetworkSettings {
     let networks = endpoints(container);
-    let mut settings = NetworkSettings { ports: ports::port_map(container), ..NetworkSettings::default() };
+    let mut settings = NetworkSettings {
+        ports: ports::port_map(container),
+        ..NetworkSettings::default()
+    };
     if let Some(attachment) = &container.attachment {
         container.id().clone_into(&mut settings.sandbox_id);
         settings.sandbox_key.clone_from(&attachment.netns);
@@ -121,7 +129,9 @@ fn network_settings(container: &Container) -> NetworkSettings {
         settings.ip_address.clone_from(&bridge.ip_address);
         settings.ip_prefix_len = bridge.ip_prefix_len;
         settings.ipv6_gateway.clone_from(&bridge.ipv6_gateway);
-        settings.global_ipv6_address.clone_from(&bridge.global_ipv6_address);
+        settings
+            .global_ipv6_address
+            .clone_from(&bridge.global_ipv6_address);
         settings.global_ipv6_prefix_len = bridge.global_ipv6_prefix_len;
         settings.mac_address.clone_from(&bridge.mac_address);
     }
@@ -131,18 +141,28 @@ fn network_settings(container: &Container) -> NetworkSettings {
 
 /// What was asked of each endpoint, with what it has while the container runs.
 fn endpoints(container: &Container) -> IndexMap<String, EndpointSettings> {
-    let live = container.attachment.as_ref().map_or(&[][..], |attachment| &attachment.endpoints);
+    let live = container
+        .attachment
+        .as_ref()
+        .map_or(&[][..], |attachment| &attachment.endpoints);
     let asked = container.definition.endpoints.iter();
     asked
         .map(|(name, settings)| {
             let mut settings = settings.clone();
-            if let Some(endpoint) = live.iter().find(|endpoint| {
-                endpoint.network_name == *name || endpoint.network_id == *name
-            }) {
+            if let Some(endpoint) = live
+                .iter()
+                .find(|endpoint| endpoint.network_name == *name || endpoint.network_id == *name)
+            {
                 settings.network_id.clone_from(&endpoint.network_id);
                 settings.endpoint_id.clone_from(&endpoint.id);
-                settings.gateway = endpoint.gateway.map(|address| address.to_string()).unwrap_or_default();
-                settings.ipv6_gateway = endpoint.gateway_v6.map(|address| address.to_string()).unwrap_or_default();
+                settings.gateway = endpoint
+                    .gateway
+                    .map(|address| address.to_string())
+                    .unwrap_or_default();
+                settings.ipv6_gateway = endpoint
+                    .gateway_v6
+                    .map(|address| address.to_string())
+                    .unwrap_or_default();
                 if let Some(net) = endpoint.ipv4 {
                     settings.ip_address = net.addr().to_string();
                     settings.ip_prefix_len = net.prefix_len();
@@ -154,7 +174,8 @@ fn endpoints(container: &Container) -> IndexMap<String, EndpointSettings> {
                 if let Some(mac) = endpoint.mac {
                     settings.mac_address = mac.map(|byte| format!("{byte:02x}")).join(":");
                 }
-                settings.dns_names = Some(endpoint.dns_names.clone()).filter(|names| !names.is_empty());
+                settings.dns_names =
+                    Some(endpoint.dns_names.clone()).filter(|names| !names.is_empty());
             }
             (name.clone(), settings)
         })
@@ -165,7 +186,10 @@ fn endpoints(container: &Container) -> IndexMap<String, EndpointSettings> {
 pub(crate) fn summary(container: &Container, now: Timestamp) -> ContainerSummary {
     let definition = &*container.definition;
     let mut mounts = definition.mount_points();
-    for (mount, plan) in mounts.iter_mut().zip(definition.mounts.iter().filter(|plan| !plan.unlisted)) {
+    for (mount, plan) in mounts
+        .iter_mut()
+        .zip(definition.mounts.iter().filter(|plan| !plan.unlisted))
+    {
         if plan.volume().is_some_and(|volume| volume.anonymous) {
             mount.source.clear();
         }
@@ -185,7 +209,9 @@ pub(crate) fn summary(container: &Container, now: Timestamp) -> ContainerSummary
             network_mode: definition.host.network_mode.clone(),
             annotations: definition.host.annotations.clone(),
         },
-        network_settings: SummaryNetworkSettings { networks: endpoints(container) },
+        network_settings: SummaryNetworkSettings {
+            networks: endpoints(container),
+        },
         mounts,
         ..ContainerSummary::default()
     }
@@ -193,10 +219,14 @@ pub(crate) fn summary(container: &Container, now: Timestamp) -> ContainerSummary
 
 /// Words with spaces are quoted, as moby `daemon/list.go` does.
 fn command_line(command: &[String]) -> String {
-    let quoted = command.iter().enumerate().map(|(index, word)| match index > 0 && word.contains(' ') {
-        true => format!("'{word}'"),
-        false => word.clone(),
-    });
+    let quoted =
+        command
+            .iter()
+            .enumerate()
+            .map(|(index, word)| match index > 0 && word.contains(' ') {
+                true => format!("'{word}'"),
+                false => word.clone(),
+            });
     quoted.collect::<Vec<_>>().join(" ")
 }
 
@@ -204,7 +234,9 @@ fn command_line(command: &[String]) -> String {
 pub(crate) fn status_text(container: &Container, now: Timestamp) -> String {
     let state = &container.state;
     let since = |time: Option<Timestamp>| {
-        let passed = time.map(|time| now.duration_since(time).as_secs()).unwrap_or_default();
+        let passed = time
+            .map(|time| now.duration_since(time).as_secs())
+            .unwrap_or_default();
         human_duration(u64::try_from(passed).unwrap_or(0))
     };
     match state.status {
@@ -213,9 +245,17 @@ pub(crate) fn status_text(container: &Container, now: Timestamp) -> String {
         ContainerStatus::Dead => "Dead".to_owned(),
         ContainerStatus::Paused => format!("Up {} (Paused)", since(state.started_at)),
         ContainerStatus::Restarting => {
-            format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at))
+            format!(
+                "Restarting ({}) {} ago",
+                state.exit_code,
+                since(state.finished_at)
+            )
         }
-        ContainerStatus::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
+        ContainerStatus::Exited => format!(
+            "Exited ({}) {} ago",
+            state.exit_code,
+            since(state.finished_at)
+        ),
         ContainerStatus::Running => {
             let health = match container.health.as_ref().map(|health| health.status) {
                 Some(HealthStatus::Starting) => " (health: starting)",

@@ -35,7 +35,12 @@ impl Keeper {
     /// Connects to the keeper that runs, or starts one.
     pub(crate) async fn connect(options: &EngineOptions) -> Result<(Self, KeeperEvents)> {
         let (client, events) = reach(options).await?;
-        Ok((Self { client: RwLock::new(client) }, events))
+        Ok((
+            Self {
+                client: RwLock::new(client),
+            },
+            events,
+        ))
     }
 
     /// Replaces a connection that is gone.
@@ -55,16 +60,25 @@ impl Keeper {
         launch: Launch,
         clients: Vec<(OwnedFd, AttachOptions)>,
     ) -> Result<Started, LaunchError> {
-        self.client().launch(launch, clients).await.map_err(|error| match error {
-            ClientError::Refused(failure) => match failure.exit_code {
-                126 | 127 => LaunchError {
-                    error: Error::InvalidParameter(failure.message),
-                    exit_code: failure.exit_code,
+        self.client()
+            .launch(launch, clients)
+            .await
+            .map_err(|error| match error {
+                ClientError::Refused(failure) => match failure.exit_code {
+                    126 | 127 => LaunchError {
+                        error: Error::InvalidParameter(failure.message),
+                        exit_code: failure.exit_code,
+                    },
+                    _ => LaunchError {
+                        error: Error::System(failure.message),
+                        exit_code: 128,
+                    },
                 },
-                _ => LaunchError { error: Error::System(failure.message), exit_code: 128 },
-            },
-            gone => LaunchError { error: failed(gone), exit_code: 128 },
-        })
+                gone => LaunchError {
+                    error: failed(gone),
+                    exit_code: 128,
+                },
+            })
     }
 
     /// Attaches to a process.
@@ -74,7 +88,10 @@ impl Keeper {
 
     /// Sets the size of a terminal.
     pub(crate) async fn resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
-        self.client().resize(id, rows, columns).await.map_err(failed)
+        self.client()
+            .resize(id, rows, columns)
+            .await
+            .map_err(failed)
     }
 
     /// Sends a signal.
@@ -96,7 +113,9 @@ impl Keeper {
 }
 
 async fn reach(options: &EngineOptions) -> Result<(Client, KeeperEvents)> {
-    Client::connect_or_start(&options.exec_root, &options.executable).await.map_err(failed)
+    Client::connect_or_start(&options.exec_root, &options.executable)
+        .await
+        .map_err(failed)
 }
 
 fn failed(error: ClientError) -> Error {
@@ -113,5 +132,6 @@ pub(crate) fn stream_pair() -> Result<(UnixStream, OwnedFd)> {
         ours.set_nonblocking(true)?;
         Ok((UnixStream::from_std(ours)?, theirs.into()))
     };
-    pair().map_err(|error| Error::system(format!("cannot make a socket pair for attaching: {error}")))
+    pair()
+        .map_err(|error| Error::system(format!("cannot make a socket pair for attaching: {error}")))
 }

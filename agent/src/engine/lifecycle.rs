@@ -14,7 +14,9 @@
 //! Pure: no clock, no I/O. An illegal move is a value ([`Refusal`]), "already there" is an outcome.
 //! Texts and classes of refusals are dockerd's (moby `daemon/{start,stop,kill,pause,delete,exec}.go`).
 
-use agent_api::ContainerStatus::{self, Created, Dead, Exited, Paused, Removing, Restarting, Running};
+use agent_api::ContainerStatus::{
+    self, Created, Dead, Exited, Paused, Removing, Restarting, Running,
+};
 
 use crate::error::Error;
 
@@ -27,7 +29,9 @@ pub(crate) enum Request {
     Kill,
     Pause,
     Unpause,
-    Remove { force: bool },
+    Remove {
+        force: bool,
+    },
     Exec,
     /// Use of its processes: top, resize.
     Touch,
@@ -158,9 +162,9 @@ impl Refusal {
             Self::RemoveRestarting => Error::conflict(format!(
                 "cannot remove container {reference:?}: container is restarting: stop the container before removing or force remove"
             )),
-            Self::RemovalInProgress => {
-                Error::conflict(format!("removal of container {reference} is already in progress"))
-            }
+            Self::RemovalInProgress => Error::conflict(format!(
+                "removal of container {reference} is already in progress"
+            )),
         }
     }
 }
@@ -223,7 +227,10 @@ mod tests {
     fn the_table_is_dockers() {
         // Created Running Paused Restarting Removing Exited Dead
         for (request, expected) in [
-            (Request::Start, "Launch - !StartPaused Launch !StartRemoving Launch !StartRemoving"),
+            (
+                Request::Start,
+                "Launch - !StartPaused Launch !StartRemoving Launch !StartRemoving",
+            ),
             (Request::Stop, "- Signal SignalAndThaw CancelRestart - - -"),
             (
                 Request::Restart,
@@ -275,7 +282,11 @@ mod tests {
             (Launch, false, true, Next::Launch),
             (Delete, false, true, Next::Delete),
         ] {
-            assert_eq!(after_exit(wish, auto_remove, restarts), expected, "{wish:?}");
+            assert_eq!(
+                after_exit(wish, auto_remove, restarts),
+                expected,
+                "{wish:?}"
+            );
         }
         assert!(Delete > Launch && Launch > Rest && Rest > Policy);
     }
@@ -283,7 +294,10 @@ mod tests {
     #[test]
     fn refusals_read_like_dockers() {
         let text = |refusal: Refusal| refusal.error("f1697d9cafdf", "zz").to_string();
-        assert_eq!(text(Refusal::NotRunning), "container f1697d9cafdf is not running");
+        assert_eq!(
+            text(Refusal::NotRunning),
+            "container f1697d9cafdf is not running"
+        );
         assert_eq!(
             text(Refusal::RemoveRunning),
             "cannot remove container \"zz\": container is running: stop the container before removing or force remove"

@@ -12,8 +12,21 @@ use super::requests::ListOptions;
 use crate::error::{Error, Result};
 
 const FILTERS: [&str; 15] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
-    "network", "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 /// What filters need to know of other objects.
@@ -32,7 +45,8 @@ pub(crate) fn select(
 ) -> Result<Vec<Arc<Container>>> {
     let filters = &options.filters;
     filters.allow(&FILTERS)?;
-    let invalid = |name: &str, value: &str| Error::invalid(format!("invalid filter '{name}={value}'"));
+    let invalid =
+        |name: &str, value: &str| Error::invalid(format!("invalid filter '{name}={value}'"));
     for status in filters.get("status") {
         parse_status(status).ok_or_else(|| invalid("status", status))?;
     }
@@ -44,32 +58,56 @@ pub(crate) fn select(
         .get("name")
         .map(|pattern| regex::Regex::new(pattern).map_err(|_| invalid("name", pattern)))
         .collect::<Result<_>>()?;
-    let before = filters.get("before").map(lookup.created).collect::<Result<Vec<_>>>()?;
-    let since = filters.get("since").map(lookup.created).collect::<Result<Vec<_>>>()?;
-    let ancestors: Option<Vec<String>> =
-        filters.contains("ancestor").then(|| filters.get("ancestor").flat_map(lookup.descendants).collect());
-    if filters.get("is-task").any(|value| matches!(value, "true" | "1")) {
+    let before = filters
+        .get("before")
+        .map(lookup.created)
+        .collect::<Result<Vec<_>>>()?;
+    let since = filters
+        .get("since")
+        .map(lookup.created)
+        .collect::<Result<Vec<_>>>()?;
+    let ancestors: Option<Vec<String>> = filters.contains("ancestor").then(|| {
+        filters
+            .get("ancestor")
+            .flat_map(lookup.descendants)
+            .collect()
+    });
+    if filters
+        .get("is-task")
+        .any(|value| matches!(value, "true" | "1"))
+    {
         return Ok(Vec::new());
     }
     // Asking for a state, or for the newest, is asking for all states.
     let everything = options.all
         || options.limit > 0
-        || ["status", "exited", "before", "since"].iter().any(|name| filters.contains(name));
+        || ["status", "exited", "before", "since"]
+            .iter()
+            .any(|name| filters.contains(name));
     let mut chosen = Vec::new();
     for container in all {
         let definition = &container.definition;
         let status = container.state.status;
         let passes = (everything
-            || matches!(status, ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting))
+            || matches!(
+                status,
+                ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting
+            ))
             && filters.any("status", |wanted| parse_status(wanted) == Some(status))
             && filters.any("id", |wanted| definition.id.starts_with(wanted))
-            && (names.is_empty() || names.iter().any(|name| matches_name(name, &definition.name)))
+            && (names.is_empty()
+                || names
+                    .iter()
+                    .any(|name| matches_name(name, &definition.name)))
             && filters.labels_match(&definition.config.labels)
             && (exited.is_empty()
-                || (status == ContainerStatus::Exited && exited.contains(&container.state.exit_code)))
+                || (status == ContainerStatus::Exited
+                    && exited.contains(&container.state.exit_code)))
             && before.iter().all(|time| definition.created < *time)
             && since.iter().all(|time| definition.created > *time)
-            && ancestors.as_ref().is_none_or(|images| images.contains(&definition.image))
+            && ancestors
+                .as_ref()
+                .is_none_or(|images| images.contains(&definition.image))
             && filters.any("health", |wanted| wanted == health_word(&container))
             && filters.any("volume", |wanted| {
                 definition.mount_points().iter().any(|mount| {
@@ -78,7 +116,9 @@ pub(crate) fn select(
             })
             && filters.any("network", |wanted| {
                 definition.endpoints.iter().any(|(name, settings)| {
-                    name == wanted || (!settings.network_id.is_empty() && settings.network_id.starts_with(wanted))
+                    name == wanted
+                        || (!settings.network_id.is_empty()
+                            && settings.network_id.starts_with(wanted))
                 })
             })
             && port_filter(filters, "publish", &container)?
@@ -133,8 +173,13 @@ fn port_filter(filters: &Filters, name: &str, container: &Container) -> Result<b
         let first: u16 = first.parse().map_err(|_| invalid())?;
         let last: u16 = last.parse().map_err(|_| invalid())?;
         let found = ports.iter().any(|port| {
-            let number = if name == "publish" { port.public_port } else { Some(port.private_port) };
-            port.protocol == protocol && number.is_some_and(|number| (first..=last).contains(&number))
+            let number = if name == "publish" {
+                port.public_port
+            } else {
+                Some(port.private_port)
+            };
+            port.protocol == protocol
+                && number.is_some_and(|number| (first..=last).contains(&number))
         });
         if found {
             return Ok(true);
@@ -147,8 +192,11 @@ fn port_filter(filters: &Filters, name: &str, container: &Container) -> Result<b
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
     let mut until: Option<Timestamp> = None;
     for text in filters.get("until") {
-        let time = parse_until(text)
-            .ok_or_else(|| Error::invalid(format!("invalid filter 'until={text}': use a time or a duration like 24h")))?;
+        let time = parse_until(text).ok_or_else(|| {
+            Error::invalid(format!(
+                "invalid filter 'until={text}': use a time or a duration like 24h"
+            ))
+        })?;
         until = Some(until.map_or(time, |other| other.min(time)));
     }
     Ok(until)
@@ -159,14 +207,23 @@ fn parse_until(text: &str) -> Option<Timestamp> {
         return Some(time);
     }
     if let Ok(seconds) = text.parse::<f64>() {
-        #[expect(clippy::cast_possible_truncation, reason = "a time within the range of timestamps, checked below")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a time within the range of timestamps, checked below"
+        )]
         return Timestamp::from_microsecond((seconds * 1e6) as i64).ok();
     }
     if let Ok(date) = text.parse::<jiff::civil::DateTime>() {
-        return date.to_zoned(jiff::tz::TimeZone::system()).ok().map(|zoned| zoned.timestamp());
+        return date
+            .to_zoned(jiff::tz::TimeZone::system())
+            .ok()
+            .map(|zoned| zoned.timestamp());
     }
     if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        return date.to_zoned(jiff::tz::TimeZone::system()).ok().map(|zoned| zoned.timestamp());
+        return date
+            .to_zoned(jiff::tz::TimeZone::system())
+            .ok()
+            .map(|zoned| zoned.timestamp());
     }
     let span: jiff::SignedDuration = text.parse().ok()?;
     Timestamp::now().checked_sub(span).ok()
@@ -193,7 +250,14 @@ mod tests {
             mounts: Vec::new(),
             endpoints: indexmap::IndexMap::new(),
         };
-        Arc::new(Container::new(definition, State { status, exit_code: 3, ..State::default() }))
+        Arc::new(Container::new(
+            definition,
+            State {
+                status,
+                exit_code: 3,
+                ..State::default()
+            },
+        ))
     }
 
     fn names(options: &ListOptions) -> Vec<String> {
@@ -211,20 +275,46 @@ mod tests {
             descendants: &|name| vec![format!("sha256:{name}")],
         };
         let chosen = select(all, options, &lookup).unwrap();
-        chosen.iter().map(|container| container.name().to_owned()).collect()
+        chosen
+            .iter()
+            .map(|container| container.name().to_owned())
+            .collect()
     }
 
     fn filtered(name: &str, value: &str) -> ListOptions {
-        ListOptions { all: true, filters: Filters::new().with(name, value), ..ListOptions::default() }
+        ListOptions {
+            all: true,
+            filters: Filters::new().with(name, value),
+            ..ListOptions::default()
+        }
     }
 
     #[test]
     fn only_living_ones_unless_asked() {
         assert_eq!(names(&ListOptions::default()), ["web", "web2"]);
-        assert_eq!(names(&ListOptions { all: true, ..ListOptions::default() }).len(), 4);
-        assert_eq!(names(&ListOptions { limit: 1, ..ListOptions::default() }), ["new"]);
+        assert_eq!(
+            names(&ListOptions {
+                all: true,
+                ..ListOptions::default()
+            })
+            .len(),
+            4
+        );
+        assert_eq!(
+            names(&ListOptions {
+                limit: 1,
+                ..ListOptions::default()
+            }),
+            ["new"]
+        );
         let filters = Filters::new().with("status", "exited");
-        assert_eq!(names(&ListOptions { filters, ..ListOptions::default() }), ["gone"]);
+        assert_eq!(
+            names(&ListOptions {
+                filters,
+                ..ListOptions::default()
+            }),
+            ["gone"]
+        );
     }
 
     #[test]
@@ -247,10 +337,21 @@ mod tests {
 
     #[test]
     fn wrong_filters_are_refused() {
-        let lookup = Lookup { created: &|_| unreachable!(), descendants: &|_| unreachable!() };
-        for (name, value) in [("colour", "red"), ("status", "odd"), ("exited", "x"), ("name", "(")] {
+        let lookup = Lookup {
+            created: &|_| unreachable!(),
+            descendants: &|_| unreachable!(),
+        };
+        for (name, value) in [
+            ("colour", "red"),
+            ("status", "odd"),
+            ("exited", "x"),
+            ("name", "("),
+        ] {
             assert!(
-                matches!(select(Vec::new(), &filtered(name, value), &lookup), Err(Error::InvalidParameter(_))),
+                matches!(
+                    select(Vec::new(), &filtered(name, value), &lookup),
+                    Err(Error::InvalidParameter(_))
+                ),
                 "{name}={value}"
             );
         }
@@ -259,8 +360,14 @@ mod tests {
     #[test]
     fn until_is_a_time_or_a_duration() {
         let parse = |text: &str| until(&Filters::new().with("until", text));
-        assert_eq!(parse("1000").unwrap(), Some(Timestamp::from_second(1000).unwrap()));
-        assert_eq!(parse("2020-01-01T00:00:00Z").unwrap().unwrap().as_second(), 1_577_836_800);
+        assert_eq!(
+            parse("1000").unwrap(),
+            Some(Timestamp::from_second(1000).unwrap())
+        );
+        assert_eq!(
+            parse("2020-01-01T00:00:00Z").unwrap().unwrap().as_second(),
+            1_577_836_800
+        );
         let day_ago = parse("24h").unwrap().unwrap();
         assert!((Timestamp::now().duration_since(day_ago).as_secs() - 86_400).abs() < 5);
         assert!(parse("soon").is_err());

@@ -50,8 +50,14 @@ pub(crate) struct Limits {
 pub(crate) fn limits(log: &LogConfig) -> Result<Limits> {
     let driver = log.kind.as_str();
     let mut limits = match driver {
-        "local" => Limits { max_size: Some(20_000_000), max_file: 5 },
-        _ => Limits { max_size: None, max_file: 1 },
+        "local" => Limits {
+            max_size: Some(20_000_000),
+            max_file: 5,
+        },
+        _ => Limits {
+            max_size: None,
+            max_file: 1,
+        },
     };
     for (name, value) in &log.config {
         let invalid = || Error::invalid(format!("invalid value for {name}: {value:?}"));
@@ -67,8 +73,11 @@ pub(crate) fn limits(log: &LogConfig) -> Result<Limits> {
             }
             "mode" if value == "blocking" => {}
             "compress" if value == "false" => {}
-            "mode" | "max-buffer-size" | "compress" | "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {
-                return Err(Error::unsupported(format!("log option {name}={value} of driver {driver}")));
+            "mode" | "max-buffer-size" | "compress" | "labels" | "labels-regex" | "env"
+            | "env-regex" | "tag" => {
+                return Err(Error::unsupported(format!(
+                    "log option {name}={value} of driver {driver}"
+                )));
             }
             _ => {
                 return Err(Error::invalid(format!(
@@ -83,7 +92,9 @@ pub(crate) fn limits(log: &LogConfig) -> Result<Limits> {
 /// `10m`, `1.5GB`, `512`: powers of 1000, as go-units reads sizes of logs.
 fn human_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let digits = lower
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(lower.len());
     let (number, unit) = lower.split_at(digits);
     let factor = match unit.trim() {
         "" | "b" => 1_f64,
@@ -94,8 +105,12 @@ fn human_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     let size = number.parse::<f64>().ok()? * factor;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
-    (size >= 1.0 && size < 1e18).then_some(size as u64)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be in range"
+    )]
+    (1.0..1e18).contains(&size).then_some(size as u64)
 }
 
 #[derive(Deserialize)]
@@ -114,11 +129,15 @@ pub(crate) fn read(
     options: LogOptions,
 ) -> Result<Logs> {
     if !options.stdout && !options.stderr {
-        return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+        return Err(Error::invalid(
+            "Bad parameters: you must choose at least one stream",
+        ));
     }
     let picture = Arc::clone(&container.borrow());
     if picture.definition.host.log_config.kind == "none" {
-        return Err(Error::NotImplemented("configured logging driver does not support reading".to_owned()));
+        return Err(Error::NotImplemented(
+            "configured logging driver does not support reading".to_owned(),
+        ));
     }
     let tty = picture.definition.config.tty;
     let follow = options.follow && picture.is_alive();
@@ -129,7 +148,12 @@ pub(crate) fn read(
         false => None,
     };
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let mut reader = Reader { path, current: None, options, sender };
+    let mut reader = Reader {
+        path,
+        current: None,
+        options,
+        sender,
+    };
     tokio::spawn(async move {
         if let Err(error) = reader.run(changes, container, exits).await {
             let _ = reader.sender.send(Err(error)).await;
@@ -138,15 +162,23 @@ pub(crate) fn read(
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|line| (line, receiver))
     });
-    Ok(Logs { tty, lines: lines.boxed() })
+    Ok(Logs {
+        tty,
+        lines: lines.boxed(),
+    })
 }
 
 fn watch_directory(directory: &Path) -> Result<AsyncFd<OwnedFd>> {
     let watch = || -> io::Result<AsyncFd<OwnedFd>> {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        let events = inotify::WatchFlags::MODIFY
+            | inotify::WatchFlags::CREATE
+            | inotify::WatchFlags::MOVED_TO;
         inotify::add_watch(&fd, directory, events)?;
-        #[expect(deprecated, reason = "an owned descriptor of our own is what the safe constructor is sound for")]
+        #[expect(
+            deprecated,
+            reason = "an owned descriptor of our own is what the safe constructor is sound for"
+        )]
         AsyncFd::new(fd)
     };
     watch().map_err(Error::io("watch", directory))
@@ -197,15 +229,24 @@ impl Reader {
                 return Ok(());
             }
         }
-        let Some(changes) = changes else { return Ok(()) };
-        let over = |container: &Arc<Container>| !container.is_alive() || container.state.exits != exits;
+        let Some(changes) = changes else {
+            return Ok(());
+        };
+        let over =
+            |container: &Arc<Container>| !container.is_alive() || container.state.exits != exits;
         loop {
             // Asked before reading: what was written before the end is then read after it.
             let ended = {
                 let over = over(&container.borrow_and_update());
                 over || container.has_changed().is_err()
             };
-            if self.catch_up().await.map_err(|error| error.context("follow the log"))? == Progress::Finished || ended {
+            if self
+                .catch_up()
+                .await
+                .map_err(|error| error.context("follow the log"))?
+                == Progress::Finished
+                || ended
+            {
                 return Ok(());
             }
             tokio::select! {
@@ -244,11 +285,14 @@ impl Reader {
             Err(error) => Err(error),
         };
         let result = (|| -> io::Result<Option<File>> {
-            let Some(current) = &mut self.current else { return open(&self.path) };
+            let Some(current) = &mut self.current else {
+                return open(&self.path);
+            };
             let own = current.get_ref().metadata()?;
             let files = log_files(&self.path);
             let position = files.iter().position(|path| {
-                std::fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
+                std::fs::metadata(path)
+                    .is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
             });
             match position {
                 Some(index) if index + 1 == files.len() => {
@@ -273,9 +317,14 @@ impl Reader {
     /// Sends the complete records from the present position on.
     async fn drain(&mut self) -> Result<Progress> {
         loop {
-            let Some(current) = &mut self.current else { return Ok(Progress::CaughtUp) };
+            let Some(current) = &mut self.current else {
+                return Ok(Progress::CaughtUp);
+            };
             let mut line = Vec::new();
-            let read = current.by_ref().take(RECORD_MAX).read_until(b'\n', &mut line);
+            let read = current
+                .by_ref()
+                .take(RECORD_MAX)
+                .read_until(b'\n', &mut line);
             read.map_err(Error::io("read log", &self.path))?;
             if line.last() != Some(&b'\n') {
                 if line.len() as u64 == RECORD_MAX {
@@ -283,7 +332,9 @@ impl Reader {
                 }
                 // Half a record: read again when there is more.
                 let back = i64::try_from(line.len()).unwrap_or(0);
-                current.seek_relative(-back).map_err(Error::io("read log", &self.path))?;
+                current
+                    .seek_relative(-back)
+                    .map_err(Error::io("read log", &self.path))?;
                 return Ok(Progress::CaughtUp);
             }
             let Ok(record) = serde_json::from_slice::<Record>(&line) else {

@@ -68,8 +68,8 @@ pub use images::{ImageImport, ProgressStream};
 pub use options::EngineOptions;
 pub use pipe::{ByteReceiver, ByteSender, byte_pipe};
 pub use requests::{
-    AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs, RemoveOptions,
-    StartOutcome, StopOptions, StopOutcome, WaitCondition,
+    AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs,
+    RemoveOptions, StartOutcome, StopOptions, StopOutcome, WaitCondition,
 };
 pub use stats::Stats;
 
@@ -86,7 +86,9 @@ impl Engine {
     /// Opens the engine on its directories, adopts the containers that run, finishes or undoes what a crash cut
     /// short, and applies restart policies (which go on in the background).
     pub async fn open(options: EngineOptions) -> Result<Engine> {
-        Ok(Engine { shared: open::open(options).await? })
+        Ok(Engine {
+            shared: open::open(options).await?,
+        })
     }
 
     /// Ends the engine's tasks. Containers keep running; the next [`Engine::open`] adopts them.

@@ -133,7 +133,10 @@ pub(crate) fn plan(
     mut new_name: impl FnMut() -> String,
 ) -> Result<Vec<MountPlan>> {
     if !host.volume_driver.is_empty() && host.volume_driver != "local" {
-        return Err(Error::unsupported(format!("volume driver {:?}", host.volume_driver)));
+        return Err(Error::unsupported(format!(
+            "volume driver {:?}",
+            host.volume_driver
+        )));
     }
     let mut plans: Vec<MountPlan> = Vec::new();
     for reference in host.volumes_from.iter().flatten() {
@@ -170,14 +173,20 @@ fn replace(plans: &mut Vec<MountPlan>, plan: MountPlan) {
 
 fn add(plans: &mut Vec<MountPlan>, plan: MountPlan) -> Result<()> {
     if plans.iter().any(|other| other.target == plan.target) {
-        return Err(Error::invalid(format!("Duplicate mount point: {}", plan.target)));
+        return Err(Error::invalid(format!(
+            "Duplicate mount point: {}",
+            plan.target
+        )));
     }
     plans.push(plan);
     Ok(())
 }
 
 fn anonymous(name: String) -> VolumeUse {
-    VolumeUse { anonymous: true, ..named(name) }
+    VolumeUse {
+        anonymous: true,
+        ..named(name)
+    }
 }
 
 fn named(name: String) -> VolumeUse {
@@ -212,7 +221,9 @@ fn inherited(reference: &str, donor: impl Fn(&str) -> Result<Donor>) -> Result<V
         Some((_, mode)) => return Err(Error::invalid(format!("invalid mode: {mode}"))),
         None => (reference, ""),
     };
-    let mut plans = donor(name).map_err(|error| Error::invalid(error.to_string()))?.mounts;
+    let mut plans = donor(name)
+        .map_err(|error| Error::invalid(error.to_string()))?
+        .mounts;
     plans.retain(|plan| !plan.unlisted);
     for plan in &mut plans {
         plan.read_only |= mode == "ro";
@@ -232,25 +243,34 @@ fn parse_bind(text: &str, new_name: &mut impl FnMut() -> String) -> Result<Mount
         [target] => (None, *target, ""),
         [source, target] => (Some(*source), *target, ""),
         [source, target, mode] => (Some(*source), *target, *mode),
-        _ => return Err(Error::invalid(format!("invalid volume specification: '{text}'"))),
+        _ => {
+            return Err(Error::invalid(format!(
+                "invalid volume specification: '{text}'"
+            )));
+        }
     };
     let kind = match source {
         Some(source) if source.starts_with('/') => "bind",
         _ => "volume",
     };
-    let clean = clean_target(target)
-        .map_err(|error| within(error.context(format!("invalid mount config for type \"{kind}\""))))?;
+    let clean = clean_target(target).map_err(|error| {
+        within(error.context(format!("invalid mount config for type \"{kind}\"")))
+    })?;
     let options = BindMode::parse(mode, kind == "volume")?;
     let source = match source {
         None => MountSource::Volume(anonymous(new_name())),
         Some("") => return Err(within(Error::invalid("the source must not be empty"))),
-        Some(path) if kind == "bind" => {
-            MountSource::Bind { path: clean_path(path), create: true, recursive: true }
-        }
+        Some(path) if kind == "bind" => MountSource::Bind {
+            path: clean_path(path),
+            create: true,
+            recursive: true,
+        },
         Some(name) => {
-            validate_volume_name(name)
-                .map_err(|error| error.context(format!("create {name}")))?;
-            MountSource::Volume(VolumeUse { no_copy: options.no_copy, ..named(name.to_owned()) })
+            validate_volume_name(name).map_err(|error| error.context(format!("create {name}")))?;
+            MountSource::Volume(VolumeUse {
+                no_copy: options.no_copy,
+                ..named(name.to_owned())
+            })
         }
     };
     let mode = match (&source, mode) {
@@ -298,7 +318,10 @@ impl BindMode {
                 _ => return Err(invalid()),
             }
         }
-        match [access, label, copy, spread, consistency].iter().all(|count| *count <= 1) {
+        match [access, label, copy, spread, consistency]
+            .iter()
+            .all(|count| *count <= 1)
+        {
             true => Ok(mode),
             false => Err(invalid()),
         }
@@ -321,9 +344,18 @@ fn from_mount(mount: &Mount, new_name: &mut impl FnMut() -> String) -> Result<Mo
         return Err(invalid("field Target must not be empty"));
     }
     let foreign = [
-        (mount.bind_options.is_some() && kind != "bind", "BindOptions"),
-        (mount.volume_options.is_some() && kind != "volume", "VolumeOptions"),
-        (mount.tmpfs_options.is_some() && kind != "tmpfs", "TmpfsOptions"),
+        (
+            mount.bind_options.is_some() && kind != "bind",
+            "BindOptions",
+        ),
+        (
+            mount.volume_options.is_some() && kind != "volume",
+            "VolumeOptions",
+        ),
+        (
+            mount.tmpfs_options.is_some() && kind != "tmpfs",
+            "TmpfsOptions",
+        ),
         (mount.image_options.is_some(), "ImageOptions"),
     ];
     if let Some((_, field)) = foreign.iter().find(|(there, _)| *there) {
@@ -348,7 +380,10 @@ fn from_mount(mount: &Mount, new_name: &mut impl FnMut() -> String) -> Result<Mo
                 options.propagation.as_str(),
                 "" | "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
             ) {
-                return Err(invalid(&format!("invalid propagation mode: {}", options.propagation)));
+                return Err(invalid(&format!(
+                    "invalid propagation mode: {}",
+                    options.propagation
+                )));
             }
             if options.read_only_non_recursive && options.read_only_force_recursive {
                 return Err(invalid(
@@ -357,7 +392,9 @@ fn from_mount(mount: &Mount, new_name: &mut impl FnMut() -> String) -> Result<Mo
             }
             plan.recursive_readonly = match () {
                 () if options.read_only_force_recursive => RecursiveReadonly::Force,
-                () if options.read_only_non_recursive || options.non_recursive => RecursiveReadonly::No,
+                () if options.read_only_non_recursive || options.non_recursive => {
+                    RecursiveReadonly::No
+                }
                 () => RecursiveReadonly::IfPossible,
             };
             plan.propagation = options.propagation;
@@ -371,7 +408,10 @@ fn from_mount(mount: &Mount, new_name: &mut impl FnMut() -> String) -> Result<Mo
             let options = mount.volume_options.clone().unwrap_or_default();
             let driver = options.driver_config.unwrap_or_default();
             if !matches!(driver.name.as_str(), "" | "local") {
-                return Err(Error::unsupported(format!("volume driver {:?}", driver.name)));
+                return Err(Error::unsupported(format!(
+                    "volume driver {:?}",
+                    driver.name
+                )));
             }
             let mut volume = match mount.source.as_str() {
                 "" => anonymous(new_name()),
@@ -385,7 +425,11 @@ fn from_mount(mount: &Mount, new_name: &mut impl FnMut() -> String) -> Result<Mo
             volume.labels = options.labels.unwrap_or_default();
             volume.options = driver.options.unwrap_or_default();
             let subpath = Path::new(&options.subpath);
-            if subpath.is_absolute() || subpath.components().any(|part| part == Component::ParentDir) {
+            if subpath.is_absolute()
+                || subpath
+                    .components()
+                    .any(|part| part == Component::ParentDir)
+            {
                 return Err(invalid("subpath must be a relative path within the volume"));
             }
             volume.subpath = options.subpath;
@@ -397,8 +441,16 @@ fn from_mount(mount: &Mount, new_name: &mut impl FnMut() -> String) -> Result<Mo
                 return Err(invalid("field Source must not be specified"));
             }
             let options = mount.tmpfs_options.clone().unwrap_or_default();
-            let mut data = vec![format!("mode={:o}", options.mode.filter(|mode| *mode != 0).unwrap_or(0o1777))];
-            data.extend(options.size_bytes.filter(|size| *size != 0).map(|size| format!("size={size}")));
+            let mut data = vec![format!(
+                "mode={:o}",
+                options.mode.filter(|mode| *mode != 0).unwrap_or(0o1777)
+            )];
+            data.extend(
+                options
+                    .size_bytes
+                    .filter(|size| *size != 0)
+                    .map(|size| format!("size={size}")),
+            );
             let mut flags = Vec::new();
             for option in options.options.into_iter().flatten() {
                 tmpfs_option(&option.join("="), &mut data, &mut flags).map_err(within)?;
@@ -432,8 +484,10 @@ fn tmpfs_option(option: &str, data: &mut Vec<String>, flags: &mut Vec<String>) -
         "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol" | "huge" => {
             data.push(option.to_owned());
         }
-        "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "noatime" | "relatime" | "strictatime"
-        | "nodiratime" | "sync" | "async" | "atime" | "diratime" => flags.push(option.to_owned()),
+        "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "noatime" | "relatime"
+        | "strictatime" | "nodiratime" | "sync" | "async" | "atime" | "diratime" => {
+            flags.push(option.to_owned())
+        }
         _ => return Err(Error::invalid(format!("invalid tmpfs option [{option:?}]"))),
     }
     Ok(())
@@ -442,11 +496,15 @@ fn tmpfs_option(option: &str, data: &mut Vec<String>, flags: &mut Vec<String>) -
 /// Refuses a volume name Docker refuses.
 pub(crate) fn validate_volume_name(name: &str) -> Result<()> {
     let mut bytes = name.bytes();
-    let legal = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+    let legal = bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric())
         && name.len() > 1
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     if name.len() == 1 {
-        return Err(Error::invalid("volume name is too short, names should be at least two alphanumeric characters"));
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
     }
     match legal {
         true => Ok(()),
@@ -460,10 +518,14 @@ pub(crate) fn validate_volume_name(name: &str) -> Result<()> {
 /// An absolute path without `.`, `..` and doubled slashes that is not the root.
 fn clean_target(target: &str) -> Result<String> {
     if !target.starts_with('/') {
-        return Err(Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute")));
+        return Err(Error::invalid(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
     }
     match clean_path(target) {
-        root if root == "/" => Err(Error::invalid("invalid specification: destination can't be '/'")),
+        root if root == "/" => Err(Error::invalid(
+            "invalid specification: destination can't be '/'",
+        )),
         path => Ok(path),
     }
 }
@@ -485,7 +547,11 @@ fn clean_path(path: &str) -> String {
 /// Checks the host paths that must exist, as Docker does when a container is created. Blocks on the file system.
 pub(crate) fn check_sources(plans: &[MountPlan]) -> Result<()> {
     for plan in plans {
-        if let MountSource::Bind { path, create: false, .. } = &plan.source
+        if let MountSource::Bind {
+            path,
+            create: false,
+            ..
+        } = &plan.source
             && !Path::new(path).exists()
         {
             return Err(Error::invalid(format!(

@@ -9,21 +9,78 @@ use crate::error::{Error, Result};
 /// Two-word names are drawn from these, with a digit appended when the plain ones seem to be used up.
 const ADJECTIVES: [&str; 64] = [
     "able", "agile", "amber", "bold", "brave", "bright", "brisk", "calm", "candid", "cheerful",
-    "clever", "cool", "cosmic", "crisp", "curious", "daring", "deft", "eager", "earnest", "elegant",
-    "fair", "fearless", "fond", "frank", "friendly", "gentle", "glad", "golden", "graceful", "happy",
-    "hardy", "honest", "humble", "jolly", "keen", "kind", "lively", "loyal", "lucid", "mellow",
-    "merry", "modest", "nimble", "noble", "patient", "placid", "polite", "proud", "quick", "quiet",
-    "quirky", "serene", "sharp", "silent", "sincere", "steady", "stoic", "sunny", "swift", "tender",
-    "upbeat", "vivid", "warm", "witty",
+    "clever", "cool", "cosmic", "crisp", "curious", "daring", "deft", "eager", "earnest",
+    "elegant", "fair", "fearless", "fond", "frank", "friendly", "gentle", "glad", "golden",
+    "graceful", "happy", "hardy", "honest", "humble", "jolly", "keen", "kind", "lively", "loyal",
+    "lucid", "mellow", "merry", "modest", "nimble", "noble", "patient", "placid", "polite",
+    "proud", "quick", "quiet", "quirky", "serene", "sharp", "silent", "sincere", "steady", "stoic",
+    "sunny", "swift", "tender", "upbeat", "vivid", "warm", "witty",
 ];
 const SURNAMES: [&str; 64] = [
-    "abel", "ampere", "archimedes", "babbage", "banach", "bell", "bohr", "boole", "borg", "cantor",
-    "carson", "cauchy", "church", "curie", "darwin", "dijkstra", "dirac", "euclid", "euler", "faraday",
-    "fermat", "fermi", "feynman", "fourier", "galileo", "galois", "gauss", "germain", "goedel", "hamilton",
-    "hawking", "heisenberg", "hilbert", "hopper", "hypatia", "jacobi", "kepler", "kovalevskaya", "lamarr", "laplace",
-    "leavitt", "leibniz", "liskov", "lovelace", "maxwell", "meitner", "mendel", "mirzakhani", "neumann", "newton",
-    "noether", "pascal", "pasteur", "planck", "poincare", "ramanujan", "riemann", "ritchie", "shannon", "tesla",
-    "thompson", "turing", "volta", "wiles",
+    "abel",
+    "ampere",
+    "archimedes",
+    "babbage",
+    "banach",
+    "bell",
+    "bohr",
+    "boole",
+    "borg",
+    "cantor",
+    "carson",
+    "cauchy",
+    "church",
+    "curie",
+    "darwin",
+    "dijkstra",
+    "dirac",
+    "euclid",
+    "euler",
+    "faraday",
+    "fermat",
+    "fermi",
+    "feynman",
+    "fourier",
+    "galileo",
+    "galois",
+    "gauss",
+    "germain",
+    "goedel",
+    "hamilton",
+    "hawking",
+    "heisenberg",
+    "hilbert",
+    "hopper",
+    "hypatia",
+    "jacobi",
+    "kepler",
+    "kovalevskaya",
+    "lamarr",
+    "laplace",
+    "leavitt",
+    "leibniz",
+    "liskov",
+    "lovelace",
+    "maxwell",
+    "meitner",
+    "mendel",
+    "mirzakhani",
+    "neumann",
+    "newton",
+    "noether",
+    "pascal",
+    "pasteur",
+    "planck",
+    "poincare",
+    "ramanujan",
+    "riemann",
+    "ritchie",
+    "shannon",
+    "tesla",
+    "thompson",
+    "turing",
+    "volta",
+    "wiles",
 ];
 const PLAIN_TRIES: u32 = 12;
 
@@ -31,7 +88,9 @@ const PLAIN_TRIES: u32 = 12;
 pub(crate) fn validate(name: &str) -> Result<&str> {
     let bare = name.strip_prefix('/').unwrap_or(name);
     let mut bytes = bare.bytes();
-    let legal = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+    let legal = bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric())
         && bare.len() > 1
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     match legal {
@@ -51,7 +110,10 @@ pub(crate) fn random(taken: impl Fn(&str) -> bool) -> String {
         let surname = SURNAMES.choose(&mut rng).expect("the list is not empty");
         let name = match attempt {
             0..PLAIN_TRIES => format!("{adjective}_{surname}"),
-            _ => format!("{adjective}_{surname}{}", rand::random_range(0..10_u32.pow((attempt / PLAIN_TRIES).min(9)))),
+            _ => format!(
+                "{adjective}_{surname}{}",
+                rand::random_range(0..10_u32.pow((attempt / PLAIN_TRIES).min(9)))
+            ),
         };
         if !taken(&name) {
             return name;
@@ -148,7 +210,10 @@ mod tests {
     #[test]
     fn random_names_avoid_taken_ones_and_never_run_out() {
         let name = random(|_| false);
-        assert!(name.split_once('_').is_some_and(|(a, s)| ADJECTIVES.contains(&a) && SURNAMES.contains(&s)));
+        assert!(
+            name.split_once('_')
+                .is_some_and(|(a, s)| ADJECTIVES.contains(&a) && SURNAMES.contains(&s))
+        );
         let numbered = random(|name| !name.ends_with(|c: char| c.is_ascii_digit()));
         assert!(validate(&numbered).is_ok());
     }
@@ -175,7 +240,9 @@ mod tests {
         names.reserve("abc", "ffff00").unwrap();
         let ids = ["abc111", "abc222", "ffff00"];
         let resolve = |reference: &str| {
-            super::resolve(reference, &names, ids.iter().copied(), |id| ids.contains(&id))
+            super::resolve(reference, &names, ids.iter().copied(), |id| {
+                ids.contains(&id)
+            })
         };
         assert_eq!(resolve("abc").unwrap(), "ffff00");
         assert_eq!(resolve("/abc").unwrap(), "ffff00");
@@ -185,6 +252,9 @@ mod tests {
             resolve("ab").unwrap_err(),
             Error::InvalidParameter("Multiple IDs found with provided prefix: ab".into())
         );
-        assert_eq!(resolve("nope").unwrap_err(), Error::NotFound("No such container: nope".into()));
+        assert_eq!(
+            resolve("nope").unwrap_err(),
+            Error::NotFound("No such container: nope".into())
+        );
     }
 }

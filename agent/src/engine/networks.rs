@@ -1,9 +1,9 @@
 //! The facade's operations on networks and volumes.
 
 use agent_api::{
-    EndpointResource, Filters, Ipam, IpamConfig, Network, NetworkConnectRequest, NetworkCreateRequest,
-    NetworkCreateResponse, NetworkDisconnectRequest, PruneResponse, Volume, VolumeCreateRequest,
-    VolumeListResponse,
+    EndpointResource, Filters, Ipam, IpamConfig, Network, NetworkConnectRequest,
+    NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest, PruneResponse, Volume,
+    VolumeCreateRequest, VolumeListResponse,
 };
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -15,7 +15,9 @@ use super::shared::blocking;
 use super::volumes::Creation;
 use crate::error::{Error, Result};
 
-const FILTERS: [&str; 8] = ["dangling", "driver", "id", "label", "name", "scope", "type", "idOrName"];
+const FILTERS: [&str; 8] = [
+    "dangling", "driver", "id", "label", "name", "scope", "type", "idOrName",
+];
 
 impl Engine {
     /// Lists networks; their `containers` are empty, as in Docker.
@@ -32,11 +34,15 @@ impl Engine {
             filters.any("driver", |driver| driver == info.driver.name())
                 && filters.any("id", |id| info.id.starts_with(id))
                 && filters.any("name", |name| info.name.contains(name))
-                && filters.any("idOrName", |text| info.id.starts_with(text) || info.name == text)
+                && filters.any("idOrName", |text| {
+                    info.id.starts_with(text) || info.name == text
+                })
                 && filters.any("scope", |scope| scope == "local")
                 && filters.any("type", |kind| (kind == "builtin") == info.predefined)
                 && filters.labels_match(&info.labels)
-                && dangling.is_none_or(|wanted| wanted == (!info.predefined && !self.network_is_used(info)))
+                && dangling.is_none_or(|wanted| {
+                    wanted == (!info.predefined && !self.network_is_used(info))
+                })
         });
         Ok(matching.map(|info| describe(info, false)).collect())
     }
@@ -50,12 +56,18 @@ impl Engine {
     }
 
     /// Creates a network.
-    pub async fn create_network(&self, request: NetworkCreateRequest) -> Result<NetworkCreateResponse> {
+    pub async fn create_network(
+        &self,
+        request: NetworkCreateRequest,
+    ) -> Result<NetworkCreateResponse> {
         let spec = network_spec(request)?;
         let networks = self.shared.networks.clone();
         let info = blocking(move || Ok(networks.create(spec)?)).await?;
         self.network_event(&info, "create");
-        Ok(NetworkCreateResponse { id: info.id, warning: String::new() })
+        Ok(NetworkCreateResponse {
+            id: info.id,
+            warning: String::new(),
+        })
     }
 
     /// Removes a network that no container uses.
@@ -73,7 +85,11 @@ impl Engine {
         let mut deleted = Vec::new();
         for info in self.shared.networks.list() {
             let young = until.is_some_and(|until| timestamp(&info) >= until);
-            if info.predefined || young || self.network_is_used(&info) || !filters.labels_match(&info.labels) {
+            if info.predefined
+                || young
+                || self.network_is_used(&info)
+                || !filters.labels_match(&info.labels)
+            {
                 continue;
             }
             match self.remove_network(&info.id).await {
@@ -81,37 +97,61 @@ impl Engine {
                 Err(error) => tracing::warn!(network.id = info.id, %error, "not pruned"),
             }
         }
-        Ok(PruneResponse { networks_deleted: Some(deleted), ..PruneResponse::default() })
+        Ok(PruneResponse {
+            networks_deleted: Some(deleted),
+            ..PruneResponse::default()
+        })
     }
 
     /// Whether a container that runs is connected, or one that does not run wants to be.
     fn network_is_used(&self, info: &NetworkInfo) -> bool {
         !info.endpoints.is_empty()
             || self.shared.registry.pictures().iter().any(|container| {
-                container.definition.endpoints.keys().any(|name| *name == info.name || *name == info.id)
+                container
+                    .definition
+                    .endpoints
+                    .keys()
+                    .any(|name| *name == info.name || *name == info.id)
             })
     }
 
     fn network_event(&self, info: &NetworkInfo, action: &str) {
         let attributes = [("name", info.name.as_str()), ("type", info.driver.name())];
-        self.shared.events.other("network", &info.id, action, &attributes);
+        self.shared
+            .events
+            .other("network", &info.id, action, &attributes);
     }
 
     /// Connects a container to a network, at once if it runs, else at its start.
-    pub async fn connect_network(&self, network: &str, request: NetworkConnectRequest) -> Result<()> {
+    pub async fn connect_network(
+        &self,
+        network: &str,
+        request: NetworkConnectRequest,
+    ) -> Result<()> {
         let settings = request.endpoint_config.unwrap_or_default();
-        self.connect_container(&request.container, network, settings).await
+        self.connect_container(&request.container, network, settings)
+            .await
     }
 
     /// Disconnects a container from a network.
-    pub async fn disconnect_network(&self, network: &str, request: NetworkDisconnectRequest) -> Result<()> {
-        self.disconnect_container(&request.container, network, request.force).await
+    pub async fn disconnect_network(
+        &self,
+        network: &str,
+        request: NetworkDisconnectRequest,
+    ) -> Result<()> {
+        self.disconnect_container(&request.container, network, request.force)
+            .await
     }
 
     /// Lists volumes.
     pub async fn list_volumes(&self, filters: Filters) -> Result<VolumeListResponse> {
-        let volumes = self.shared.volumes.list(&filters, |name| self.shared.registry.volume_users(name).len())?;
-        Ok(VolumeListResponse { volumes, warnings: None })
+        let volumes = self.shared.volumes.list(&filters, |name| {
+            self.shared.registry.volume_users(name).len()
+        })?;
+        Ok(VolumeListResponse {
+            volumes,
+            warnings: None,
+        })
     }
 
     /// One volume.
@@ -135,7 +175,9 @@ impl Engine {
         let owned = name.to_owned();
         let removed = blocking(move || {
             let users = || shared.registry.volume_users(&owned);
-            shared.volumes.remove(&owned, users, |directory| shared.records.discard(directory))
+            shared
+                .volumes
+                .remove(&owned, users, |directory| shared.records.discard(directory))
         })
         .await;
         match removed {
@@ -163,11 +205,17 @@ impl Engine {
                 deleted.push(name);
             }
         }
-        Ok(PruneResponse { volumes_deleted: Some(deleted), space_reclaimed, ..PruneResponse::default() })
+        Ok(PruneResponse {
+            volumes_deleted: Some(deleted),
+            space_reclaimed,
+            ..PruneResponse::default()
+        })
     }
 
     fn volume_event(&self, name: &str, action: &str) {
-        self.shared.events.other("volume", name, action, &[("driver", "local")]);
+        self.shared
+            .events
+            .other("volume", name, action, &[("driver", "local")]);
     }
 }
 
@@ -188,17 +236,25 @@ fn describe(info: &NetworkInfo, with_containers: bool) -> Network {
             .map(|(name, address)| (name.clone(), address.to_string()))
             .collect(),
     });
-    let containers = info.endpoints.iter().filter(|_| with_containers).map(|connected| {
-        let endpoint = &connected.endpoint;
-        let resource = EndpointResource {
-            name: connected.name.clone(),
-            endpoint_id: endpoint.id.clone(),
-            mac_address: text(endpoint.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"))),
-            ipv4_address: text(endpoint.ipv4.map(|net| net.to_string())),
-            ipv6_address: text(endpoint.ipv6.map(|net| net.to_string())),
-        };
-        (connected.sandbox_id.clone(), resource)
-    });
+    let containers = info
+        .endpoints
+        .iter()
+        .filter(|_| with_containers)
+        .map(|connected| {
+            let endpoint = &connected.endpoint;
+            let resource = EndpointResource {
+                name: connected.name.clone(),
+                endpoint_id: endpoint.id.clone(),
+                mac_address: text(
+                    endpoint
+                        .mac
+                        .map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")),
+                ),
+                ipv4_address: text(endpoint.ipv4.map(|net| net.to_string())),
+                ipv6_address: text(endpoint.ipv6.map(|net| net.to_string())),
+            };
+            (connected.sandbox_id.clone(), resource)
+        });
     Network {
         name: info.name.clone(),
         id: info.id.clone(),
@@ -207,7 +263,11 @@ fn describe(info: &NetworkInfo, with_containers: bool) -> Network {
         driver: info.driver.name().to_owned(),
         enable_ipv4: info.enable_ipv4,
         enable_ipv6: info.enable_ipv6,
-        ipam: Ipam { driver: "default".to_owned(), options: None, config: config.collect() },
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            options: None,
+            config: config.collect(),
+        },
         internal: info.internal,
         attachable: info.attachable,
         containers: containers.collect(),
@@ -225,15 +285,28 @@ fn network_spec(request: NetworkCreateRequest) -> Result<NetworkSpec> {
     for (given, option) in [
         (request.ingress, "Ingress"),
         (request.config_only, "ConfigOnly"),
-        (request.config_from.as_ref().is_some_and(|from| !from.network.is_empty()), "ConfigFrom"),
-        (!matches!(request.scope.as_str(), "" | "local"), "Scope other than local"),
+        (
+            request
+                .config_from
+                .as_ref()
+                .is_some_and(|from| !from.network.is_empty()),
+            "ConfigFrom",
+        ),
+        (
+            !matches!(request.scope.as_str(), "" | "local"),
+            "Scope other than local",
+        ),
     ] {
         if given {
             return Err(Error::unsupported(option));
         }
     }
     let ipam = request.ipam.unwrap_or_default();
-    let pools = ipam.config.iter().map(ipam_config).collect::<Result<Vec<_>>>()?;
+    let pools = ipam
+        .config
+        .iter()
+        .map(ipam_config)
+        .collect::<Result<Vec<_>>>()?;
     Ok(NetworkSpec {
         name: request.name,
         driver: request.driver,
@@ -253,7 +326,10 @@ fn ipam_config(config: &IpamConfig) -> Result<netdriver::IpamConfig> {
     fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<Option<T>> {
         match text {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| Error::invalid(format!("invalid {what} {text}"))),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Error::invalid(format!("invalid {what} {text}"))),
         }
     }
     let auxiliary: Result<IndexMap<String, std::net::IpAddr>> = config
@@ -261,7 +337,9 @@ fn ipam_config(config: &IpamConfig) -> Result<netdriver::IpamConfig> {
         .iter()
         .map(|(name, text)| match text.parse() {
             Ok(address) => Ok((name.clone(), address)),
-            Err(_) => Err(Error::invalid(format!("invalid auxiliary address {name}: {text}"))),
+            Err(_) => Err(Error::invalid(format!(
+                "invalid auxiliary address {name}: {text}"
+            ))),
         })
         .collect();
     Ok(netdriver::IpamConfig {
@@ -278,18 +356,44 @@ mod tests {
 
     #[test]
     fn requests_are_translated_and_unknown_kinds_refused() {
-        let pool = IpamConfig { subnet: "10.1.0.0/16".into(), gateway: "10.1.0.1".into(), ..IpamConfig::default() };
+        let pool = IpamConfig {
+            subnet: "10.1.0.0/16".into(),
+            gateway: "10.1.0.1".into(),
+            ..IpamConfig::default()
+        };
         let request = NetworkCreateRequest {
             name: "net".into(),
-            ipam: Some(Ipam { config: vec![pool], ..Ipam::default() }),
+            ipam: Some(Ipam {
+                config: vec![pool],
+                ..Ipam::default()
+            }),
             ..NetworkCreateRequest::default()
         };
         let spec = network_spec(request.clone()).unwrap();
         assert_eq!(spec.ipam[0].subnet, Some("10.1.0.0/16".parse().unwrap()));
-        let error = network_spec(NetworkCreateRequest { config_only: true, ..request.clone() }).unwrap_err();
-        assert_eq!(error, Error::NotImplemented("ConfigOnly is not supported".into()));
-        let bad = IpamConfig { subnet: "10.1.0.0".into(), ..IpamConfig::default() };
-        let request = NetworkCreateRequest { ipam: Some(Ipam { config: vec![bad], ..Ipam::default() }), ..request };
-        assert_eq!(network_spec(request).unwrap_err(), Error::invalid("invalid subnet 10.1.0.0"));
+        let error = network_spec(NetworkCreateRequest {
+            config_only: true,
+            ..request.clone()
+        })
+        .unwrap_err();
+        assert_eq!(
+            error,
+            Error::NotImplemented("ConfigOnly is not supported".into())
+        );
+        let bad = IpamConfig {
+            subnet: "10.1.0.0".into(),
+            ..IpamConfig::default()
+        };
+        let request = NetworkCreateRequest {
+            ipam: Some(Ipam {
+                config: vec![bad],
+                ..Ipam::default()
+            }),
+            ..request
+        };
+        assert_eq!(
+            network_spec(request).unwrap_err(),
+            Error::invalid("invalid subnet 10.1.0.0")
+        );
     }
 }

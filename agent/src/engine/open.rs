@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::EngineOptions;
 use super::container::{Container, Definition, State};
 use super::driver::{Command, Driver, Resume, attachment};
 use super::events::Events;
@@ -32,7 +33,6 @@ use super::restart::Policy;
 use super::shared::{Shared, blocking};
 use super::validate::Host;
 use super::volumes::Volumes;
-use super::EngineOptions;
 use crate::error::{Error, Result};
 
 /// Exit code of a run whose end nobody saw.
@@ -71,7 +71,10 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
         options,
     });
     for problem in &parts.found.problems {
-        tracing::error!(problem, "a container is not shown until its record is repaired");
+        tracing::error!(
+            problem,
+            "a container is not shown until its record is repaired"
+        );
     }
     adopt(&shared, parts.found, held).await?;
     shared.tasks.spawn(route(Arc::clone(&shared), events));
@@ -96,7 +99,9 @@ fn open_parts(options: &EngineOptions, runtime: tokio::runtime::Handle) -> Resul
     let volumes = Volumes::open(root)?;
     let hierarchy = Hierarchy::detect().map_err(|error| Error::system(error.to_string()))?;
     let mut config = netdriver::Config::new(root.join("networks"), &options.exec_root, runtime);
-    config.default_address_pools.clone_from(&options.default_address_pools);
+    config
+        .default_address_pools
+        .clone_from(&options.default_address_pools);
     config.bridge_address = options.bridge_address;
     config.bridge_name.clone_from(&options.bridge_name);
     if options.mtu != 0 {
@@ -105,14 +110,26 @@ fn open_parts(options: &EngineOptions, runtime: tokio::runtime::Handle) -> Resul
     config.default_publish_address = options.default_publish_address;
     config.host_gateway = options.host_gateway;
     let networks = netdriver::Networks::open(config)?;
-    Ok(Parts { records, found, volumes, images, networks, hierarchy })
+    Ok(Parts {
+        records,
+        found,
+        volumes,
+        images,
+        networks,
+        hierarchy,
+    })
 }
 
 async fn adopt(shared: &Arc<Shared>, found: Found, held: Vec<HeldProcess>) -> Result<()> {
-    let held: HashMap<String, HeldProcess> =
-        held.into_iter().map(|process| (process.id.clone(), process)).collect();
-    let live: HashSet<String> =
-        held.values().filter(|process| process.exit.is_none()).map(|process| process.id.clone()).collect();
+    let held: HashMap<String, HeldProcess> = held
+        .into_iter()
+        .map(|process| (process.id.clone(), process))
+        .collect();
+    let live: HashSet<String> = held
+        .values()
+        .filter(|process| process.exit.is_none())
+        .map(|process| process.id.clone())
+        .collect();
     let reconciled = {
         let (networks, live) = (shared.networks.clone(), live.clone());
         blocking(move || Ok(networks.reconcile(&live))).await?
@@ -121,7 +138,10 @@ async fn adopt(shared: &Arc<Shared>, found: Found, held: Vec<HeldProcess>) -> Re
         tracing::warn!(problem, "network state could not be restored completely");
     }
     for (mut definition, state) in found.containers {
-        if let Err(error) = shared.registry.reserve_name(Some(&definition.name), &definition.id) {
+        if let Err(error) = shared
+            .registry
+            .reserve_name(Some(&definition.name), &definition.id)
+        {
             // Two records of one name: a crash between the writes of two renames.
             tracing::error!(container.id = definition.id, %error, "the container gets a new name");
             definition.name = shared.registry.reserve_name(None, &definition.id)?;
@@ -143,7 +163,10 @@ async fn adopt_one(
     held: &HashMap<String, HeldProcess>,
 ) {
     let id = definition.id.clone();
-    let was_alive = matches!(state.status, ContainerStatus::Running | ContainerStatus::Paused);
+    let was_alive = matches!(
+        state.status,
+        ContainerStatus::Running | ContainerStatus::Paused
+    );
     let was_restarting = state.status == ContainerStatus::Restarting;
     let policy = Policy::of(&definition.host.restart_policy);
     let auto_remove = definition.host.auto_remove;
@@ -154,7 +177,9 @@ async fn adopt_one(
         _ if container.state.status == ContainerStatus::Removing => {
             messages.push(Command::Resume(Resume::Remove));
         }
-        Some(process) if process.exit.is_none() || was_alive || started_after(process, &container.state) => {
+        Some(process)
+            if process.exit.is_none() || was_alive || started_after(process, &container.state) =>
+        {
             run_again(shared, &mut container, process).await;
             messages.push(Command::Resume(Resume::Adopt));
             if let Some(exit) = process.exit {
@@ -238,10 +263,15 @@ async fn kill_leftovers(shared: &Arc<Shared>, container: &Container) {
     if container.state.boot != shared.records.boot() {
         return;
     }
-    let Ok(cgroup) = shared.cgroup(&container.definition) else { return };
+    let Ok(cgroup) = shared.cgroup(&container.definition) else {
+        return;
+    };
     let killed = blocking(move || {
         if cgroup.exists() {
-            cgroup.kill().and_then(|()| cgroup.remove()).map_err(|error| Error::system(error.to_string()))?;
+            cgroup
+                .kill()
+                .and_then(|()| cgroup.remove())
+                .map_err(|error| Error::system(error.to_string()))?;
         }
         Ok(())
     })
@@ -263,7 +293,9 @@ async fn route(shared: Arc<Shared>, mut events: KeeperEvents) {
                 () = shared.closing.cancelled() => return,
             }
         }
-        tracing::error!("the keeper is gone: containers that ran are lost; starting another keeper");
+        tracing::error!(
+            "the keeper is gone: containers that ran are lost; starting another keeper"
+        );
         events = match shared.keeper.reconnect(&shared.options).await {
             Ok(events) => events,
             Err(error) => {
@@ -272,11 +304,26 @@ async fn route(shared: Arc<Shared>, mut events: KeeperEvents) {
             }
         };
         let held = shared.keeper.list().await.unwrap_or_default();
-        for container in shared.registry.pictures().iter().filter(|container| container.is_alive()) {
+        for container in shared
+            .registry
+            .pictures()
+            .iter()
+            .filter(|container| container.is_alive())
+        {
             if !held.iter().any(|process| process.id == container.id()) {
                 kill_leftovers(&shared, container).await;
-                let finished_at = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-                deliver(&shared, container.id(), Exit { exit_code: LOST, oom_killed: false, finished_at }).await;
+                let finished_at =
+                    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+                deliver(
+                    &shared,
+                    container.id(),
+                    Exit {
+                        exit_code: LOST,
+                        oom_killed: false,
+                        finished_at,
+                    },
+                )
+                .await;
             }
         }
     }
@@ -293,7 +340,9 @@ async fn deliver(shared: &Arc<Shared>, id: &str, exit: Exit) {
                     let _ = mailbox.send(command).await;
                 });
             }
-            Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => shared.keeper.forget(id).await,
+            Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => {
+                shared.keeper.forget(id).await
+            }
         }
         return;
     }

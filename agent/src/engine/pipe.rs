@@ -15,7 +15,16 @@ const CHUNK: usize = 64 * 1024;
 /// Makes a pipe.
 pub fn byte_pipe() -> (ByteSender, ByteReceiver) {
     let (sender, receiver) = mpsc::channel(DEPTH);
-    (ByteSender { sender, buffer: Vec::new() }, ByteReceiver { receiver, rest: Bytes::new() })
+    (
+        ByteSender {
+            sender,
+            buffer: Vec::new(),
+        },
+        ByteReceiver {
+            receiver,
+            rest: Bytes::new(),
+        },
+    )
 }
 
 /// Where bytes go in. Dropping it is the end of the stream.
@@ -66,7 +75,10 @@ impl Write for ByteSender {
         let chunk = Bytes::from(std::mem::take(&mut self.buffer));
         match self.blocking_send(Ok(chunk)) {
             true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the reader is gone")),
+            false => Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the reader is gone",
+            )),
         }
     }
 }
@@ -111,7 +123,10 @@ mod tests {
     fn an_error_of_the_sender_reaches_the_reader() {
         let (sender, mut receiver) = byte_pipe();
         assert!(sender.blocking_send(Err(io::Error::other("cut off"))));
-        assert_eq!(receiver.read(&mut [0; 8]).unwrap_err().to_string(), "cut off");
+        assert_eq!(
+            receiver.read(&mut [0; 8]).unwrap_err().to_string(),
+            "cut off"
+        );
     }
 
     #[test]
@@ -119,6 +134,9 @@ mod tests {
         let (mut sender, receiver) = byte_pipe();
         drop(receiver);
         sender.write_all(b"x").unwrap();
-        assert_eq!(sender.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            sender.flush().unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 }

@@ -16,11 +16,17 @@ fn parse_port(text: &str) -> Result<(u16, Protocol)> {
         "tcp" | "" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         "sctp" => return Err(Error::unsupported("publishing SCTP ports")),
-        other => return Err(Error::invalid(format!("invalid port specification: {text:?}: invalid protocol: {other}"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "invalid port specification: {text:?}: invalid protocol: {other}"
+            )));
+        }
     };
     match number.parse() {
         Ok(port) if port != 0 => Ok((port, protocol)),
-        _ => Err(Error::invalid(format!("invalid port specification: {text:?}"))),
+        _ => Err(Error::invalid(format!(
+            "invalid port specification: {text:?}"
+        ))),
     }
 }
 
@@ -30,8 +36,10 @@ fn parse_host_ports(text: &str) -> Result<Option<(u16, u16)>> {
         return Ok(None);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last): (u16, u16) =
-        (first.parse().map_err(|_| invalid())?, last.parse().map_err(|_| invalid())?);
+    let (first, last): (u16, u16) = (
+        first.parse().map_err(|_| invalid())?,
+        last.parse().map_err(|_| invalid())?,
+    );
     if first == 0 || first > last {
         return Err(invalid());
     }
@@ -47,11 +55,18 @@ pub(crate) fn requests(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
             let host_ip = match binding.host_ip.as_str() {
                 "" => None,
                 address => Some(address.trim_matches(['[', ']']).parse().map_err(|_| {
-                    Error::invalid(format!("invalid port specification: {address:?} is not an IP address"))
+                    Error::invalid(format!(
+                        "invalid port specification: {address:?} is not an IP address"
+                    ))
                 })?),
             };
             let host_ports = parse_host_ports(&binding.host_port)?;
-            requests.push(PortRequest { container_port, protocol, host_ip, host_ports });
+            requests.push(PortRequest {
+                container_port,
+                protocol,
+                host_ip,
+                host_ports,
+            });
         }
     }
     if host.publish_all_ports {
@@ -61,7 +76,12 @@ pub(crate) fn requests(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
                 (request.container_port, request.protocol) == (container_port, protocol)
             };
             if !requests.iter().any(taken) {
-                requests.push(PortRequest { container_port, protocol, host_ip: None, host_ports: None });
+                requests.push(PortRequest {
+                    container_port,
+                    protocol,
+                    host_ip: None,
+                    host_ports: None,
+                });
             }
         }
     }
@@ -71,24 +91,38 @@ pub(crate) fn requests(config: &ContainerConfig, host: &HostConfig) -> Result<Ve
 /// Ports as `inspect` shows them: published ones with their addresses, exposed ones with `null`.
 pub(crate) fn port_map(container: &Container) -> PortMap {
     let mut map = PortMap::new();
-    let Some(attachment) = &container.attachment else { return map };
+    let Some(attachment) = &container.attachment else {
+        return map;
+    };
     let exposed = container.definition.config.exposed_ports.iter().flatten();
     for (port, _) in exposed {
-        map.insert(if port.contains('/') { port.clone() } else { format!("{port}/tcp") }, None);
+        map.insert(
+            if port.contains('/') {
+                port.clone()
+            } else {
+                format!("{port}/tcp")
+            },
+            None,
+        );
     }
     for port in &attachment.ports {
         let key = format!("{}/{}", port.container_port, port.protocol.name());
-        map.entry(key).or_default().get_or_insert_default().push(PortBinding {
-            host_ip: port.host_ip.to_string(),
-            host_port: port.host_port.to_string(),
-        });
+        map.entry(key)
+            .or_default()
+            .get_or_insert_default()
+            .push(PortBinding {
+                host_ip: port.host_ip.to_string(),
+                host_port: port.host_port.to_string(),
+            });
     }
     map
 }
 
 /// Ports as a list shows them, published ones first.
 pub(crate) fn port_list(container: &Container) -> Vec<Port> {
-    let Some(attachment) = &container.attachment else { return Vec::new() };
+    let Some(attachment) = &container.attachment else {
+        return Vec::new();
+    };
     let mut list: Vec<Port> = attachment
         .ports
         .iter()
@@ -105,10 +139,16 @@ pub(crate) fn port_list(container: &Container) -> Vec<Port> {
                 other.private_port == private_port && other.protocol == protocol.name()
             })
         {
-            list.push(Port { private_port, protocol: protocol.name().to_owned(), ..Port::default() });
+            list.push(Port {
+                private_port,
+                protocol: protocol.name().to_owned(),
+                ..Port::default()
+            });
         }
     }
-    list.sort_by(|a, b| (a.private_port, &a.protocol, &a.ip).cmp(&(b.private_port, &b.protocol, &b.ip)));
+    list.sort_by(|a, b| {
+        (a.private_port, &a.protocol, &a.ip).cmp(&(b.private_port, &b.protocol, &b.ip))
+    });
     list
 }
 
@@ -122,30 +162,52 @@ mod tests {
     use agent_api::Empty;
 
     fn bound(port: &str, host_ip: &str, host_port: &str) -> HostConfig {
-        let binding = PortBinding { host_ip: host_ip.into(), host_port: host_port.into() };
-        HostConfig { port_bindings: [(port.to_owned(), Some(vec![binding]))].into(), ..HostConfig::default() }
+        let binding = PortBinding {
+            host_ip: host_ip.into(),
+            host_port: host_port.into(),
+        };
+        HostConfig {
+            port_bindings: [(port.to_owned(), Some(vec![binding]))].into(),
+            ..HostConfig::default()
+        }
     }
 
     #[test]
     fn bindings_are_read() {
-        let one = |host: HostConfig| requests(&ContainerConfig::default(), &host).map(|mut list| list.remove(0));
+        let one = |host: HostConfig| {
+            requests(&ContainerConfig::default(), &host).map(|mut list| list.remove(0))
+        };
         let request = one(bound("53/udp", "127.0.0.1", "8000-8010")).unwrap();
         assert_eq!(request.container_port, 53);
         assert_eq!(request.protocol, Protocol::Udp);
         assert_eq!(request.host_ip, Some("127.0.0.1".parse().unwrap()));
         assert_eq!(request.host_ports, Some((8000, 8010)));
         assert_eq!(one(bound("80", "", "")).unwrap().host_ports, None);
-        for bad in [bound("80", "", "x"), bound("0", "", ""), bound("80", "host", ""), bound("80", "", "9-8")] {
+        for bad in [
+            bound("80", "", "x"),
+            bound("0", "", ""),
+            bound("80", "host", ""),
+            bound("80", "", "9-8"),
+        ] {
             assert!(matches!(one(bad), Err(Error::InvalidParameter(_))));
         }
-        assert!(matches!(one(bound("80/sctp", "", "")), Err(Error::NotImplemented(_))));
+        assert!(matches!(
+            one(bound("80/sctp", "", "")),
+            Err(Error::NotImplemented(_))
+        ));
     }
 
     #[test]
     fn publish_all_adds_what_is_exposed_and_not_bound() {
         let exposed = ["80/tcp", "81/udp"].map(|port| (port.to_owned(), Empty {}));
-        let config = ContainerConfig { exposed_ports: Some(exposed.into()), ..ContainerConfig::default() };
-        let host = HostConfig { publish_all_ports: true, ..bound("80/tcp", "", "8080") };
+        let config = ContainerConfig {
+            exposed_ports: Some(exposed.into()),
+            ..ContainerConfig::default()
+        };
+        let host = HostConfig {
+            publish_all_ports: true,
+            ..bound("80/tcp", "", "8080")
+        };
         let ports: Vec<_> = requests(&config, &host)
             .unwrap()
             .into_iter()

@@ -31,7 +31,12 @@ impl Probe {
         picture: watch::Receiver<Arc<Container>>,
         run: u64,
     ) -> Self {
-        Self { shared, mailbox, picture, run }
+        Self {
+            shared,
+            mailbox,
+            picture,
+            run,
+        }
     }
 
     /// Exit code and output; an error is why the probe could not run.
@@ -43,11 +48,19 @@ impl Probe {
         let ExecStarted::Attached(attached) = started else {
             return Err("the probe was started without its streams".to_owned());
         };
-        let mut phase = self.shared.execs.watch(id).map_err(|error| error.to_string())?;
+        let mut phase = self
+            .shared
+            .execs
+            .watch(id)
+            .map_err(|error| error.to_string())?;
         let mut output = Output::default();
         let ended = async {
             output.read(attached.stream).await;
-            match phase.wait_for(|phase| matches!(phase, Phase::Ended { .. })).await.map(|phase| *phase) {
+            match phase
+                .wait_for(|phase| matches!(phase, Phase::Ended { .. }))
+                .await
+                .map(|phase| *phase)
+            {
                 Ok(Phase::Ended { exit_code }) => Ok(exit_code),
                 _ => Err("the container was removed".to_owned()),
             }
@@ -58,7 +71,10 @@ impl Probe {
                 if let Err(error) = self.shared.keeper.signal(id, SIGKILL).await {
                     tracing::debug!(container.id = container.id(), %error, "the probe ended by itself");
                 }
-                Ok((-1, format!("Health check exceeded timeout ({:?})", check.timeout)))
+                Ok((
+                    -1,
+                    format!("Health check exceeded timeout ({:?})", check.timeout),
+                ))
             }
         }
     }
@@ -80,19 +96,33 @@ impl Prober for Probe {
         let outcome = match self.shared.execs.prepare(&container, request) {
             Ok(id) => {
                 let line = format!("exec_create: {}", check.command.join(" "));
-                self.shared.events.container(&definition, &line, &[("execID", &id)]);
+                self.shared
+                    .events
+                    .container(&definition, &line, &[("execID", &id)]);
                 self.execute(&id, check).await
             }
             Err(error) => Err(error.to_string()),
         };
         let (exit_code, output) = outcome.unwrap_or_else(|error| (-1, error));
-        ProbeResult { start, end: Timestamp::now(), exit_code, output }
+        ProbeResult {
+            start,
+            end: Timestamp::now(),
+            exit_code,
+            output,
+        }
     }
 
     async fn report(&self, result: ProbeResult) -> Option<HealthStatus> {
         let mailbox = self.mailbox.upgrade()?;
         let (reply, answer) = oneshot::channel();
-        mailbox.send(Command::Probed { run: self.run, result, reply }).await.ok()?;
+        mailbox
+            .send(Command::Probed {
+                run: self.run,
+                result,
+                reply,
+            })
+            .await
+            .ok()?;
         drop(mailbox);
         answer.await.ok()
     }
@@ -111,7 +141,9 @@ impl Output {
         let mut header = [0; agent_api::FRAME_HEADER];
         let mut buffer = vec![0; 16 * 1024];
         while stream.read_exact(&mut header).await.is_ok() {
-            let Some((_, length)) = agent_api::StreamKind::parse(header) else { return };
+            let Some((_, length)) = agent_api::StreamKind::parse(header) else {
+                return;
+            };
             let mut left = length as usize;
             while left > 0 {
                 let most = left.min(buffer.len());
@@ -142,10 +174,16 @@ mod tests {
     async fn output_is_unframed_and_bounded() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let writer = tokio::spawn(async move {
-            theirs.write_all(&agent_api::StreamKind::Stdout.header(3)).await.unwrap();
+            theirs
+                .write_all(&agent_api::StreamKind::Stdout.header(3))
+                .await
+                .unwrap();
             theirs.write_all(b"one").await.unwrap();
             let long = vec![b'x'; 100_000];
-            theirs.write_all(&agent_api::StreamKind::Stderr.header(100_000)).await.unwrap();
+            theirs
+                .write_all(&agent_api::StreamKind::Stderr.header(100_000))
+                .await
+                .unwrap();
             theirs.write_all(&long).await.unwrap();
         });
         let mut output = Output::default();

@@ -45,7 +45,11 @@ pub(crate) struct Records {
 
 #[derive(Debug)]
 enum Job {
-    State { id: String, state: Box<State>, done: oneshot::Sender<()> },
+    State {
+        id: String,
+        state: Box<State>,
+        done: oneshot::Sender<()>,
+    },
     /// Delete what is at this path in the trash.
     Delete(PathBuf),
     /// Answer when everything queued before is written.
@@ -81,7 +85,12 @@ impl Records {
             .name("records".into())
             .spawn(move || write_jobs(&states, jobs))
             .map_err(|error| Error::system(format!("cannot start the records thread: {error}")))?;
-        let records = Self { containers, trash, writer, boot: boot_id() };
+        let records = Self {
+            containers,
+            trash,
+            writer,
+            boot: boot_id(),
+        };
         let found = records.load()?;
         records.empty_trash()?;
         Ok((records, found))
@@ -128,7 +137,12 @@ impl Records {
     /// Records what creation found out after [`Records::create`]; losing it in a power failure loses nothing that a
     /// start does not find out again. Blocks.
     pub(crate) fn write_definition_buffered(&self, definition: &Definition) -> Result<()> {
-        replace(&self.directory(&definition.id), DEFINITION, definition, Durability::Buffered)
+        replace(
+            &self.directory(&definition.id),
+            DEFINITION,
+            definition,
+            Durability::Buffered,
+        )
     }
 
     /// Queues a state for writing, in the order of the calls; await the receiver where the answer to a request depends
@@ -137,7 +151,16 @@ impl Records {
         let (done, receiver) = oneshot::channel();
         let mut state = Box::new(state.clone());
         state.boot.clone_from(&self.boot);
-        if self.writer.send(Job::State { id: id.to_owned(), state, done }).await.is_err() {
+        if self
+            .writer
+            .send(Job::State {
+                id: id.to_owned(),
+                state,
+                done,
+            })
+            .await
+            .is_err()
+        {
             tracing::error!(container.id = id, "the records thread is gone");
         }
         receiver
@@ -161,7 +184,9 @@ impl Records {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let doomed = self.trash.join(format!("{name}-{}-{number}", std::process::id()));
+        let doomed = self
+            .trash
+            .join(format!("{name}-{}-{number}", std::process::id()));
         match fs::rename(directory, &doomed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(Error::io("remove", directory))?,
@@ -174,7 +199,8 @@ impl Records {
 
     fn load(&self) -> Result<Found> {
         let mut found = Found::default();
-        let entries = fs::read_dir(&self.containers).map_err(Error::io("read", &self.containers))?;
+        let entries =
+            fs::read_dir(&self.containers).map_err(Error::io("read", &self.containers))?;
         for entry in entries {
             let entry = entry.map_err(Error::io("read", &self.containers))?;
             let directory = entry.path();
@@ -184,12 +210,17 @@ impl Records {
                 Err(problem) => found.problems.push(problem.to_string()),
             }
         }
-        found.containers.sort_by(|(a, _), (b, _)| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        found
+            .containers
+            .sort_by(|(a, _), (b, _)| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(found)
     }
 
     fn empty_trash(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.trash).map_err(Error::io("read", &self.trash))?.flatten() {
+        for entry in fs::read_dir(&self.trash)
+            .map_err(Error::io("read", &self.trash))?
+            .flatten()
+        {
             // A queue that is full leaves the rest to the next start.
             let _ = self.writer.try_send(Job::Delete(entry.path()));
         }
@@ -214,7 +245,10 @@ fn read_container(directory: &Path) -> Result<Option<(Definition, State)>> {
         Ok(state) => state.unwrap_or_default(),
         Err(error) => {
             tracing::error!(%error, "a damaged state counts as an unexpected exit");
-            State { status: agent_api::ContainerStatus::Running, ..State::default() }
+            State {
+                status: agent_api::ContainerStatus::Running,
+                ..State::default()
+            }
         }
     };
     Ok(Some((definition, state)))
@@ -262,12 +296,15 @@ pub(super) fn replace<T: Serialize>(
 }
 
 fn sync_directory(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("flush", directory))
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io("flush", directory))
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::io("set the mode of", path))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(Error::io("set the mode of", path))
 }
 
 /// Makes a directory that only its owner may list.
@@ -309,7 +346,10 @@ fn write_jobs(containers: &Path, mut jobs: mpsc::Receiver<Job>) {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -333,7 +373,9 @@ mod tests {
     }
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().build().unwrap()
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
     }
 
     #[test]
@@ -342,9 +384,17 @@ mod tests {
         let (records, _) = Records::open(root.path()).unwrap();
         let definition = definition();
         records.create(&definition, Durability::Flushed).unwrap();
-        let state = State { exit_code: 7, exits: 3, ..State::default() };
+        let state = State {
+            exit_code: 7,
+            exits: 3,
+            ..State::default()
+        };
         runtime().block_on(async {
-            records.write_state(&definition.id, &state).await.await.unwrap();
+            records
+                .write_state(&definition.id, &state)
+                .await
+                .await
+                .unwrap();
         });
         let (_, found) = Records::open(root.path()).unwrap();
         let (read, read_state) = &found.containers[0];
@@ -357,7 +407,11 @@ mod tests {
     fn half_made_directories_go_and_damaged_ones_stay() {
         let root = tempfile::tempdir().unwrap();
         let (records, _) = Records::open(root.path()).unwrap();
-        for (id, content) in [("none", None), ("empty", Some("")), ("damaged", Some("{\"format\":"))] {
+        for (id, content) in [
+            ("none", None),
+            ("empty", Some("")),
+            ("damaged", Some("{\"format\":")),
+        ] {
             fs::create_dir(records.directory(id)).unwrap();
             if let Some(content) = content {
                 fs::write(records.directory(id).join(DEFINITION), content).unwrap();
@@ -366,7 +420,11 @@ mod tests {
         let (records, found) = Records::open(root.path()).unwrap();
         assert!(found.containers.is_empty());
         assert_eq!(found.problems.len(), 1);
-        assert!(found.problems[0].contains("damaged"), "{:?}", found.problems);
+        assert!(
+            found.problems[0].contains("damaged"),
+            "{:?}",
+            found.problems
+        );
         assert!(!records.directory("none").exists() && !records.directory("empty").exists());
         assert!(records.directory("damaged").exists());
     }
@@ -375,7 +433,10 @@ mod tests {
     fn a_newer_format_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         let (records, _) = Records::open(root.path()).unwrap();
-        let definition = Definition { format: DEFINITION_FORMAT + 1, ..definition() };
+        let definition = Definition {
+            format: DEFINITION_FORMAT + 1,
+            ..definition()
+        };
         records.create(&definition, Durability::Buffered).unwrap();
         let (records, found) = Records::open(root.path()).unwrap();
         assert!(found.problems[0].contains("newer version"));
@@ -402,7 +463,13 @@ mod tests {
         let file = root.path().join("containers/blocked");
         fs::write(&file, "").unwrap();
         let error = records
-            .create(&Definition { id: "blocked".into(), ..definition() }, Durability::Buffered)
+            .create(
+                &Definition {
+                    id: "blocked".into(),
+                    ..definition()
+                },
+                Durability::Buffered,
+            )
             .unwrap_err();
         assert!(error.to_string().starts_with("cannot create"), "{error}");
     }

@@ -44,9 +44,13 @@ impl Handle {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
     ) -> Result<T> {
-        let gone = || Error::not_found(format!("No such container: {}", self.picture.borrow().id()));
+        let gone =
+            || Error::not_found(format!("No such container: {}", self.picture.borrow().id()));
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(command(reply)).await.map_err(|_| gone())?;
+        self.mailbox
+            .send(command(reply))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -84,7 +88,9 @@ impl Registry {
     pub(crate) fn find(&self, reference: &str) -> Result<Handle> {
         let inner = self.inner.read();
         let ids = inner.containers.keys().map(String::as_str);
-        let id = names::resolve(reference, &inner.names, ids, |id| inner.containers.contains_key(id))?;
+        let id = names::resolve(reference, &inner.names, ids, |id| {
+            inner.containers.contains_key(id)
+        })?;
         // A name is reserved before its container is entered.
         inner
             .containers
@@ -100,8 +106,13 @@ impl Registry {
 
     /// Pictures of all containers, newest first.
     pub(crate) fn pictures(&self) -> Vec<Arc<Container>> {
-        let mut all: Vec<Arc<Container>> =
-            self.inner.read().containers.values().map(Handle::container).collect();
+        let mut all: Vec<Arc<Container>> = self
+            .inner
+            .read()
+            .containers
+            .values()
+            .map(Handle::container)
+            .collect();
         all.sort_by(|a, b| (b.definition.created, b.id()).cmp(&(a.definition.created, a.id())));
         all
     }
@@ -111,10 +122,17 @@ impl Registry {
         let inner = self.inner.read();
         let uses = |handle: &&Handle| {
             let container = handle.picture.borrow();
-            container.definition.mounts.iter().any(|plan| {
-                plan.volume().is_some_and(|used| used.name == volume)
-            })
+            container
+                .definition
+                .mounts
+                .iter()
+                .any(|plan| plan.volume().is_some_and(|used| used.name == volume))
         };
-        inner.containers.values().filter(uses).map(|handle| handle.picture.borrow().id().to_owned()).collect()
+        inner
+            .containers
+            .values()
+            .filter(uses)
+            .map(|handle| handle.picture.borrow().id().to_owned())
+            .collect()
     }
 }

@@ -99,7 +99,9 @@ mod tests {
         let delays: Vec<u128> = (0..12).map(|_| backoff.next(short).as_millis()).collect();
         assert_eq!(
             delays,
-            [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000]
+            [
+                100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000
+            ]
         );
         assert_eq!(backoff.next(STABLE_RUN), FIRST_DELAY);
         assert_eq!(backoff.next(short), 2 * FIRST_DELAY);
@@ -110,7 +112,10 @@ mod tests {
     #[test]
     fn policies_are_dockers() {
         let policy = |name: &str, limit| {
-            Policy::of(&RestartPolicy { name: name.into(), maximum_retry_count: limit })
+            Policy::of(&RestartPolicy {
+                name: name.into(),
+                maximum_retry_count: limit,
+            })
         };
         for (name, limit, exit_code, restarts, expected) in [
             ("", 0, 1, 0, false),
@@ -122,7 +127,11 @@ mod tests {
             ("on-failure", 3, 1, 2, true),
             ("on-failure", 3, 1, 3, false),
         ] {
-            assert_eq!(policy(name, limit).restarts(exit_code, restarts), expected, "{name}:{limit}");
+            assert_eq!(
+                policy(name, limit).restarts(exit_code, restarts),
+                expected,
+                "{name}:{limit}"
+            );
         }
     }
 

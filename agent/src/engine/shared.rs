@@ -58,7 +58,12 @@ impl Shared {
 
     /// Where a container's cgroup is.
     pub(crate) fn cgroup_path(&self, definition: &Definition) -> Result<CgroupPath> {
-        let parent = match definition.host.resources.cgroup_parent.trim_start_matches('/') {
+        let parent = match definition
+            .host
+            .resources
+            .cgroup_parent
+            .trim_start_matches('/')
+        {
             "" => self.cgroup_parent(),
             parent => parent,
         };

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use agent_api::{ContainerConfig, HostConfig, Ulimit};
 use agent_runtime::spec::{
-    Capabilities, CapabilitySet, CgroupPath, CgroupSpec, DefaultMounts, Device, DeviceAccess, DeviceRule,
-    LaunchSpec, Mount, MountKind, MountOptions, Namespace, Namespaces, Process, Propagation,
-    RecursiveReadonly, Resources, Rlimit, Rootfs, SeccompPolicy, TerminalSize, default_device_rules,
-    default_mounts,
+    Capabilities, CapabilitySet, CgroupPath, CgroupSpec, DefaultMounts, Device, DeviceAccess,
+    DeviceRule, LaunchSpec, Mount, MountKind, MountOptions, Namespace, Namespaces, Process,
+    Propagation, RecursiveReadonly, Resources, Rlimit, Rootfs, SeccompPolicy, TerminalSize,
+    default_device_rules, default_mounts,
 };
 
 use super::container::Definition;
@@ -73,8 +73,18 @@ pub(crate) fn launch_spec(definition: &Definition, resolved: Resolved) -> Result
         hostname: own_uts.then_some(resolved.hostname.clone()),
         domainname: (own_uts && !config.domainname.is_empty()).then(|| config.domainname.clone()),
         mounts,
-        masked_paths: host.masked_paths.iter().flatten().map(PathBuf::from).collect(),
-        readonly_paths: host.readonly_paths.iter().flatten().map(PathBuf::from).collect(),
+        masked_paths: host
+            .masked_paths
+            .iter()
+            .flatten()
+            .map(PathBuf::from)
+            .collect(),
+        readonly_paths: host
+            .readonly_paths
+            .iter()
+            .flatten()
+            .map(PathBuf::from)
+            .collect(),
         devices: resolved.devices,
         sysctls: sysctls(host, own_net && !shared_net),
         process: Process {
@@ -92,14 +102,23 @@ pub(crate) fn launch_spec(definition: &Definition, resolved: Resolved) -> Result
             terminal: config.tty.then(|| terminal_size(host.console_size)),
             preserve_fds: 0,
         },
-        cgroup: Some(CgroupSpec { path: resolved.cgroup, resources }),
+        cgroup: Some(CgroupSpec {
+            path: resolved.cgroup,
+            resources,
+        }),
         init: resolved.init,
         namespaces,
     })
 }
 
 fn namespaces(host: &HostConfig, resolved: &Resolved) -> Namespaces {
-    let choose = |is_host: bool| if is_host { Namespace::Host } else { Namespace::New };
+    let choose = |is_host: bool| {
+        if is_host {
+            Namespace::Host
+        } else {
+            Namespace::New
+        }
+    };
     Namespaces {
         pid: resolved.pid.clone(),
         net: resolved.net.clone(),
@@ -113,11 +132,22 @@ fn namespaces(host: &HostConfig, resolved: &Resolved) -> Namespaces {
 fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
     let host = &definition.host;
     let shm_bytes = u64::try_from(host.shm_size).unwrap_or(0);
-    let mut mounts = default_mounts(DefaultMounts { shm_bytes, privileged: host.privileged });
+    let mut mounts = default_mounts(DefaultMounts {
+        shm_bytes,
+        privileged: host.privileged,
+    });
     let shared = |target: &str| Mount {
         target: target.into(),
-        kind: MountKind::Bind { source: target.into(), recursive: true },
-        options: MountOptions { nosuid: true, nodev: true, noexec: true, ..MountOptions::default() },
+        kind: MountKind::Bind {
+            source: target.into(),
+            recursive: true,
+        },
+        options: MountOptions {
+            nosuid: true,
+            nodev: true,
+            noexec: true,
+            ..MountOptions::default()
+        },
     };
     for mount in &mut mounts {
         if host.ipc_mode == "host" && mount.target == Path::new("/dev/shm") {
@@ -130,12 +160,19 @@ fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
             && mount.target == Path::new("/sys")
             && let MountKind::Filesystem { .. } = mount.kind
         {
-            mount.kind = MountKind::Bind { source: "/sys".into(), recursive: true };
+            mount.kind = MountKind::Bind {
+                source: "/sys".into(),
+                recursive: true,
+            };
             mount.options.recursive_readonly = RecursiveReadonly::IfPossible;
         }
     }
     mounts.retain(|mount| !(host.ipc_mode == "none" && mount.target == Path::new("/dev/shm")));
-    let users: Vec<&str> = definition.mounts.iter().map(|plan| plan.target.as_str()).collect();
+    let users: Vec<&str> = definition
+        .mounts
+        .iter()
+        .map(|plan| plan.target.as_str())
+        .collect();
     mounts.retain(|mount| !users.iter().any(|target| mount.target == Path::new(target)));
     for (target, file) in [
         ("/etc/resolv.conf", "resolv.conf"),
@@ -145,7 +182,10 @@ fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
         if !users.contains(&target) {
             mounts.push(Mount {
                 target: target.into(),
-                kind: MountKind::Bind { source: resolved.files.join(file), recursive: false },
+                kind: MountKind::Bind {
+                    source: resolved.files.join(file),
+                    recursive: false,
+                },
                 options: MountOptions::default(),
             });
         }
@@ -161,20 +201,30 @@ fn user_mount(plan: &MountPlan) -> Mount {
         ..MountOptions::default()
     };
     let kind = match &plan.source {
-        MountSource::Bind { path, recursive, .. } => {
+        MountSource::Bind {
+            path, recursive, ..
+        } => {
             options.recursive_readonly = match plan.recursive_readonly {
                 mounts::RecursiveReadonly::No => RecursiveReadonly::No,
                 mounts::RecursiveReadonly::IfPossible => RecursiveReadonly::IfPossible,
                 mounts::RecursiveReadonly::Force => RecursiveReadonly::Force,
             };
-            MountKind::Bind { source: path.into(), recursive: *recursive }
+            MountKind::Bind {
+                source: path.into(),
+                recursive: *recursive,
+            }
         }
         MountSource::Volume(volume) => MountKind::Bind {
             source: Path::new(&volume.mountpoint).join(&volume.subpath),
             recursive: true,
         },
         MountSource::Tmpfs { data, flags } => {
-            options = MountOptions { nosuid: true, nodev: true, noexec: true, ..options };
+            options = MountOptions {
+                nosuid: true,
+                nodev: true,
+                noexec: true,
+                ..options
+            };
             for flag in flags {
                 match flag.as_str() {
                     "exec" => options.noexec = false,
@@ -187,10 +237,18 @@ fn user_mount(plan: &MountPlan) -> Mount {
                     _ => {}
                 }
             }
-            MountKind::Filesystem { fstype: "tmpfs".into(), source: "tmpfs".into(), data: data.clone() }
+            MountKind::Filesystem {
+                fstype: "tmpfs".into(),
+                source: "tmpfs".into(),
+                data: data.clone(),
+            }
         }
     };
-    Mount { target: plan.target.clone().into(), kind, options }
+    Mount {
+        target: plan.target.clone().into(),
+        kind,
+        options,
+    }
 }
 
 fn propagation(name: &str) -> Option<Propagation> {
@@ -206,7 +264,11 @@ fn propagation(name: &str) -> Option<Propagation> {
 
 /// A shared or slave mount inside needs a root mount that lets events through.
 fn rootfs_propagation(plans: &[MountPlan]) -> Option<Propagation> {
-    let wanted = |names: &[&str]| plans.iter().any(|plan| names.contains(&plan.propagation.as_str()));
+    let wanted = |names: &[&str]| {
+        plans
+            .iter()
+            .any(|plan| names.contains(&plan.propagation.as_str()))
+    };
     if wanted(&["shared", "rshared"]) {
         Some(Propagation::Shared)
     } else if wanted(&["slave", "rslave"]) {
@@ -246,7 +308,10 @@ pub(crate) fn working_directory(directory: &str) -> PathBuf {
 
 pub(crate) fn terminal_size([rows, columns]: [u32; 2]) -> TerminalSize {
     let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
-    TerminalSize { rows: small(rows), columns: small(columns) }
+    TerminalSize {
+        rows: small(rows),
+        columns: small(columns),
+    }
 }
 
 /// The capabilities of the container's processes.
@@ -258,7 +323,11 @@ pub(crate) fn capabilities(host: &HostConfig, available: CapabilitySet) -> Resul
 }
 
 fn security_options(host: &HostConfig) -> Result<Vec<SecurityOption>> {
-    host.security_opt.iter().flatten().map(|text| SecurityOption::parse(text)).collect()
+    host.security_opt
+        .iter()
+        .flatten()
+        .map(|text| SecurityOption::parse(text))
+        .collect()
 }
 
 pub(crate) fn no_new_privileges(host: &HostConfig) -> Result<bool> {
@@ -274,8 +343,9 @@ pub(crate) fn seccomp(host: &HostConfig) -> Result<SeccompPolicy> {
         match option {
             SecurityOption::SeccompUnconfined => policy = SeccompPolicy::Unconfined,
             SecurityOption::SeccompProfile(text) => {
-                let profile = agent_runtime::seccomp::Profile::parse(&text)
-                    .map_err(|error| Error::invalid(format!("decoding seccomp profile failed: {error}")))?;
+                let profile = agent_runtime::seccomp::Profile::parse(&text).map_err(|error| {
+                    Error::invalid(format!("decoding seccomp profile failed: {error}"))
+                })?;
                 policy = SeccompPolicy::Profile(Box::new(profile));
             }
             _ => {}
@@ -288,10 +358,21 @@ pub(crate) fn seccomp(host: &HostConfig) -> Result<SeccompPolicy> {
 fn sysctls(host: &HostConfig, own_net: bool) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     if own_net {
-        all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        all.insert(
+            "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            "0".to_owned(),
+        );
+        all.insert(
+            "net.ipv4.ping_group_range".to_owned(),
+            "0 2147483647".to_owned(),
+        );
     }
-    all.extend(host.sysctls.iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    all.extend(
+        host.sysctls
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone())),
+    );
     all
 }
 
@@ -300,7 +381,11 @@ pub(crate) fn rlimits(own: &[Ulimit], defaults: &[Ulimit]) -> Vec<Rlimit> {
     let mut limits: Vec<Rlimit> = Vec::new();
     for limit in own.iter().chain(defaults) {
         if !limits.iter().any(|other| other.name == limit.name) {
-            limits.push(Rlimit { name: limit.name.clone(), soft: value(limit.soft), hard: value(limit.hard) });
+            limits.push(Rlimit {
+                name: limit.name.clone(),
+                soft: value(limit.soft),
+                hard: value(limit.hard),
+            });
         }
     }
     limits
@@ -310,16 +395,32 @@ pub(crate) fn rlimits(own: &[Ulimit], defaults: &[Ulimit]) -> Vec<Rlimit> {
 /// programs down). `hard` is the daemon's own hard limit, above which only a privileged daemon may go.
 pub(crate) fn default_ulimits(mut configured: Vec<Ulimit>, hard: Option<u64>) -> Vec<Ulimit> {
     if !configured.iter().any(|limit| limit.name == "nofile") {
-        let own = hard.and_then(|hard| i64::try_from(hard).ok()).unwrap_or(i64::MAX);
-        configured.push(Ulimit { name: "nofile".to_owned(), soft: NOFILE.0.min(own), hard: NOFILE.1.min(own) });
+        let own = hard
+            .and_then(|hard| i64::try_from(hard).ok())
+            .unwrap_or(i64::MAX);
+        configured.push(Ulimit {
+            name: "nofile".to_owned(),
+            soft: NOFILE.0.min(own),
+            hard: NOFILE.1.min(own),
+        });
     }
     configured
 }
 
 fn device_rules(host: &HostConfig, resolved: &Resolved) -> Result<Vec<DeviceRule>> {
     if host.privileged {
-        let access = DeviceAccess { read: true, write: true, mknod: true };
-        return Ok(vec![DeviceRule { allow: true, kind: None, major: None, minor: None, access }]);
+        let access = DeviceAccess {
+            read: true,
+            write: true,
+            mknod: true,
+        };
+        return Ok(vec![DeviceRule {
+            allow: true,
+            kind: None,
+            major: None,
+            minor: None,
+            access,
+        }]);
     }
     let mut rules = default_device_rules();
     rules.extend(resolved.device_rules.iter().cloned());
@@ -348,7 +449,9 @@ pub(crate) fn limits(r: &agent_api::Resources) -> Resources {
         memory_bytes: set(r.memory),
         memory_reservation_bytes: set(r.memory_reservation),
         memory_swap_bytes: set(r.memory_swap),
-        memory_swappiness: r.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        memory_swappiness: r
+            .memory_swappiness
+            .and_then(|value| u64::try_from(value).ok()),
         oom_kill_disable: r.oom_kill_disable.unwrap_or(false),
         pids: r.pids_limit.filter(|limit| *limit != 0),
         blkio_weight: (r.blkio_weight != 0).then_some(r.blkio_weight),

@@ -162,9 +162,13 @@ pub(crate) fn sample(
     own_network: bool,
     before: Option<&Stats>,
 ) -> Result<Stats> {
-    let used = cgroup.stats().map_err(|error| Error::system(format!("cannot read the usage of container {id}: {error}")))?;
+    let used = cgroup.stats().map_err(|error| {
+        Error::system(format!("cannot read the usage of container {id}: {error}"))
+    })?;
     let networks = match own_network {
-        true => fs::read_to_string(format!("/proc/{pid}/net/dev")).map(|text| parse_net_dev(&text)).unwrap_or_default(),
+        true => fs::read_to_string(format!("/proc/{pid}/net/dev"))
+            .map(|text| parse_net_dev(&text))
+            .unwrap_or_default(),
         false => BTreeMap::new(),
     };
     let blkio = |pick: fn(&cgroup::BlkioStats) -> (u64, u64)| {
@@ -183,17 +187,27 @@ pub(crate) fn sample(
         name: format!("/{name}"),
         id: id.to_owned(),
         read: Timestamp::now().to_string(),
-        preread: before.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |before| before.read.clone()),
+        preread: before.map_or_else(
+            || "0001-01-01T00:00:00Z".to_owned(),
+            |before| before.read.clone(),
+        ),
         pids_stats: used
             .pids
-            .map(|pids| PidsStats { current: Some(pids.current), limit: Some(pids.limit.unwrap_or(u64::MAX)) })
+            .map(|pids| PidsStats {
+                current: Some(pids.current),
+                limit: Some(pids.limit.unwrap_or(u64::MAX)),
+            })
             .unwrap_or_default(),
         blkio_stats: BlkioStats {
             io_service_bytes_recursive: blkio(|device| (device.read_bytes, device.write_bytes)),
-            io_serviced_recursive: blkio(|device| (device.read_operations, device.write_operations)),
+            io_serviced_recursive: blkio(|device| {
+                (device.read_operations, device.write_operations)
+            }),
         },
         cpu_stats: cpu(used.cpu.unwrap_or_default()),
-        precpu_stats: before.map(|before| before.cpu_stats.clone()).unwrap_or_default(),
+        precpu_stats: before
+            .map(|before| before.cpu_stats.clone())
+            .unwrap_or_default(),
         memory_stats: used.memory.map(memory).unwrap_or_default(),
         networks,
         ..Stats::default()
@@ -203,7 +217,13 @@ pub(crate) fn sample(
 /// The answer for a container that does not run.
 pub(crate) fn stopped(id: &str, name: &str) -> Stats {
     let never = "0001-01-01T00:00:00Z".to_owned();
-    Stats { name: format!("/{name}"), id: id.to_owned(), read: never.clone(), preread: never, ..Stats::default() }
+    Stats {
+        name: format!("/{name}"),
+        id: id.to_owned(),
+        read: never.clone(),
+        preread: never,
+        ..Stats::default()
+    }
 }
 
 fn cpu(used: cgroup::CpuStats) -> CpuStats {
@@ -215,7 +235,9 @@ fn cpu(used: cgroup::CpuStats) -> CpuStats {
             usage_in_usermode: used.user_ns,
         },
         system_cpu_usage: system_cpu_ns(),
-        online_cpus: std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok()),
+        online_cpus: std::thread::available_parallelism()
+            .ok()
+            .and_then(|count| u32::try_from(count.get()).ok()),
         throttling_data: Throttling {
             periods: used.periods,
             throttled_periods: used.throttled_periods,
@@ -231,14 +253,19 @@ fn memory(used: cgroup::MemoryStats) -> MemoryStats {
         max_usage: used.max_usage_bytes,
         stats: used.detail,
         failcnt: Some(used.failcnt),
-        limit: used.limit_bytes.filter(|limit| host.is_none_or(|host| *limit <= host)).or(host),
+        limit: used
+            .limit_bytes
+            .filter(|limit| host.is_none_or(|host| *limit <= host))
+            .or(host),
     }
 }
 
 /// Bytes of memory this host has.
 pub(crate) fn host_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
@@ -246,18 +273,46 @@ pub(crate) fn host_memory() -> Option<u64> {
 fn system_cpu_ns() -> Option<u64> {
     const NS_PER_TICK: u64 = 10_000_000;
     let text = fs::read_to_string("/proc/stat").ok()?;
-    let columns = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
-    Some(columns.take(7).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * NS_PER_TICK)
+    let columns = text
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace();
+    Some(
+        columns
+            .take(7)
+            .filter_map(|ticks| ticks.parse::<u64>().ok())
+            .sum::<u64>()
+            * NS_PER_TICK,
+    )
 }
 
 /// `/proc/net/dev` without loopback.
 fn parse_net_dev(text: &str) -> BTreeMap<String, NetworkStats> {
     let mut all = BTreeMap::new();
     for line in text.lines().skip(2) {
-        let Some((name, numbers)) = line.split_once(':') else { continue };
-        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
-            numbers[..]
+        let Some((name, numbers)) = line.split_once(':') else {
+            continue;
+        };
+        let numbers: Vec<u64> = numbers
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..,
+        ] = numbers[..]
         else {
             continue;
         };
@@ -265,7 +320,16 @@ fn parse_net_dev(text: &str) -> BTreeMap<String, NetworkStats> {
         if name != "lo" {
             all.insert(
                 name.to_owned(),
-                NetworkStats { rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped },
+                NetworkStats {
+                    rx_bytes,
+                    rx_packets,
+                    rx_errors,
+                    rx_dropped,
+                    tx_bytes,
+                    tx_packets,
+                    tx_errors,
+                    tx_dropped,
+                },
             );
         }
     }
@@ -282,13 +346,27 @@ mod tests {
         let all = parse_net_dev(text);
         assert_eq!(all.len(), 1);
         let eth0 = &all["eth0"];
-        assert_eq!((eth0.rx_bytes, eth0.rx_dropped, eth0.tx_bytes, eth0.tx_dropped), (10, 3, 20, 6));
+        assert_eq!(
+            (
+                eth0.rx_bytes,
+                eth0.rx_dropped,
+                eth0.tx_bytes,
+                eth0.tx_dropped
+            ),
+            (10, 3, 20, 6)
+        );
     }
 
     #[test]
     fn a_limit_beyond_the_host_is_the_hosts_memory() {
         let host = host_memory().unwrap();
-        let shown = |limit| memory(cgroup::MemoryStats { limit_bytes: limit, ..cgroup::MemoryStats::default() }).limit;
+        let shown = |limit| {
+            memory(cgroup::MemoryStats {
+                limit_bytes: limit,
+                ..cgroup::MemoryStats::default()
+            })
+            .limit
+        };
         assert_eq!(shown(None), Some(host));
         assert_eq!(shown(Some(u64::MAX)), Some(host));
         assert_eq!(shown(Some(1 << 20)), Some(1 << 20));

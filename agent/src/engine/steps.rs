@@ -52,11 +52,16 @@ pub(crate) async fn start(
         let (shared, container) = (Arc::clone(shared), container.clone());
         blocking(move || prepare(&shared, &container)).await
     };
-    let (launch_spec, attachment) =
-        prepared.map_err(|error| LaunchError { error, exit_code: 128 })?;
+    let (launch_spec, attachment) = prepared.map_err(|error| LaunchError {
+        error,
+        exit_code: 128,
+    })?;
     let outcome = match launch(shared, &definition, launch_spec) {
         Ok(launch) => shared.keeper.launch(launch, clients).await,
-        Err(error) => Err(LaunchError { error, exit_code: 128 }),
+        Err(error) => Err(LaunchError {
+            error,
+            exit_code: 128,
+        }),
     };
     match outcome {
         Ok(started) => {
@@ -78,7 +83,11 @@ pub(crate) async fn start(
 }
 
 /// Takes back what the network steps did. Goes on past errors, which are logged.
-pub(crate) async fn tear_down_network(shared: &Arc<Shared>, definition: &Arc<Definition>, attachment: &Attachment) {
+pub(crate) async fn tear_down_network(
+    shared: &Arc<Shared>,
+    definition: &Arc<Definition>,
+    attachment: &Attachment,
+) {
     if definition.host.network_mode.starts_with("container:") {
         return;
     }
@@ -91,7 +100,12 @@ pub(crate) async fn tear_down_network(shared: &Arc<Shared>, definition: &Arc<Def
     }
 }
 
-fn network_event(shared: &Shared, definition: &Definition, endpoint: &netdriver::Endpoint, action: &str) {
+fn network_event(
+    shared: &Shared,
+    definition: &Definition,
+    endpoint: &netdriver::Endpoint,
+    action: &str,
+) {
     let driver = match endpoint.network_name.as_str() {
         "host" => "host",
         "none" => "null",
@@ -101,7 +115,11 @@ fn network_event(shared: &Shared, definition: &Definition, endpoint: &netdriver:
         "network",
         &endpoint.network_id,
         action,
-        &[("container", &definition.id), ("name", &endpoint.network_name), ("type", driver)],
+        &[
+            ("container", &definition.id),
+            ("name", &endpoint.network_name),
+            ("type", driver),
+        ],
     );
 }
 
@@ -187,15 +205,43 @@ fn prepare(shared: &Shared, container: &Container) -> Result<(LaunchSpec, Attach
 
 impl<'a> Preparation<'a> {
     const STEPS: [Step<'a>; 7] = [
-        Step { name: "namespaces", run: Self::namespaces, undo: Self::nothing },
-        Step { name: "layers", run: Self::layers, undo: Self::nothing },
-        Step { name: "sources", run: Self::sources, undo: Self::nothing },
-        Step { name: "sandbox", run: Self::sandbox, undo: Self::remove_sandbox },
+        Step {
+            name: "namespaces",
+            run: Self::namespaces,
+            undo: Self::nothing,
+        },
+        Step {
+            name: "layers",
+            run: Self::layers,
+            undo: Self::nothing,
+        },
+        Step {
+            name: "sources",
+            run: Self::sources,
+            undo: Self::nothing,
+        },
+        Step {
+            name: "sandbox",
+            run: Self::sandbox,
+            undo: Self::remove_sandbox,
+        },
         // Endpoints and ports go with the sandbox.
-        Step { name: "endpoints", run: Self::endpoints, undo: Self::nothing },
-        Step { name: "ports", run: Self::ports, undo: Self::nothing },
+        Step {
+            name: "endpoints",
+            run: Self::endpoints,
+            undo: Self::nothing,
+        },
+        Step {
+            name: "ports",
+            run: Self::ports,
+            undo: Self::nothing,
+        },
         // The files are written anew at every start.
-        Step { name: "files", run: Self::files, undo: Self::nothing },
+        Step {
+            name: "files",
+            run: Self::files,
+            undo: Self::nothing,
+        },
     ];
 
     #[expect(clippy::unnecessary_wraps, reason = "the shape of an undo")]
@@ -220,7 +266,8 @@ impl<'a> Preparation<'a> {
         let host = &self.definition.host;
         if let Some(reference) = host.pid_mode.strip_prefix("container:") {
             let other = self.running(reference, "PID namespace")?;
-            self.pid = Namespace::Join(format!("/proc/{}/ns/pid", other.container().state.pid).into());
+            self.pid =
+                Namespace::Join(format!("/proc/{}/ns/pid", other.container().state.pid).into());
         } else if host.pid_mode == "host" {
             self.pid = Namespace::Host;
         }
@@ -228,7 +275,9 @@ impl<'a> Preparation<'a> {
             let other = self.running(reference, "network")?;
             let picture = other.container();
             self.net = match &picture.attachment {
-                Some(attachment) if !attachment.netns.is_empty() => Namespace::Join(attachment.netns.clone().into()),
+                Some(attachment) if !attachment.netns.is_empty() => {
+                    Namespace::Join(attachment.netns.clone().into())
+                }
                 _ => Namespace::Join(format!("/proc/{}/ns/net", picture.state.pid).into()),
             };
             self.files = self.shared.records.directory(picture.id());
@@ -255,15 +304,20 @@ impl<'a> Preparation<'a> {
     }
 
     fn layers(&mut self) -> Result<()> {
-        let id: ImageId = self
-            .definition
-            .image
-            .parse()
-            .map_err(|_| Error::system(format!("container has the malformed image id {:?}", self.definition.image)))?;
+        let id: ImageId = self.definition.image.parse().map_err(|_| {
+            Error::system(format!(
+                "container has the malformed image id {:?}",
+                self.definition.image
+            ))
+        })?;
         self.layers = self.shared.images.layers(&id)?;
         if self.layers.is_empty() {
             // An image without layers: overlayfs wants a lower directory.
-            let empty = self.shared.records.directory(&self.definition.id).join("empty");
+            let empty = self
+                .shared
+                .records
+                .directory(&self.definition.id)
+                .join("empty");
             fs::create_dir_all(&empty).map_err(Error::io("create", &empty))?;
             self.layers.push(empty);
         }
@@ -278,7 +332,10 @@ impl<'a> Preparation<'a> {
                     let path = Path::new(path);
                     if *create && !path.exists() {
                         fs::create_dir_all(path).map_err(|error| {
-                            Error::system(format!("error while creating mount source path '{}': {error}", path.display()))
+                            Error::system(format!(
+                                "error while creating mount source path '{}': {error}",
+                                path.display()
+                            ))
                         })?;
                     } else if !path.exists() {
                         return Err(Error::invalid(format!(
@@ -309,18 +366,32 @@ impl<'a> Preparation<'a> {
             return Ok(());
         }
         let host = &self.definition.host;
-        let or = |own: &[String], engine: &[String]| if own.is_empty() { engine.to_vec() } else { own.to_vec() };
+        let or = |own: &[String], engine: &[String]| {
+            if own.is_empty() {
+                engine.to_vec()
+            } else {
+                own.to_vec()
+            }
+        };
         let options = &self.shared.options;
         let dns_servers = match host.dns.is_empty() {
             true => options.dns.clone(),
-            false => host.dns.iter().map(|text| parse_address(text)).collect::<Result<_>>()?,
+            false => host
+                .dns
+                .iter()
+                .map(|text| parse_address(text))
+                .collect::<Result<_>>()?,
         };
         let is_host = host.network_mode == "host";
         let spec = SandboxSpec {
             id: self.definition.id.clone(),
             name: self.definition.name.clone(),
             hostname: self.hostname.clone(),
-            mode: if is_host { SandboxMode::Host } else { SandboxMode::Private },
+            mode: if is_host {
+                SandboxMode::Host
+            } else {
+                SandboxMode::Private
+            },
             dns_servers,
             dns_search: or(&host.dns_search, &options.dns_search),
             dns_options: or(&host.dns_options, &options.dns_options),
@@ -358,7 +429,9 @@ impl<'a> Preparation<'a> {
                 .shared
                 .networks
                 .connect(&self.definition.id, network, spec)
-                .map_err(|error| Error::from(error).context("failed to set up container networking"))?;
+                .map_err(|error| {
+                    Error::from(error).context("failed to set up container networking")
+                })?;
             network_event(self.shared, self.definition, &endpoint, "connect");
             self.attachment.endpoints.push(endpoint);
         }
@@ -375,7 +448,9 @@ impl<'a> Preparation<'a> {
                 .shared
                 .networks
                 .publish(&self.definition.id, &requests)
-                .map_err(|error| Error::from(error).context("failed to set up container networking"))?;
+                .map_err(|error| {
+                    Error::from(error).context("failed to set up container networking")
+                })?;
         }
         Ok(())
     }
@@ -418,7 +493,12 @@ pub(crate) fn write_files(shared: &Shared, container: &Container) -> Result<()> 
     };
     let hostname = hostname_of(container);
     let extra = extra_hosts(shared, definition)?;
-    let hosts = shared.networks.hosts(&definition.id, &hostname, &definition.config.domainname, &extra)?;
+    let hosts = shared.networks.hosts(
+        &definition.id,
+        &hostname,
+        &definition.config.domainname,
+        &extra,
+    )?;
     let hosts = match definition.host.network_mode.as_str() {
         "host" => host_file("/etc/hosts", &extra).unwrap_or(hosts),
         _ => hosts,
@@ -444,7 +524,10 @@ fn extra_hosts(shared: &Shared, definition: &Definition) -> Result<Vec<(String, 
     let mut extra = Vec::new();
     for entry in definition.host.extra_hosts.iter().flatten() {
         let bad = || Error::invalid(format!("bad format for add-host: {entry:?}"));
-        let (name, address) = entry.split_once('=').or_else(|| entry.split_once(':')).ok_or_else(bad)?;
+        let (name, address) = entry
+            .split_once('=')
+            .or_else(|| entry.split_once(':'))
+            .ok_or_else(bad)?;
         let address = match address {
             "host-gateway" => shared.networks.host_gateway().ok_or_else(|| {
                 Error::invalid("unable to derive the IP value for host-gateway: the bridge network has no gateway")
@@ -468,7 +551,11 @@ pub(crate) fn endpoint_spec(settings: &EndpointSettings) -> Result<EndpointSpec>
     if !ipam.link_local_ips.is_empty() {
         return Err(Error::unsupported("LinkLocalIPs (--link-local-ip)"));
     }
-    if settings.links.as_ref().is_some_and(|links| !links.is_empty()) {
+    if settings
+        .links
+        .as_ref()
+        .is_some_and(|links| !links.is_empty())
+    {
         return Err(Error::unsupported("Links (--link)"));
     }
     let address = |text: &str| match text {
@@ -496,16 +583,26 @@ pub(crate) fn endpoint_spec(settings: &EndpointSettings) -> Result<EndpointSpec>
         ipv6_address,
         mac_address,
         aliases: settings.aliases.clone().unwrap_or_default(),
-        gw_priority: i32::try_from(settings.gw_priority)
-            .map_err(|_| Error::invalid(format!("GwPriority {} is out of range", settings.gw_priority)))?,
+        gw_priority: i32::try_from(settings.gw_priority).map_err(|_| {
+            Error::invalid(format!(
+                "GwPriority {} is out of range",
+                settings.gw_priority
+            ))
+        })?,
         ifname: None,
         driver_options: settings.driver_opts.clone().unwrap_or_default(),
     })
 }
 
 fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let bytes: Option<Vec<u8>> =
-        text.split([':', '-']).map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2)).collect();
+    let bytes: Option<Vec<u8>> = text
+        .split([':', '-'])
+        .map(|part| {
+            u8::from_str_radix(part, 16)
+                .ok()
+                .filter(|_| part.len() == 2)
+        })
+        .collect();
     bytes
         .and_then(|bytes| <[u8; 6]>::try_from(bytes).ok())
         .ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))
@@ -519,7 +616,10 @@ mod tests {
     #[test]
     fn endpoint_settings_are_read() {
         let settings = EndpointSettings {
-            ipam_config: Some(EndpointIpamConfig { ipv4_address: "10.0.0.9".into(), ..EndpointIpamConfig::default() }),
+            ipam_config: Some(EndpointIpamConfig {
+                ipv4_address: "10.0.0.9".into(),
+                ..EndpointIpamConfig::default()
+            }),
             mac_address: "02:42:ac:11:00:02".into(),
             aliases: Some(vec!["db".into()]),
             ..EndpointSettings::default()
@@ -528,12 +628,21 @@ mod tests {
         assert_eq!(spec.ipv4_address, Some("10.0.0.9".parse().unwrap()));
         assert_eq!(spec.mac_address, Some([0x02, 0x42, 0xac, 0x11, 0, 2]));
         for bad in [
-            EndpointSettings { mac_address: "02:42".into(), ..EndpointSettings::default() },
             EndpointSettings {
-                ipam_config: Some(EndpointIpamConfig { ipv4_address: "fd00::1".into(), ..EndpointIpamConfig::default() }),
+                mac_address: "02:42".into(),
                 ..EndpointSettings::default()
             },
-            EndpointSettings { links: Some(vec!["a:b".into()]), ..EndpointSettings::default() },
+            EndpointSettings {
+                ipam_config: Some(EndpointIpamConfig {
+                    ipv4_address: "fd00::1".into(),
+                    ..EndpointIpamConfig::default()
+                }),
+                ..EndpointSettings::default()
+            },
+            EndpointSettings {
+                links: Some(vec!["a:b".into()]),
+                ..EndpointSettings::default()
+            },
         ] {
             assert!(endpoint_spec(&bad).is_err(), "{bad:?}");
         }

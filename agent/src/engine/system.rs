@@ -4,8 +4,8 @@ use std::fs;
 use std::sync::Arc;
 
 use agent_api::{
-    ComponentVersion, ContainerStatus, DiskUsage, EventMessage, Labels, PlatformName, PluginsInfo, SystemInfo,
-    VersionResponse,
+    ComponentVersion, ContainerStatus, DiskUsage, EventMessage, Labels, PlatformName, PluginsInfo,
+    SystemInfo, VersionResponse,
 };
 use agent_image::ListFilter;
 use futures_util::stream::BoxStream;
@@ -28,15 +28,31 @@ impl Engine {
     pub async fn info(&self) -> Result<SystemInfo> {
         let shared = Arc::clone(&self.shared);
         let gathered = blocking(move || {
-            let images = shared.images.list(&ListFilter { all: true, ..ListFilter::default() })?.len();
+            let images = shared
+                .images
+                .list(&ListFilter {
+                    all: true,
+                    ..ListFilter::default()
+                })?
+                .len();
             Ok((images, shared.networks.warnings()))
         });
         let (images, mut warnings) = gathered.await?;
         let shared = &self.shared;
-        let statuses: Vec<ContainerStatus> =
-            shared.registry.pictures().iter().map(|container| container.state.status).collect();
+        let statuses: Vec<ContainerStatus> = shared
+            .registry
+            .pictures()
+            .iter()
+            .map(|container| container.state.status)
+            .collect();
         let count = |wanted: &[ContainerStatus]| {
-            i64::try_from(statuses.iter().filter(|status| wanted.contains(status)).count()).unwrap_or(i64::MAX)
+            i64::try_from(
+                statuses
+                    .iter()
+                    .filter(|status| wanted.contains(status))
+                    .count(),
+            )
+            .unwrap_or(i64::MAX)
         };
         let controllers = shared.hierarchy.controllers();
         let has = |name: &str| controllers.contains(&name);
@@ -75,11 +91,18 @@ impl Engine {
             cpu_shares: has("cpu"),
             cpu_set: has("cpuset"),
             pids_limit: has("pids"),
-            ipv4_forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1"),
+            ipv4_forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+                .is_ok_and(|text| text.trim() == "1"),
             debug: options.debug,
-            n_fd: i64::try_from(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)).unwrap_or(-1),
+            n_fd: i64::try_from(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))
+                .unwrap_or(-1),
             oom_kill_disable: !v2 && has("memory"),
-            n_goroutines: i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(-1),
+            n_goroutines: i64::try_from(
+                tokio::runtime::Handle::current()
+                    .metrics()
+                    .num_alive_tasks(),
+            )
+            .unwrap_or(-1),
             system_time: Timestamp::now().to_string(),
             logging_driver: options.log_driver.clone(),
             cgroup_driver: "cgroupfs".to_owned(),
@@ -96,7 +119,9 @@ impl Engine {
                 "AllowNondistributableArtifactsCIDRs": null, "AllowNondistributableArtifactsHostnames": null,
             })),
             ncpu: i64::try_from(shared.host.cpus).unwrap_or(-1),
-            mem_total: stats::host_memory().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(-1),
+            mem_total: stats::host_memory()
+                .and_then(|bytes| i64::try_from(bytes).ok())
+                .unwrap_or(-1),
             docker_root_dir: options.data_root.to_string_lossy().into_owned(),
             name: uname.nodename().to_string_lossy().into_owned(),
             labels: options.labels.clone(),
@@ -126,7 +151,14 @@ impl Engine {
         }
         let bytes: [u8; 16] = rand::random();
         let hex = hex::encode(bytes);
-        let id = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+        let id = [
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        ]
+        .join("-");
         if let Err(error) = fs::write(&path, &id) {
             tracing::warn!(path = %path.display(), %error, "the engine has another id after a restart");
         }
@@ -151,9 +183,14 @@ impl Engine {
             ("MinAPIVersion", api(agent_api::MIN_API_VERSION)),
             ("Os", "linux".to_owned()),
         ];
-        let details: Labels = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let details: Labels = details
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         VersionResponse {
-            platform: PlatformName { name: "muster".to_owned() },
+            platform: PlatformName {
+                name: "muster".to_owned(),
+            },
             components: vec![ComponentVersion {
                 name: "Engine".to_owned(),
                 version: version.clone(),
@@ -171,17 +208,29 @@ impl Engine {
 
     /// What uses how much disk.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        let containers = self.list_containers(ListOptions { all: true, size: true, ..ListOptions::default() }).await?;
+        let containers = self
+            .list_containers(ListOptions {
+                all: true,
+                size: true,
+                ..ListOptions::default()
+            })
+            .await?;
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             let usage = shared.images.disk_usage()?;
             let mut list = Vec::new();
-            for image in shared.images.list(&ListFilter { all: true, ..ListFilter::default() })? {
+            for image in shared.images.list(&ListFilter {
+                all: true,
+                ..ListFilter::default()
+            })? {
                 let mut summary = images::summary(&image);
                 if let Some(own) = usage.images.iter().find(|own| own.id == image.id) {
                     summary.shared_size = i64::try_from(own.shared_size).unwrap_or(i64::MAX);
                 }
-                let users = containers.iter().filter(|container| container.image_id == summary.id).count();
+                let users = containers
+                    .iter()
+                    .filter(|container| container.image_id == summary.id)
+                    .count();
                 summary.containers = i64::try_from(users).unwrap_or(i64::MAX);
                 list.push(summary);
             }
@@ -213,11 +262,17 @@ fn security_options(v2: bool) -> Vec<String> {
 
 /// Name and version of the host's distribution.
 fn system_release() -> (String, String) {
-    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+    let text = fs::read_to_string("/etc/os-release")
+        .or_else(|_| fs::read_to_string("/usr/lib/os-release"));
     let text = text.unwrap_or_default();
     let value = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         line.map(|value| value.trim_matches('"').to_owned())
     };
-    (value("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()), value("VERSION_ID").unwrap_or_default())
+    (
+        value("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()),
+        value("VERSION_ID").unwrap_or_default(),
+    )
 }

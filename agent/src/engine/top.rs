@@ -15,33 +15,61 @@ const TICKS: u64 = 100;
 /// Lists these processes.
 pub(crate) fn top(pids: &[i32], ps_args: &str) -> Result<ContainerTopResponse> {
     if !matches!(ps_args.trim(), "" | "-ef" | "ef" | "-e -f") {
-        return Err(Error::unsupported(format!("top with the ps arguments {ps_args:?} (only -ef is)")));
+        return Err(Error::unsupported(format!(
+            "top with the ps arguments {ps_args:?} (only -ef is)"
+        )));
     }
-    let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"].map(str::to_owned).to_vec();
+    let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+        .map(str::to_owned)
+        .to_vec();
     let uptime = uptime();
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     // A process that has just ended is left out.
-    let processes = pids.iter().filter_map(|pid| row(*pid, uptime, &users)).collect();
+    let processes = pids
+        .iter()
+        .filter_map(|pid| row(*pid, uptime, &users))
+        .collect();
     Ok(ContainerTopResponse { titles, processes })
 }
 
 fn row(pid: i32, uptime: u64, users: &str) -> Option<Vec<String>> {
     let stat = Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.to_owned();
+    let uid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_whitespace()
+        .next()?
+        .to_owned();
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned();
+    let command = String::from_utf8_lossy(&command)
+        .replace('\0', " ")
+        .trim_end()
+        .to_owned();
     let seconds = (stat.user_ticks + stat.system_ticks) / TICKS;
     let age = uptime.saturating_sub(stat.start_ticks / TICKS);
     Some(vec![
         user_name(&uid, users),
         pid.to_string(),
         stat.parent.to_string(),
-        (seconds * 100).checked_div(age).unwrap_or(0).min(99).to_string(),
+        (seconds * 100)
+            .checked_div(age)
+            .unwrap_or(0)
+            .min(99)
+            .to_string(),
         start_time(age),
         terminal(stat.tty),
-        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-        if command.is_empty() { format!("[{}]", stat.name) } else { command },
+        format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        ),
+        if command.is_empty() {
+            format!("[{}]", stat.name)
+        } else {
+            command
+        },
     ])
 }
 
@@ -64,7 +92,12 @@ impl Stat {
         Some(Self {
             name: text.get(open + 1..close)?.to_owned(),
             parent: fields.get(1)?.parse().ok()?,
-            tty: fields.get(4)?.parse::<i64>().ok().and_then(|tty| u32::try_from(tty).ok()).unwrap_or(0),
+            tty: fields
+                .get(4)?
+                .parse::<i64>()
+                .ok()
+                .and_then(|tty| u32::try_from(tty).ok())
+                .unwrap_or(0),
             user_ticks: number(11)?,
             system_ticks: number(12)?,
             start_ticks: number(19)?,
@@ -74,7 +107,10 @@ impl Stat {
 
 fn uptime() -> u64 {
     let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
+    text.split(['.', ' '])
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The name the host's passwd has for a number; numbers mean others inside, but so they do with ps on the host.
@@ -90,9 +126,18 @@ fn user_name(uid: &str, passwd: &str) -> String {
 /// `14:05` within a day, `Nov22` before.
 fn start_time(age_seconds: u64) -> String {
     let age = jiff::SignedDuration::from_secs(i64::try_from(age_seconds).unwrap_or(0));
-    let Ok(started) = Timestamp::now().checked_sub(age) else { return "?".to_owned() };
-    let format = if age_seconds < 86_400 { "%H:%M" } else { "%b%d" };
-    started.to_zoned(TimeZone::system()).strftime(format).to_string()
+    let Ok(started) = Timestamp::now().checked_sub(age) else {
+        return "?".to_owned();
+    };
+    let format = if age_seconds < 86_400 {
+        "%H:%M"
+    } else {
+        "%b%d"
+    };
+    started
+        .to_zoned(TimeZone::system())
+        .strftime(format)
+        .to_string()
 }
 
 fn terminal(device: u32) -> String {
@@ -114,7 +159,14 @@ mod tests {
         let text = "42 (a) b (c) S 7 42 42 34816 -1 4194560 1 0 0 0 250 50 0 0 20 0 1 0 9000 1 1";
         assert_eq!(
             Stat::parse(text).unwrap(),
-            Stat { name: "a) b (c".into(), parent: 7, tty: 34816, user_ticks: 250, system_ticks: 50, start_ticks: 9000 }
+            Stat {
+                name: "a) b (c".into(),
+                parent: 7,
+                tty: 34816,
+                user_ticks: 250,
+                system_ticks: 50,
+                start_ticks: 9000
+            }
         );
         assert_eq!(terminal(34816), "pts/0");
         assert_eq!(terminal(0), "?");

@@ -60,7 +60,9 @@ pub(crate) fn create(
     }
     for entry in host.extra_hosts.iter().flatten() {
         if !entry.contains([':', '=']) {
-            return Err(Error::invalid(format!("bad format for add-host: {entry:?}")));
+            return Err(Error::invalid(format!(
+                "bad format for add-host: {entry:?}"
+            )));
         }
     }
     let mut warnings = resources(&mut host.resources, facts)?;
@@ -82,15 +84,21 @@ fn container_config(config: &ContainerConfig) -> Result<()> {
     }
     for entry in config.env.iter().flatten() {
         if entry.is_empty() || entry.starts_with('=') {
-            return Err(Error::invalid(format!("invalid environment variable: {entry}")));
+            return Err(Error::invalid(format!(
+                "invalid environment variable: {entry}"
+            )));
         }
         if entry.contains('\0') {
-            return Err(Error::invalid("invalid environment variable: it contains a NUL byte"));
+            return Err(Error::invalid(
+                "invalid environment variable: it contains a NUL byte",
+            ));
         }
     }
     let name = &config.hostname;
     if name.len() > 63 || name.contains(['\0', '\n', '/']) {
-        return Err(Error::invalid(format!("invalid hostname {name:?}: at most 63 letters, digits, dots and hyphens")));
+        return Err(Error::invalid(format!(
+            "invalid hostname {name:?}: at most 63 letters, digits, dots and hyphens"
+        )));
     }
     match &config.healthcheck {
         Some(check) => healthcheck(check),
@@ -106,7 +114,9 @@ fn healthcheck(check: &HealthConfig) -> Result<()> {
         ("StartInterval", check.start_interval),
     ] {
         if value != 0 && value < MILLISECOND_NS {
-            return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+            return Err(Error::invalid(format!(
+                "{name} in Healthcheck cannot be less than 1ms"
+            )));
         }
     }
     if check.retries < 0 {
@@ -131,24 +141,55 @@ fn unsupported(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         // "runc" is what Docker calls its default runtime, and scripts name it.
         None | Some("" | super::defaults::RUNTIME | "runc") => {}
         Some(other) => {
-            return Err(Error::invalid(format!("unknown or invalid runtime name: {other}")));
+            return Err(Error::invalid(format!(
+                "unknown or invalid runtime name: {other}"
+            )));
         }
     }
     for (given, option) in [
-        (!matches!(host.userns_mode.as_str(), "" | "host"), "UsernsMode (--userns)"),
-        (host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "StorageOpt (--storage-opt)"),
-        (resources.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()), "DeviceRequests (--gpus)"),
+        (
+            !matches!(host.userns_mode.as_str(), "" | "host"),
+            "UsernsMode (--userns)",
+        ),
+        (
+            host.storage_opt
+                .as_ref()
+                .is_some_and(|options| !options.is_empty()),
+            "StorageOpt (--storage-opt)",
+        ),
+        (
+            resources
+                .device_requests
+                .as_ref()
+                .is_some_and(|requests| !requests.is_empty()),
+            "DeviceRequests (--gpus)",
+        ),
         (some(&host.links), "Links (--link)"),
-        (!matches!(host.isolation.as_str(), "" | "default"), "Isolation"),
+        (
+            !matches!(host.isolation.as_str(), "" | "default"),
+            "Isolation",
+        ),
         (!host.cgroup.is_empty(), "Cgroup"),
-        (resources.cpu_realtime_period != 0, "CpuRealtimePeriod (--cpu-rt-period)"),
-        (resources.cpu_realtime_runtime != 0, "CpuRealtimeRuntime (--cpu-rt-runtime)"),
+        (
+            resources.cpu_realtime_period != 0,
+            "CpuRealtimePeriod (--cpu-rt-period)",
+        ),
+        (
+            resources.cpu_realtime_runtime != 0,
+            "CpuRealtimeRuntime (--cpu-rt-runtime)",
+        ),
         (resources.cpu_count != 0, "CpuCount"),
         (resources.cpu_percent != 0, "CpuPercent"),
         (resources.io_maximum_iops != 0, "IOMaximumIOps"),
         (resources.io_maximum_bandwidth != 0, "IOMaximumBandwidth"),
-        (!resources.blkio_weight_device.is_empty(), "BlkioWeightDevice (--blkio-weight-device)"),
-        (host.annotations.as_ref().is_some_and(|map| !map.is_empty()), "Annotations (--annotation)"),
+        (
+            !resources.blkio_weight_device.is_empty(),
+            "BlkioWeightDevice (--blkio-weight-device)",
+        ),
+        (
+            host.annotations.as_ref().is_some_and(|map| !map.is_empty()),
+            "Annotations (--annotation)",
+        ),
         (config.network_disabled, "NetworkDisabled"),
     ] {
         if given {
@@ -160,11 +201,16 @@ fn unsupported(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
 
 /// Namespace modes, and what contradicts them.
 fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
-    let container = |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    let container = |mode: &str| {
+        mode.strip_prefix("container:")
+            .is_some_and(|name| !name.is_empty())
+    };
     match host.ipc_mode.as_str() {
         "" | "private" | "none" | "host" => {}
         "shareable" => return Err(Error::unsupported("IpcMode shareable (--ipc)")),
-        mode if container(mode) => return Err(Error::unsupported("IpcMode container:<id> (--ipc)")),
+        mode if container(mode) => {
+            return Err(Error::unsupported("IpcMode container:<id> (--ipc)"));
+        }
         mode => return Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
     }
     match host.pid_mode.as_str() {
@@ -175,24 +221,50 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     match host.uts_mode.as_str() {
         "" => {}
         "host" if config.hostname.is_empty() && config.domainname.is_empty() => {}
-        "host" => return Err(Error::invalid("conflicting options: hostname and the UTS mode")),
+        "host" => {
+            return Err(Error::invalid(
+                "conflicting options: hostname and the UTS mode",
+            ));
+        }
         mode => return Err(Error::invalid(format!("invalid UTS mode: {mode}"))),
     }
     if !matches!(host.cgroupns_mode.as_str(), "" | "host" | "private") {
-        return Err(Error::invalid(format!("invalid cgroup namespace mode: {}", host.cgroupns_mode)));
+        return Err(Error::invalid(format!(
+            "invalid cgroup namespace mode: {}",
+            host.cgroupns_mode
+        )));
     }
     if host.network_mode.starts_with("container:") {
         if !container(&host.network_mode) {
-            return Err(Error::invalid("invalid container format container:<name|id>"));
+            return Err(Error::invalid(
+                "invalid container format container:<name|id>",
+            ));
         }
         let addresses = !host.dns.is_empty();
         for (given, text) in [
             (!config.hostname.is_empty(), "hostname and the network mode"),
             (addresses, "dns and the network mode"),
-            (host.extra_hosts.as_ref().is_some_and(|list| !list.is_empty()), "custom host-to-IP mapping and the network mode"),
-            (!config.mac_address.is_empty(), "mac-address and the network mode"),
-            (!host.port_bindings.is_empty() || host.publish_all_ports, "port publishing and the container type network mode"),
-            (config.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()), "port exposing and the container type network mode"),
+            (
+                host.extra_hosts
+                    .as_ref()
+                    .is_some_and(|list| !list.is_empty()),
+                "custom host-to-IP mapping and the network mode",
+            ),
+            (
+                !config.mac_address.is_empty(),
+                "mac-address and the network mode",
+            ),
+            (
+                !host.port_bindings.is_empty() || host.publish_all_ports,
+                "port publishing and the container type network mode",
+            ),
+            (
+                config
+                    .exposed_ports
+                    .as_ref()
+                    .is_some_and(|ports| !ports.is_empty()),
+                "port exposing and the container type network mode",
+            ),
         ] {
             if given {
                 return Err(Error::invalid(format!("conflicting options: {text}")));
@@ -205,17 +277,23 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
 /// Checks a restart policy.
 pub(crate) fn restart_policy(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
     if auto_remove && !matches!(policy.name.as_str(), "" | "no") {
-        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        return Err(Error::invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
     }
     let retries = policy.maximum_retry_count;
     match policy.name.as_str() {
         "" | "no" | "always" | "unless-stopped" if retries != 0 => Err(Error::invalid(format!(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'{}",
-            if retries < 0 { " and cannot be negative" } else { "" }
+            if retries < 0 {
+                " and cannot be negative"
+            } else {
+                ""
+            }
         ))),
-        "on-failure" if retries < 0 => {
-            Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"))
-        }
+        "on-failure" if retries < 0 => Err(Error::invalid(
+            "invalid restart policy: maximum retry count cannot be negative",
+        )),
         "" | "no" | "always" | "unless-stopped" | "on-failure" => Ok(()),
         other => Err(Error::invalid(format!(
             "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
@@ -227,11 +305,16 @@ fn security(host: &HostConfig) -> Result<()> {
     for (field, names) in [("CapAdd", &host.cap_add), ("CapDrop", &host.cap_drop)] {
         let names = names.as_deref().unwrap_or_default();
         for name in names {
-            Capabilities::resolve(std::slice::from_ref(name), &[], false, CapabilitySet::ALL).map_err(|_| {
-                let upper = name.to_ascii_uppercase();
-                let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-                Error::invalid(format!("invalid {field}: unknown capability: {full:?}"))
-            })?;
+            Capabilities::resolve(std::slice::from_ref(name), &[], false, CapabilitySet::ALL)
+                .map_err(|_| {
+                    let upper = name.to_ascii_uppercase();
+                    let full = if upper.starts_with("CAP_") {
+                        upper
+                    } else {
+                        format!("CAP_{upper}")
+                    };
+                    Error::invalid(format!("invalid {field}: unknown capability: {full:?}"))
+                })?;
         }
     }
     for rule in host.resources.device_cgroup_rules.iter().flatten() {
@@ -263,14 +346,18 @@ impl SecurityOption {
         let (name, value) = match text.split_once('=').or_else(|| text.split_once(':')) {
             Some((name, value)) => (name, value),
             None if text == "no-new-privileges" => (text, "true"),
-            None => return Err(Error::invalid(format!("invalid --security-opt 1: {text:?}"))),
+            None => {
+                return Err(Error::invalid(format!(
+                    "invalid --security-opt 1: {text:?}"
+                )));
+            }
         };
         match (name, value) {
             ("no-new-privileges", "true") => Ok(Self::NoNewPrivileges(true)),
             ("no-new-privileges", "false") => Ok(Self::NoNewPrivileges(false)),
-            ("no-new-privileges", _) => {
-                Err(Error::invalid(format!("invalid --security-opt 2: {text:?}")))
-            }
+            ("no-new-privileges", _) => Err(Error::invalid(format!(
+                "invalid --security-opt 2: {text:?}"
+            ))),
             ("seccomp", "unconfined") => Ok(Self::SeccompUnconfined),
             ("seccomp", "builtin" | "default") => Ok(Self::SeccompDefault),
             ("seccomp", profile) => Ok(Self::SeccompProfile(profile.to_owned())),
@@ -279,7 +366,9 @@ impl SecurityOption {
             ("apparmor" | "label", _) => {
                 Err(Error::unsupported(format!("security option {text:?}")))
             }
-            _ => Err(Error::invalid(format!("invalid --security-opt 2: {text:?}"))),
+            _ => Err(Error::invalid(format!(
+                "invalid --security-opt 2: {text:?}"
+            ))),
         }
     }
 }
@@ -291,10 +380,13 @@ fn log_driver(host: &HostConfig) -> Result<()> {
         "none" => {
             return match log.config.keys().next() {
                 None => Ok(()),
-                Some(option) => Err(Error::invalid(format!("unknown log opt '{option}' for none log driver"))),
+                Some(option) => Err(Error::invalid(format!(
+                    "unknown log opt '{option}' for none log driver"
+                ))),
             };
         }
-        "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs" | "gcplogs" => {
+        "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk" | "etwlogs"
+        | "gcplogs" => {
             return Err(Error::unsupported(format!("log driver {:?}", log.kind)));
         }
         other => {
@@ -325,7 +417,9 @@ pub(crate) fn resources(resources: &mut Resources, facts: Host) -> Result<Vec<St
         return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
     if r.memory == 0 && r.memory_swap > 0 {
-        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
+        return invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
     }
     if let Some(swappiness) = r.memory_swappiness
         && !(-1..=100).contains(&swappiness)
@@ -338,7 +432,9 @@ pub(crate) fn resources(resources: &mut Resources, facts: Host) -> Result<Vec<St
         return invalid("Minimum memory reservation allowed is 6MB");
     }
     if r.memory > 0 && r.memory_reservation > 0 && r.memory < r.memory_reservation {
-        return invalid("Minimum memory limit can not be less than memory reservation limit, see usage");
+        return invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
     }
     cpu(r, facts)?;
     if r.blkio_weight > 0 && !facts.blkio_weight {
@@ -352,7 +448,10 @@ pub(crate) fn resources(resources: &mut Resources, facts: Host) -> Result<Vec<St
     }
     for limit in &r.ulimits {
         if !RLIMITS.contains(&limit.name.as_str()) {
-            return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
+            return Err(Error::invalid(format!(
+                "invalid ulimit type: {}",
+                limit.name
+            )));
         }
         if limit.hard != -1 && (limit.soft == -1 || limit.soft > limit.hard) {
             return Err(Error::invalid(format!(
@@ -366,8 +465,21 @@ pub(crate) fn resources(resources: &mut Resources, facts: Host) -> Result<Vec<St
 
 /// Names of setrlimit(2).
 const RLIMITS: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn cpu(r: &Resources, facts: Host) -> Result<()> {
@@ -375,10 +487,14 @@ fn cpu(r: &Resources, facts: Host) -> Result<()> {
     if r.nano_cpus != 0 {
         for (given, other) in [(r.cpu_period, "CPU Period"), (r.cpu_quota, "CPU Quota")] {
             if given > 0 {
-                return invalid(format!("Conflicting options: Nano CPUs and {other} cannot both be set"));
+                return invalid(format!(
+                    "Conflicting options: Nano CPUs and {other} cannot both be set"
+                ));
             }
         }
-        let most = i64::try_from(facts.cpus).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        let most = i64::try_from(facts.cpus)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000_000_000);
         if r.nano_cpus < 0 || r.nano_cpus > most {
             return invalid(format!(
                 "range of CPUs is from 0.01 to {}.00, as there are only {} CPUs available",
@@ -387,7 +503,10 @@ fn cpu(r: &Resources, facts: Host) -> Result<()> {
         }
     }
     if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
-        return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".into());
+        return invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+                .into(),
+        );
     }
     if r.cpu_quota > 0 && r.cpu_quota < 1_000 {
         return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)".into());
@@ -409,8 +528,11 @@ fn last_in_set(text: &str, what: &str) -> Result<Option<usize>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let invalid =
-        || Error::invalid(format!("Invalid value {text} for cpuset {what}: invalid format: {text}"));
+    let invalid = || {
+        Error::invalid(format!(
+            "Invalid value {text} for cpuset {what}: invalid format: {text}"
+        ))
+    };
     let mut last = 0;
     for part in text.split(',') {
         let (from, to) = part.split_once('-').unwrap_or((part, part));

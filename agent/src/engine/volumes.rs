@@ -78,7 +78,10 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self { root, records: Mutex::new(records) })
+        Ok(Self {
+            root,
+            records: Mutex::new(records),
+        })
     }
 
     /// Creates a volume, or finds the one there is (which must have the same options).
@@ -96,7 +99,8 @@ impl Volumes {
                 super::container::new_id()
             }
             name => {
-                validate_volume_name(name).map_err(|error| error.context(format!("create {name}")))?;
+                validate_volume_name(name)
+                    .map_err(|error| error.context(format!("create {name}")))?;
                 name.to_owned()
             }
         };
@@ -120,7 +124,9 @@ impl Volumes {
         if let Some(device) = device
             && !Path::new(device).is_dir()
         {
-            return Err(Error::invalid(format!("volume {name}: device {device} is not a directory of this host")));
+            return Err(Error::invalid(format!(
+                "volume {name}: device {device} is not a directory of this host"
+            )));
         }
         let directory = self.root.join(&name);
         let data = directory.join(DATA);
@@ -150,9 +156,17 @@ impl Volumes {
     }
 
     /// Copies what the image has at `target` into the volume if that is empty.
-    pub(crate) fn fill(&self, name: &str, target: &str, layers: &[PathBuf], in_use: bool) -> Result<()> {
+    pub(crate) fn fill(
+        &self,
+        name: &str,
+        target: &str,
+        layers: &[PathBuf],
+        in_use: bool,
+    ) -> Result<()> {
         let records = self.records.lock();
-        let is_plain = records.get(name).is_some_and(|record| record.options.is_none());
+        let is_plain = records
+            .get(name)
+            .is_some_and(|record| record.options.is_none());
         drop(records);
         let directory = self.root.join(name);
         let data = directory.join(DATA);
@@ -160,7 +174,9 @@ impl Volumes {
             return Ok(());
         }
         let failed = |error: io::Error| {
-            Error::system(format!("cannot copy the image's {target} into volume {name}: {error}"))
+            Error::system(format!(
+                "cannot copy the image's {target} into volume {name}: {error}"
+            ))
         };
         if in_use {
             // Somebody has the directory mounted: it cannot be replaced.
@@ -182,7 +198,11 @@ impl Volumes {
     }
 
     /// All volumes that pass the filters, by name. `users` counts the containers that use one.
-    pub(crate) fn list(&self, filters: &Filters, users: impl Fn(&str) -> usize) -> Result<Vec<Volume>> {
+    pub(crate) fn list(
+        &self,
+        filters: &Filters,
+        users: impl Fn(&str) -> usize,
+    ) -> Result<Vec<Volume>> {
         filters.allow(&["dangling", "driver", "label", "name"])?;
         let dangling = filters.boolean("dangling")?;
         let no_labels = Labels::new();
@@ -217,7 +237,10 @@ impl Volumes {
         }
         let users = users();
         if !users.is_empty() {
-            return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
         }
         discard(&self.root.join(name))?;
         records.remove(name);
@@ -225,7 +248,11 @@ impl Volumes {
     }
 
     /// Names of volumes that `prune` removes: anonymous ones, or with `all=true` named ones too, that nobody uses.
-    pub(crate) fn prunable(&self, filters: &Filters, users: impl Fn(&str) -> usize) -> Result<Vec<String>> {
+    pub(crate) fn prunable(
+        &self,
+        filters: &Filters,
+        users: impl Fn(&str) -> usize,
+    ) -> Result<Vec<String>> {
         filters.allow(&["all", "label", "label!"])?;
         let all = filters.boolean("all")?.unwrap_or(false);
         let no_labels = Labels::new();
@@ -245,14 +272,22 @@ impl Volumes {
     }
 
     fn describe(&self, record: &Record) -> Volume {
-        let device = record.options.as_ref().and_then(|options| options.get("device"));
+        let device = record
+            .options
+            .as_ref()
+            .and_then(|options| options.get("device"));
         Volume {
             created_at: format!("{:.0}", record.created),
             driver: "local".to_owned(),
             labels: record.labels.clone(),
             mountpoint: match device {
                 Some(device) => device.clone(),
-                None => self.root.join(&record.name).join(DATA).to_string_lossy().into_owned(),
+                None => self
+                    .root
+                    .join(&record.name)
+                    .join(DATA)
+                    .to_string_lossy()
+                    .into_owned(),
             },
             name: record.name.clone(),
             options: record.options.clone(),
@@ -281,7 +316,10 @@ fn is_empty(directory: &Path) -> io::Result<bool> {
 
 /// The host directory of a bind volume; `None` for a plain one.
 fn bind_device(options: &Labels) -> Result<Option<&str>> {
-    if let Some(unknown) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device")) {
+    if let Some(unknown) = options
+        .keys()
+        .find(|key| !matches!(key.as_str(), "type" | "o" | "device"))
+    {
         return Err(Error::invalid(format!("invalid option: {unknown:?}")));
     }
     if options.is_empty() {
@@ -289,8 +327,12 @@ fn bind_device(options: &Labels) -> Result<Option<&str>> {
     }
     let get = |key: &str| options.get(key).map_or("", String::as_str);
     let is_bind = matches!(get("type"), "none" | "bind" | "")
-        && get("o").split(',').any(|word| matches!(word, "bind" | "rbind"));
-    let plain = get("o").split(',').all(|word| matches!(word, "bind" | "rbind" | "rw"));
+        && get("o")
+            .split(',')
+            .any(|word| matches!(word, "bind" | "rbind"));
+    let plain = get("o")
+        .split(',')
+        .all(|word| matches!(word, "bind" | "rbind" | "rw"));
     match get("device") {
         device if is_bind && plain && device.starts_with('/') => Ok(Some(device)),
         _ => Err(Error::unsupported(format!(
@@ -307,7 +349,10 @@ mod tests {
     use super::*;
 
     fn request(name: &str) -> VolumeCreateRequest {
-        VolumeCreateRequest { name: name.into(), ..VolumeCreateRequest::default() }
+        VolumeCreateRequest {
+            name: name.into(),
+            ..VolumeCreateRequest::default()
+        }
     }
 
     fn delete(path: &Path) -> Result<()> {
@@ -320,10 +365,19 @@ mod tests {
         let volumes = Volumes::open(root.path()).unwrap();
         let (made, creation) = volumes.create(&request("data")).unwrap();
         assert_eq!(creation, Creation::Created);
-        assert_eq!(made.mountpoint, root.path().join("volumes/data/_data").to_string_lossy());
+        assert_eq!(
+            made.mountpoint,
+            root.path().join("volumes/data/_data").to_string_lossy()
+        );
         assert_eq!(made.labels, None);
-        assert_eq!(volumes.create(&request("data")).unwrap().1, Creation::Existed);
-        assert_eq!(Volumes::open(root.path()).unwrap().inspect("data").unwrap(), made);
+        assert_eq!(
+            volumes.create(&request("data")).unwrap().1,
+            Creation::Existed
+        );
+        assert_eq!(
+            Volumes::open(root.path()).unwrap().inspect("data").unwrap(),
+            made
+        );
     }
 
     #[test]
@@ -334,8 +388,14 @@ mod tests {
         volumes.create(&request("named")).unwrap();
         assert!(anonymous.labels.unwrap().contains_key(ANONYMOUS_LABEL));
         let none = Filters::new();
-        assert_eq!(volumes.prunable(&none, |_| 0).unwrap(), [anonymous.name.clone()]);
-        assert_eq!(volumes.prunable(&none, |_| 1).unwrap(), Vec::<String>::new());
+        assert_eq!(
+            volumes.prunable(&none, |_| 0).unwrap(),
+            std::slice::from_ref(&anonymous.name)
+        );
+        assert_eq!(
+            volumes.prunable(&none, |_| 1).unwrap(),
+            Vec::<String>::new()
+        );
         let all = Filters::new().with("all", "true");
         assert_eq!(volumes.prunable(&all, |_| 0).unwrap().len(), 2);
     }
@@ -345,10 +405,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let volumes = Volumes::open(root.path()).unwrap();
         volumes.create(&request("data")).unwrap();
-        let error = volumes.remove("data", || vec!["c1".into()], delete).unwrap_err();
-        assert_eq!(error, Error::conflict("remove data: volume is in use - [c1]"));
+        let error = volumes
+            .remove("data", || vec!["c1".into()], delete)
+            .unwrap_err();
+        assert_eq!(
+            error,
+            Error::conflict("remove data: volume is in use - [c1]")
+        );
         volumes.remove("data", Vec::new, delete).unwrap();
-        assert_eq!(volumes.inspect("data").unwrap_err(), Error::not_found("get data: no such volume"));
+        assert_eq!(
+            volumes.inspect("data").unwrap_err(),
+            Error::not_found("get data: no such volume")
+        );
     }
 
     #[test]
@@ -356,16 +424,33 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let volumes = Volumes::open(root.path()).unwrap();
         let with = |pairs: &[(&str, &str)]| VolumeCreateRequest {
-            driver_opts: pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            driver_opts: pairs
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
             ..request("data")
         };
         let device = root.path().to_string_lossy().into_owned();
-        let error = volumes.create(&with(&[("type", "nfs"), ("o", "addr=x"), ("device", ":/x")])).unwrap_err();
-        assert!(matches!(&error, Error::NotImplemented(text) if text.contains("nfs")), "{error}");
+        let error = volumes
+            .create(&with(&[
+                ("type", "nfs"),
+                ("o", "addr=x"),
+                ("device", ":/x"),
+            ]))
+            .unwrap_err();
+        assert!(
+            matches!(&error, Error::NotImplemented(text) if text.contains("nfs")),
+            "{error}"
+        );
         let error = volumes.create(&with(&[("size", "1")])).unwrap_err();
         assert_eq!(error, Error::invalid("invalid option: \"size\""));
-        let (bound, _) =
-            volumes.create(&with(&[("type", "none"), ("o", "bind"), ("device", &device)])).unwrap();
+        let (bound, _) = volumes
+            .create(&with(&[
+                ("type", "none"),
+                ("o", "bind"),
+                ("device", &device),
+            ]))
+            .unwrap();
         assert_eq!(bound.mountpoint, device);
     }
 

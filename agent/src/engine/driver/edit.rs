@@ -20,9 +20,13 @@ impl Driver {
             ))
         })?;
         if bare == old {
-            return Err(Error::invalid("Renaming a container with the same name as its current name"));
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
         }
-        self.shared.registry.reserve_name(Some(bare), &id)
+        self.shared
+            .registry
+            .reserve_name(Some(bare), &id)
             .map_err(|error| error.context("Error when allocating new name"))?;
         let mut definition = Definition::clone(&self.container.definition);
         bare.clone_into(&mut definition.name);
@@ -53,7 +57,10 @@ impl Driver {
     }
 
     pub(super) async fn update(&mut self, request: ContainerUpdateRequest) -> Result<Vec<String>> {
-        if matches!(self.container.state.status, ContainerStatus::Removing | ContainerStatus::Dead) {
+        if matches!(
+            self.container.state.status,
+            ContainerStatus::Removing | ContainerStatus::Dead
+        ) {
             return Err(Error::conflict(
                 "Cannot update container: container is marked for removal and cannot be \"update\"",
             ));
@@ -78,10 +85,9 @@ impl Driver {
             let limits = spec::limits(&definition.host.resources);
             let id = self.container.id().to_owned();
             blocking(move || {
-                cgroup
-                    .update(&limits)
-                    .map(drop)
-                    .map_err(|error| Error::system(format!("Cannot update container {id}: {error}")))
+                cgroup.update(&limits).map(drop).map_err(|error| {
+                    Error::system(format!("Cannot update container {id}: {error}"))
+                })
             })
             .await?;
         }
@@ -91,7 +97,11 @@ impl Driver {
         Ok(warnings)
     }
 
-    pub(super) async fn connect(&mut self, network: &str, settings: EndpointSettings) -> Result<()> {
+    pub(super) async fn connect(
+        &mut self,
+        network: &str,
+        settings: EndpointSettings,
+    ) -> Result<()> {
         let mode = self.container.definition.host.network_mode.as_str();
         if mode.starts_with("container:") {
             return Err(Error::Forbidden(
@@ -111,14 +121,21 @@ impl Driver {
         let mut definition = Definition::clone(&self.container.definition);
         definition.endpoints.insert(
             info.name.clone(),
-            EndpointSettings { network_id: info.id.clone(), ..settings },
+            EndpointSettings {
+                network_id: info.id.clone(),
+                ..settings
+            },
         );
         let before = Definition::clone(&self.container.definition);
         self.store(definition).await?;
         if self.container.is_alive() {
-            let (networks, id, name) =
-                (self.shared.networks.clone(), self.container.id().to_owned(), info.name.clone());
-            let connected = blocking(move || Ok(networks.connect(&id, &name, endpoint_spec)?)).await;
+            let (networks, id, name) = (
+                self.shared.networks.clone(),
+                self.container.id().to_owned(),
+                info.name.clone(),
+            );
+            let connected =
+                blocking(move || Ok(networks.connect(&id, &name, endpoint_spec)?)).await;
             if let Err(error) = connected {
                 self.store(before).await?;
                 return Err(error);
@@ -135,11 +152,16 @@ impl Driver {
         let name = match &found {
             Ok(info) => info.name.clone(),
             // A network that is gone can still be taken out of a container.
-            Err(_) if self.container.definition.endpoints.contains_key(network) => network.to_owned(),
+            Err(_) if self.container.definition.endpoints.contains_key(network) => {
+                network.to_owned()
+            }
             Err(error) => return Err(Error::not_found(error.to_string())),
         };
         if name == "host" && !force {
-            return Err(Error::Forbidden("container cannot be disconnected from host network or connected to host network".to_owned()));
+            return Err(Error::Forbidden(
+                "container cannot be disconnected from host network or connected to host network"
+                    .to_owned(),
+            ));
         }
         if !self.container.definition.endpoints.contains_key(&name) {
             return Err(Error::Forbidden(format!(
@@ -148,7 +170,11 @@ impl Driver {
             )));
         }
         if self.container.is_alive() {
-            let (networks, id, target) = (self.shared.networks.clone(), self.container.id().to_owned(), name.clone());
+            let (networks, id, target) = (
+                self.shared.networks.clone(),
+                self.container.id().to_owned(),
+                name.clone(),
+            );
             let result = blocking(move || Ok(networks.disconnect(&id, &target)?)).await;
             if !force {
                 result?;
@@ -172,7 +198,11 @@ impl Driver {
             "network",
             &info.id,
             action,
-            &[("container", self.container.id()), ("name", &info.name), ("type", info.driver.name())],
+            &[
+                ("container", self.container.id()),
+                ("name", &info.name),
+                ("type", info.driver.name()),
+            ],
         );
     }
 
@@ -181,7 +211,8 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let container = self.container.clone();
         let attachment = blocking(move || {
-            let requests = ports::requests(&container.definition.config, &container.definition.host)?;
+            let requests =
+                ports::requests(&container.definition.config, &container.definition.host)?;
             if !requests.is_empty() {
                 shared.networks.publish(container.id(), &requests)?;
             }
@@ -198,7 +229,10 @@ impl Driver {
 pub(crate) fn attachment(networks: &netdriver::Networks, id: &str) -> Result<Attachment> {
     let sandbox = networks.sandbox(id)?;
     Ok(Attachment {
-        netns: sandbox.netns.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+        netns: sandbox
+            .netns
+            .map(|path| path.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         endpoints: sandbox.endpoints,
         ports: sandbox.ports,
     })
@@ -208,10 +242,13 @@ pub(crate) fn attachment(networks: &netdriver::Networks, id: &str) -> Result<Att
 fn exclusive(mode: &str, network: &str, definition: &Definition) -> Result<()> {
     if mode == "host" || network == "host" {
         return Err(Error::Forbidden(
-            "container cannot be disconnected from host network or connected to host network".to_owned(),
+            "container cannot be disconnected from host network or connected to host network"
+                .to_owned(),
         ));
     }
-    if (network == "none" && !definition.endpoints.is_empty()) || definition.endpoints.contains_key("none") {
+    if (network == "none" && !definition.endpoints.is_empty())
+        || definition.endpoints.contains_key("none")
+    {
         return Err(Error::Forbidden(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
                 .to_owned(),
@@ -251,18 +288,33 @@ fn merge(into: &mut Resources, update: &Resources) -> Result<()> {
     }
     for (given, option) in [
         (!update.devices.is_empty(), "updating Devices"),
-        (update.device_cgroup_rules.is_some(), "updating DeviceCgroupRules"),
+        (
+            update.device_cgroup_rules.is_some(),
+            "updating DeviceCgroupRules",
+        ),
         (!update.ulimits.is_empty(), "updating Ulimits"),
         (!update.cgroup_parent.is_empty(), "updating CgroupParent"),
-        (update.cpu_realtime_period != 0 || update.cpu_realtime_runtime != 0, "updating CpuRealtimePeriod and CpuRealtimeRuntime"),
+        (
+            update.cpu_realtime_period != 0 || update.cpu_realtime_runtime != 0,
+            "updating CpuRealtimePeriod and CpuRealtimeRuntime",
+        ),
     ] {
         if given {
             return Err(Error::unsupported(option));
         }
     }
     take!(
-        cpu_shares, memory, nano_cpus, blkio_weight, cpu_period, cpu_quota, cpuset_cpus, cpuset_mems,
-        memory_reservation, memory_swap, pids_limit
+        cpu_shares,
+        memory,
+        nano_cpus,
+        blkio_weight,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        cpuset_mems,
+        memory_reservation,
+        memory_swap,
+        pids_limit
     );
     Ok(())
 }
@@ -273,15 +325,39 @@ mod tests {
 
     #[test]
     fn an_update_changes_what_it_names() {
-        let mut into = Resources { memory: 10 << 20, memory_swap: 20 << 20, cpu_shares: 5, ..Resources::default() };
-        let update = Resources { memory: 15 << 20, pids_limit: Some(9), ..Resources::default() };
+        let mut into = Resources {
+            memory: 10 << 20,
+            memory_swap: 20 << 20,
+            cpu_shares: 5,
+            ..Resources::default()
+        };
+        let update = Resources {
+            memory: 15 << 20,
+            pids_limit: Some(9),
+            ..Resources::default()
+        };
         merge(&mut into, &update).unwrap();
-        assert_eq!((into.memory, into.memory_swap, into.cpu_shares), (15 << 20, 20 << 20, 5));
+        assert_eq!(
+            (into.memory, into.memory_swap, into.cpu_shares),
+            (15 << 20, 20 << 20, 5)
+        );
         assert_eq!(into.pids_limit, Some(9));
-        let update = Resources { memory: 30 << 20, ..Resources::default() };
+        let update = Resources {
+            memory: 30 << 20,
+            ..Resources::default()
+        };
         assert!(matches!(merge(&mut into, &update), Err(Error::Conflict(_))));
-        let mut quota = Resources { cpu_quota: 5000, ..Resources::default() };
-        let update = Resources { nano_cpus: 1, ..Resources::default() };
-        assert!(matches!(merge(&mut quota, &update), Err(Error::Conflict(_))));
+        let mut quota = Resources {
+            cpu_quota: 5000,
+            ..Resources::default()
+        };
+        let update = Resources {
+            nano_cpus: 1,
+            ..Resources::default()
+        };
+        assert!(matches!(
+            merge(&mut quota, &update),
+            Err(Error::Conflict(_))
+        ));
     }
 }

@@ -23,7 +23,9 @@ impl Driver {
         reference: &str,
         reply: Reply<()>,
     ) -> Flow {
-        match self.decide(Request::Remove { force: options.force }) {
+        match self.decide(Request::Remove {
+            force: options.force,
+        }) {
             Decision::Refused(refusal) => {
                 let _ = reply.send(Err(refusal.error(self.container.id(), reference)));
                 Flow::Continue
@@ -68,7 +70,9 @@ impl Driver {
         let anonymous: Vec<String> = match volumes {
             true => {
                 let used = definition.mounts.iter().filter_map(|plan| plan.volume());
-                used.filter(|volume| volume.anonymous).map(|volume| volume.name.clone()).collect()
+                used.filter(|volume| volume.anonymous)
+                    .map(|volume| volume.name.clone())
+                    .collect()
             }
             false => Vec::new(),
         };
@@ -116,9 +120,16 @@ fn remove_volume(shared: &Shared, name: &str, container: &str) {
         users.retain(|user| user != container);
         users
     };
-    match shared.volumes.remove(name, others, |directory| shared.records.discard(directory)) {
-        Ok(()) => shared.events.other("volume", name, "destroy", &[("driver", "local")]),
+    match shared
+        .volumes
+        .remove(name, others, |directory| shared.records.discard(directory))
+    {
+        Ok(()) => shared
+            .events
+            .other("volume", name, "destroy", &[("driver", "local")]),
         Err(Error::NotFound(_)) => {}
-        Err(error) => tracing::debug!(container.id = container, volume = name, %error, "the volume stays"),
+        Err(error) => {
+            tracing::debug!(container.id = container, volume = name, %error, "the volume stays")
+        }
     }
 }

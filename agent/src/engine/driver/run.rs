@@ -88,17 +88,25 @@ impl Driver {
             return Flow::Continue;
         }
         self.stop_monitor();
-        let attachment = self.container.attachment.take().unwrap_or_else(|| Arc::new(Attachment::default()));
+        let attachment = self
+            .container
+            .attachment
+            .take()
+            .unwrap_or_else(|| Arc::new(Attachment::default()));
         // Before anybody hears of the exit: its addresses and ports are free by then.
         steps::tear_down_network(&self.shared, &self.container.definition, &attachment).await;
-        let finished_at = Timestamp::from_nanosecond(exit.finished_at.into()).unwrap_or_else(|_| Timestamp::now());
+        let finished_at = Timestamp::from_nanosecond(exit.finished_at.into())
+            .unwrap_or_else(|_| Timestamp::now());
         let state = &mut self.container.state;
         state.pid = 0;
         state.exit_code = exit.exit_code;
         state.oom_killed = exit.oom_killed;
         state.finished_at = Some(finished_at);
         state.exits += 1;
-        let uptime = state.started_at.map(|started| finished_at.duration_since(started)).unwrap_or_default();
+        let uptime = state
+            .started_at
+            .map(|started| finished_at.duration_since(started))
+            .unwrap_or_default();
         let uptime: std::time::Duration = uptime.try_into().unwrap_or_default();
         self.set_status(ContainerStatus::Exited);
         if exit.oom_killed {
@@ -114,9 +122,18 @@ impl Driver {
         self.deadline = None;
         let host = &self.container.definition.host;
         let state = &self.container.state;
-        let restarts = Policy::of(&host.restart_policy).restarts(state.exit_code, state.restart_count);
-        let next = lifecycle::after_exit(std::mem::take(&mut self.after_exit), host.auto_remove, restarts);
-        if self.parked.iter().any(|parked| matches!(parked, Parked::Stop(_))) {
+        let restarts =
+            Policy::of(&host.restart_policy).restarts(state.exit_code, state.restart_count);
+        let next = lifecycle::after_exit(
+            std::mem::take(&mut self.after_exit),
+            host.auto_remove,
+            restarts,
+        );
+        if self
+            .parked
+            .iter()
+            .any(|parked| matches!(parked, Parked::Stop(_)))
+        {
             self.event("stop", &[]);
         }
         if next == Next::Restart {
@@ -141,7 +158,9 @@ impl Driver {
                     match (parked, &result) {
                         (Parked::Restart(reply), result) => drop(reply.send(result.clone())),
                         (other, Err(error)) => other.fail(error.clone()),
-                        (other, Ok(())) => other.fail(crate::error::Error::conflict("the container was restarted")),
+                        (other, Ok(())) => {
+                            other.fail(crate::error::Error::conflict("the container was restarted"))
+                        }
                     }
                 }
                 Flow::Continue
@@ -192,15 +211,23 @@ impl Driver {
 
     pub(super) fn start_monitor(&mut self) {
         self.stop_monitor();
-        let (Some(check), Some(started_at)) = (self.check(), self.container.state.started_at) else { return };
-        let Some(mailbox) = self.own.upgrade() else { return };
+        let (Some(check), Some(started_at)) = (self.check(), self.container.state.started_at)
+        else {
+            return;
+        };
+        let Some(mailbox) = self.own.upgrade() else {
+            return;
+        };
         let probe = Probe::new(
             Arc::clone(&self.shared),
             mailbox.downgrade(),
             self.published.subscribe(),
             self.container.state.exits,
         );
-        let monitor = self.shared.tasks.spawn(health::monitor(Arc::new(probe), check, started_at));
+        let monitor = self
+            .shared
+            .tasks
+            .spawn(health::monitor(Arc::new(probe), check, started_at));
         self.monitor = Some(monitor.abort_handle());
     }
 
@@ -211,14 +238,21 @@ impl Driver {
     }
 
     /// Enters the result of a probe; no answer tells the monitor that its run is over.
-    pub(super) fn probed(&mut self, run: u64, result: ProbeResult, reply: oneshot::Sender<HealthStatus>) {
+    pub(super) fn probed(
+        &mut self,
+        run: u64,
+        result: ProbeResult,
+        reply: oneshot::Sender<HealthStatus>,
+    ) {
         let state = &self.container.state;
         if run != state.exits || state.status != ContainerStatus::Running {
             return;
         }
-        let (Some(check), Some(before), Some(started_at)) =
-            (self.check(), self.container.health.clone(), state.started_at)
-        else {
+        let (Some(check), Some(before), Some(started_at)) = (
+            self.check(),
+            self.container.health.clone(),
+            state.started_at,
+        ) else {
             return;
         };
         let (health, changed) = health::enter(&before, &check, result, started_at);

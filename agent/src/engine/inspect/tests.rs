@@ -18,7 +18,13 @@ fn container() -> Container {
         cmd: Some(vec!["sleep".into(), "300".into()]),
         env: Some(vec!["A=b".into()]),
         labels: [("x".to_owned(), "y".to_owned())].into(),
-        exposed_ports: Some([("80/tcp".to_owned(), Empty {}), ("81/udp".to_owned(), Empty {})].into()),
+        exposed_ports: Some(
+            [
+                ("80/tcp".to_owned(), Empty {}),
+                ("81/udp".to_owned(), Empty {}),
+            ]
+            .into(),
+        ),
         volumes: Some([("/anon".to_owned(), Empty {})].into()),
         ..ContainerConfig::default()
     };
@@ -28,7 +34,11 @@ fn container() -> Container {
         ..HostConfig::default()
     };
     host.resources.memory = 64 << 20;
-    defaults::fill_host(&mut host, &EngineOptions::new("/data", "/run", "/muster"), false);
+    defaults::fill_host(
+        &mut host,
+        &EngineOptions::new("/data", "/run", "/muster"),
+        false,
+    );
     let mounts = mounts::plan(&config, &host, |_| unreachable!(), || "185b".into()).unwrap();
     let definition = Definition {
         format: DEFINITION_FORMAT,
@@ -91,7 +101,10 @@ fn shown(container: &Container) -> ContainerInspect {
 
 #[test]
 fn a_running_container() {
-    insta::assert_snapshot!("running", serde_json::to_string_pretty(&shown(&running())).unwrap());
+    insta::assert_snapshot!(
+        "running",
+        serde_json::to_string_pretty(&shown(&running())).unwrap()
+    );
 }
 
 #[test]
@@ -120,7 +133,10 @@ fn a_row_of_the_list() {
             {"PrivatePort": 81, "Type": "udp"},
         ])
     );
-    assert_eq!(row["HostConfig"], serde_json::json!({"NetworkMode": "bridge"}));
+    assert_eq!(
+        row["HostConfig"],
+        serde_json::json!({"NetworkMode": "bridge"})
+    );
 }
 
 #[test]
@@ -144,14 +160,26 @@ fn status_texts_are_dockers() {
     ] {
         assert_eq!(status_text(&container, at(seconds)), expected, "{seconds}");
     }
-    container.health = Some(Arc::new(Health { status: HealthStatus::Starting, ..Health::default() }));
-    assert_eq!(status_text(&container, at(1)), "Up 1 second (health: starting)");
+    container.health = Some(Arc::new(Health {
+        status: HealthStatus::Starting,
+        ..Health::default()
+    }));
+    assert_eq!(
+        status_text(&container, at(1)),
+        "Up 1 second (health: starting)"
+    );
     container.state.status = ContainerStatus::Paused;
     assert_eq!(status_text(&container, at(1)), "Up 1 second (Paused)");
     container.state.status = ContainerStatus::Exited;
     container.state.exit_code = 137;
     container.state.finished_at = Some(at(0));
-    assert_eq!(status_text(&container, at(120)), "Exited (137) 2 minutes ago");
+    assert_eq!(
+        status_text(&container, at(120)),
+        "Exited (137) 2 minutes ago"
+    );
     container.state.status = ContainerStatus::Restarting;
-    assert_eq!(status_text(&container, at(2)), "Restarting (137) 2 seconds ago");
+    assert_eq!(
+        status_text(&container, at(2)),
+        "Restarting (137) 2 seconds ago"
+    );
 }

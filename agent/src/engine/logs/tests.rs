@@ -19,27 +19,52 @@ fn container(alive: bool) -> Arc<Container> {
         mounts: Vec::new(),
         endpoints: indexmap::IndexMap::new(),
     };
-    let status = if alive { agent_api::ContainerStatus::Running } else { agent_api::ContainerStatus::Exited };
-    Arc::new(Container::new(definition, State { status, ..State::default() }))
+    let status = if alive {
+        agent_api::ContainerStatus::Running
+    } else {
+        agent_api::ContainerStatus::Exited
+    };
+    Arc::new(Container::new(
+        definition,
+        State {
+            status,
+            ..State::default()
+        },
+    ))
 }
 
 fn write(path: &Path, numbers: std::ops::Range<i64>) {
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
     for number in numbers {
         let stream = if number % 2 == 0 { "stdout" } else { "stderr" };
         let time = Timestamp::from_second(number).unwrap();
-        writeln!(file, r#"{{"log":"line {number}\n","stream":"{stream}","time":"{time}"}}"#).unwrap();
+        writeln!(
+            file,
+            r#"{{"log":"line {number}\n","stream":"{stream}","time":"{time}"}}"#
+        )
+        .unwrap();
     }
 }
 
 fn all() -> LogOptions {
-    LogOptions { stdout: true, stderr: true, ..LogOptions::default() }
+    LogOptions {
+        stdout: true,
+        stderr: true,
+        ..LogOptions::default()
+    }
 }
 
 async fn lines(path: &Path, options: LogOptions) -> Vec<String> {
     let (_sender, receiver) = watch::channel(container(false));
     let logs = read(path.to_owned(), receiver, options).unwrap();
-    logs.lines.map(|line| String::from_utf8(line.unwrap().1.to_vec()).unwrap()).collect().await
+    logs.lines
+        .map(|line| String::from_utf8(line.unwrap().1.to_vec()).unwrap())
+        .collect()
+        .await
 }
 
 fn numbered(range: std::ops::Range<i64>) -> Vec<String> {
@@ -54,9 +79,25 @@ async fn rotated_files_are_read_oldest_first_and_tail_reaches_into_them() {
     write(&directory.path().join("x-json.log.1"), 3..6);
     write(&path, 6..9);
     assert_eq!(lines(&path, all()).await, numbered(0..9));
-    for (tail, first) in [(0, 9), (1, 8), (3, 6), (4, 5), (6, 3), (7, 2), (9, 0), (99, 0)] {
-        let options = LogOptions { tail: Some(tail), ..all() };
-        assert_eq!(lines(&path, options).await, numbered(first..9), "tail {tail}");
+    for (tail, first) in [
+        (0, 9),
+        (1, 8),
+        (3, 6),
+        (4, 5),
+        (6, 3),
+        (7, 2),
+        (9, 0),
+        (99, 0),
+    ] {
+        let options = LogOptions {
+            tail: Some(tail),
+            ..all()
+        };
+        assert_eq!(
+            lines(&path, options).await,
+            numbered(first..9),
+            "tail {tail}"
+        );
     }
 }
 
@@ -65,7 +106,10 @@ async fn streams_and_times_are_chosen() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x-json.log");
     write(&path, 0..10);
-    let options = LogOptions { stderr: false, ..all() };
+    let options = LogOptions {
+        stderr: false,
+        ..all()
+    };
     assert_eq!(lines(&path, options).await.len(), 5);
     let options = LogOptions {
         since: Some(Timestamp::from_second(3).unwrap()),
@@ -73,8 +117,15 @@ async fn streams_and_times_are_chosen() {
         ..all()
     };
     assert_eq!(lines(&path, options).await, numbered(3..7));
-    let options = LogOptions { timestamps: true, tail: Some(1), ..all() };
-    assert_eq!(lines(&path, options).await, ["1970-01-01T00:00:09.000000000Z line 9\n"]);
+    let options = LogOptions {
+        timestamps: true,
+        tail: Some(1),
+        ..all()
+    };
+    assert_eq!(
+        lines(&path, options).await,
+        ["1970-01-01T00:00:09.000000000Z line 9\n"]
+    );
 }
 
 #[tokio::test]
@@ -95,7 +146,16 @@ async fn following_survives_rotation_and_truncation_and_ends_with_the_run() {
     write(&path, 0..2);
     let running = container(true);
     let (sender, receiver) = watch::channel(Arc::clone(&running));
-    let mut logs = read(path.clone(), receiver, LogOptions { follow: true, ..all() }).unwrap().lines;
+    let mut logs = read(
+        path.clone(),
+        receiver,
+        LogOptions {
+            follow: true,
+            ..all()
+        },
+    )
+    .unwrap()
+    .lines;
     let mut take = async |count: usize| {
         let mut taken = Vec::new();
         for _ in 0..count {
@@ -111,11 +171,20 @@ async fn following_survives_rotation_and_truncation_and_ends_with_the_run() {
     write(&path, 3..4);
     fs::rename(&path, directory.path().join("x-json.log.1")).unwrap();
     write(&path, 4..6);
-    fs::rename(directory.path().join("x-json.log.1"), directory.path().join("x-json.log.2")).unwrap();
+    fs::rename(
+        directory.path().join("x-json.log.1"),
+        directory.path().join("x-json.log.2"),
+    )
+    .unwrap();
     fs::rename(&path, directory.path().join("x-json.log.1")).unwrap();
     write(&path, 6..8);
     assert_eq!(take(5).await, numbered(3..8));
-    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     write(&path, 8..9);
     assert_eq!(take(1).await, numbered(8..9));
     write(&path, 9..10);
@@ -133,7 +202,15 @@ async fn following_ends_when_the_container_is_removed() {
     let path = directory.path().join("x-json.log");
     write(&path, 0..1);
     let (sender, receiver) = watch::channel(container(true));
-    let logs = read(path, receiver, LogOptions { follow: true, ..all() }).unwrap();
+    let logs = read(
+        path,
+        receiver,
+        LogOptions {
+            follow: true,
+            ..all()
+        },
+    )
+    .unwrap();
     drop(sender);
     assert_eq!(logs.lines.count().await, 1);
 }
@@ -143,17 +220,40 @@ fn options_are_dockers() {
     let log = |kind: &str, pairs: &[(&str, &str)]| {
         limits(&LogConfig {
             kind: kind.into(),
-            config: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            config: pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
         })
     };
-    assert_eq!(log("json-file", &[]).unwrap(), Limits { max_size: None, max_file: 1 });
+    assert_eq!(
+        log("json-file", &[]).unwrap(),
+        Limits {
+            max_size: None,
+            max_file: 1
+        }
+    );
     assert_eq!(
         log("json-file", &[("max-size", "10m"), ("max-file", "3")]).unwrap(),
-        Limits { max_size: Some(10_000_000), max_file: 3 }
+        Limits {
+            max_size: Some(10_000_000),
+            max_file: 3
+        }
     );
     assert_eq!(log("local", &[]).unwrap().max_file, 5);
-    for bad in [("max-size", "x"), ("max-size", "0"), ("max-file", "0"), ("nonsense", "1")] {
-        assert!(matches!(log("json-file", &[bad]), Err(Error::InvalidParameter(_))), "{bad:?}");
+    for bad in [
+        ("max-size", "x"),
+        ("max-size", "0"),
+        ("max-file", "0"),
+        ("nonsense", "1"),
+    ] {
+        assert!(
+            matches!(log("json-file", &[bad]), Err(Error::InvalidParameter(_))),
+            "{bad:?}"
+        );
     }
-    assert!(matches!(log("json-file", &[("tag", "x")]), Err(Error::NotImplemented(_))));
+    assert!(matches!(
+        log("json-file", &[("tag", "x")]),
+        Err(Error::NotImplemented(_))
+    ));
 }

@@ -5,7 +5,12 @@ use agent_api::{Empty, VolumeOptions};
 
 fn plan_of(host: HostConfig, image_volumes: &[&str]) -> Result<Vec<MountPlan>> {
     let config = ContainerConfig {
-        volumes: Some(image_volumes.iter().map(|path| ((*path).to_owned(), Empty {})).collect()),
+        volumes: Some(
+            image_volumes
+                .iter()
+                .map(|path| ((*path).to_owned(), Empty {}))
+                .collect(),
+        ),
         ..ContainerConfig::default()
     };
     let donor = |name: &str| match name {
@@ -35,7 +40,10 @@ fn binds(texts: &[&str]) -> HostConfig {
 }
 
 fn mounted(mount: Mount) -> HostConfig {
-    HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }
+    HostConfig {
+        mounts: Some(vec![mount]),
+        ..HostConfig::default()
+    }
 }
 
 /// One line per mount: `target <- source flags`.
@@ -45,10 +53,18 @@ fn show(plans: &[MountPlan]) -> Vec<String> {
         .map(|plan| {
             let source = match &plan.source {
                 MountSource::Bind { path, create, .. } => format!("bind {path} create={create}"),
-                MountSource::Volume(volume) => format!("volume {} anonymous={}", volume.name, volume.anonymous),
-                MountSource::Tmpfs { data, flags } => format!("tmpfs {} {}", data.join(","), flags.join(",")),
+                MountSource::Volume(volume) => {
+                    format!("volume {} anonymous={}", volume.name, volume.anonymous)
+                }
+                MountSource::Tmpfs { data, flags } => {
+                    format!("tmpfs {} {}", data.join(","), flags.join(","))
+                }
             };
-            format!("{} <- {source}{}", plan.target, if plan.read_only { " ro" } else { "" })
+            format!(
+                "{} <- {source}{}",
+                plan.target,
+                if plan.read_only { " ro" } else { "" }
+            )
         })
         .collect()
 }
@@ -92,11 +108,17 @@ fn parents_are_mounted_before_what_is_inside() {
 
 #[test]
 fn volumes_from_gives_way_to_own_mounts_and_can_be_read_only() {
-    let host = HostConfig { volumes_from: Some(vec!["donor:ro".into()]), ..binds(&["mine:/shared"]) };
+    let host = HostConfig {
+        volumes_from: Some(vec!["donor:ro".into()]),
+        ..binds(&["mine:/shared"])
+    };
     let plans = plan_of(host, &[]).unwrap();
     assert_eq!(
         show(&plans),
-        ["/host <- bind /etc create=true ro", "/shared <- volume mine anonymous=false"]
+        [
+            "/host <- bind /etc create=true ro",
+            "/shared <- volume mine anonymous=false"
+        ]
     );
 }
 
@@ -139,10 +161,15 @@ fn texts_are_dockers() {
             "invalid volume specification: 'foo:/': invalid mount config for type \"volume\": invalid specification: destination can't be '/'",
         ),
     ] {
-        assert_eq!(plan_of(binds(&[bind]), &[]).unwrap_err().to_string(), expected);
+        assert_eq!(
+            plan_of(binds(&[bind]), &[]).unwrap_err().to_string(),
+            expected
+        );
     }
     assert_eq!(
-        plan_of(binds(&["foo:/a", "bar:/a/"]), &[]).unwrap_err().to_string(),
+        plan_of(binds(&["foo:/a", "bar:/a/"]), &[])
+            .unwrap_err()
+            .to_string(),
         "Duplicate mount point: /a"
     );
     let mount = |kind, source: &str, target: &str| Mount {
@@ -165,14 +192,26 @@ fn texts_are_dockers() {
             "invalid mount config for type \"tmpfs\": field Source must not be specified",
         ),
         (
-            Mount { volume_options: Some(VolumeOptions::default()), ..mount(MountType::Bind, "/x", "/a") },
+            Mount {
+                volume_options: Some(VolumeOptions::default()),
+                ..mount(MountType::Bind, "/x", "/a")
+            },
             "invalid mount config for type \"bind\": field VolumeOptions must not be specified",
         ),
     ] {
-        assert_eq!(plan_of(mounted(mount), &[]).unwrap_err().to_string(), expected);
+        assert_eq!(
+            plan_of(mounted(mount), &[]).unwrap_err().to_string(),
+            expected
+        );
     }
-    let host = HostConfig { volumes_from: Some(vec!["foo".into()]), ..HostConfig::default() };
-    assert_eq!(plan_of(host, &[]).unwrap_err(), Error::invalid("No such container: foo"));
+    let host = HostConfig {
+        volumes_from: Some(vec!["foo".into()]),
+        ..HostConfig::default()
+    };
+    assert_eq!(
+        plan_of(host, &[]).unwrap_err(),
+        Error::invalid("No such container: foo")
+    );
 }
 
 #[test]
@@ -186,7 +225,10 @@ fn only_named_volumes_and_binds_are_listed_with_dockers_modes() {
         .iter()
         .filter_map(MountPlan::mount_point)
         .map(|point| {
-            format!("{} mode={:?} rw={} propagation={:?}", point.destination, point.mode, point.rw, point.propagation)
+            format!(
+                "{} mode={:?} rw={} propagation={:?}",
+                point.destination, point.mode, point.rw, point.propagation
+            )
         })
         .collect();
     assert_eq!(

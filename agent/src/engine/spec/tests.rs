@@ -7,13 +7,23 @@ use crate::engine::defaults;
 
 fn definition(host: HostConfig, config: ContainerConfig) -> Definition {
     let mut host = host;
-    host.masked_paths.get_or_insert_with(|| vec!["/proc/kcore".into()]);
-    defaults::fill_host(&mut host, &EngineOptions::new("/data", "/run", "/muster"), true);
+    host.masked_paths
+        .get_or_insert_with(|| vec!["/proc/kcore".into()]);
+    defaults::fill_host(
+        &mut host,
+        &EngineOptions::new("/data", "/run", "/muster"),
+        true,
+    );
     let mut count = 0;
-    let mounts = mounts::plan(&config, &host, |_| unreachable!(), || {
-        count += 1;
-        format!("anonymous{count}")
-    })
+    let mounts = mounts::plan(
+        &config,
+        &host,
+        |_| unreachable!(),
+        || {
+            count += 1;
+            format!("anonymous{count}")
+        },
+    )
     .unwrap();
     Definition {
         format: DEFINITION_FORMAT,
@@ -51,7 +61,10 @@ fn spec(host: HostConfig, config: ContainerConfig) -> LaunchSpec {
 }
 
 fn targets(spec: &LaunchSpec) -> Vec<String> {
-    spec.mounts.iter().map(|mount| mount.target.to_string_lossy().into_owned()).collect()
+    spec.mounts
+        .iter()
+        .map(|mount| mount.target.to_string_lossy().into_owned())
+        .collect()
 }
 
 #[test]
@@ -61,14 +74,23 @@ fn an_ordinary_container() {
             binds: Some(vec!["/srv:/srv:ro".into(), "data:/data".into()]),
             ..HostConfig::default()
         },
-        ContainerConfig { env: Some(vec!["A=b".into()]), ..ContainerConfig::default() },
+        ContainerConfig {
+            env: Some(vec!["A=b".into()]),
+            ..ContainerConfig::default()
+        },
     );
     insta::assert_snapshot!("ordinary", serde_json::to_string_pretty(&spec).unwrap());
 }
 
 #[test]
 fn privileged_keeps_its_namespaces_and_loses_the_rest() {
-    let spec = spec(HostConfig { privileged: true, ..HostConfig::default() }, ContainerConfig::default());
+    let spec = spec(
+        HostConfig {
+            privileged: true,
+            ..HostConfig::default()
+        },
+        ContainerConfig::default(),
+    );
     assert_eq!(spec.namespaces.pid, Namespace::New);
     assert!(matches!(spec.process.seccomp, SeccompPolicy::Unconfined));
     assert_eq!(spec.process.capabilities.bounding, CapabilitySet::ALL);
@@ -87,20 +109,40 @@ fn a_user_mount_replaces_the_engines() {
     let spec = spec(host, ContainerConfig::default());
     let all = targets(&spec);
     for target in ["/etc/hosts", "/dev/shm"] {
-        assert_eq!(all.iter().filter(|other| *other == target).count(), 1, "{target}");
+        assert_eq!(
+            all.iter().filter(|other| *other == target).count(),
+            1,
+            "{target}"
+        );
     }
-    let shm = spec.mounts.iter().find(|mount| mount.target == Path::new("/dev/shm")).unwrap();
+    let shm = spec
+        .mounts
+        .iter()
+        .find(|mount| mount.target == Path::new("/dev/shm"))
+        .unwrap();
     assert!(!shm.options.noexec && shm.options.nosuid);
     assert!(matches!(&shm.kind, MountKind::Filesystem { data, .. } if data == &["size=1m"]));
 }
 
 #[test]
 fn ipc_modes_decide_about_shm() {
-    let with = |mode: &str| spec(HostConfig { ipc_mode: mode.into(), ..HostConfig::default() }, ContainerConfig::default());
+    let with = |mode: &str| {
+        spec(
+            HostConfig {
+                ipc_mode: mode.into(),
+                ..HostConfig::default()
+            },
+            ContainerConfig::default(),
+        )
+    };
     assert!(!targets(&with("none")).contains(&"/dev/shm".to_owned()));
     let host = with("host");
     assert_eq!(host.namespaces.ipc, Namespace::Host);
-    let shm = host.mounts.iter().find(|mount| mount.target == Path::new("/dev/shm")).unwrap();
+    let shm = host
+        .mounts
+        .iter()
+        .find(|mount| mount.target == Path::new("/dev/shm"))
+        .unwrap();
     assert!(matches!(shm.kind, MountKind::Bind { .. }));
 }
 
@@ -110,7 +152,10 @@ fn the_environment_is_overridden_and_cut() {
         env: Some(vec!["PATH=/mine".into(), "X=1".into(), "HOSTNAME".into()]),
         ..ContainerConfig::default()
     };
-    assert_eq!(environment(&config, "h", true), ["PATH=/mine", "TERM=xterm", "X=1"]);
+    assert_eq!(
+        environment(&config, "h", true),
+        ["PATH=/mine", "TERM=xterm", "X=1"]
+    );
 }
 
 #[test]
@@ -123,25 +168,47 @@ fn limits_are_translated_and_zero_is_unset() {
         ..agent_api::Resources::default()
     };
     let limits = limits(&api);
-    assert_eq!((limits.cpu_quota_us, limits.cpu_period_us), (Some(150_000), Some(100_000)));
-    assert_eq!((limits.memory_bytes, limits.memory_swap_bytes), (Some(64 << 20), Some(-1)));
+    assert_eq!(
+        (limits.cpu_quota_us, limits.cpu_period_us),
+        (Some(150_000), Some(100_000))
+    );
+    assert_eq!(
+        (limits.memory_bytes, limits.memory_swap_bytes),
+        (Some(64 << 20), Some(-1))
+    );
     assert_eq!(limits.pids, Some(100));
     assert_eq!(limits.cpu_shares, None);
-    assert_eq!(super::limits(&agent_api::Resources::default()), Resources::default());
+    assert_eq!(
+        super::limits(&agent_api::Resources::default()),
+        Resources::default()
+    );
 }
 
 #[test]
 fn ulimits_come_from_the_container_then_the_engine_then_the_default() {
-    let limit = |name: &str, value| Ulimit { name: name.into(), soft: value, hard: value };
+    let limit = |name: &str, value| Ulimit {
+        name: name.into(),
+        soft: value,
+        hard: value,
+    };
     let limits = rlimits(&[limit("core", -1)], &[limit("core", 5), limit("nproc", 7)]);
-    let shown: Vec<_> = limits.iter().map(|limit| (limit.name.as_str(), limit.soft)).collect();
+    let shown: Vec<_> = limits
+        .iter()
+        .map(|limit| (limit.name.as_str(), limit.soft))
+        .collect();
     assert_eq!(shown, [("core", u64::MAX), ("nproc", 7)]);
 }
 
 #[test]
 fn shared_mounts_open_the_root_mount() {
-    let host = HostConfig { binds: Some(vec!["/a:/b:rshared".into()]), ..HostConfig::default() };
-    assert_eq!(spec(host, ContainerConfig::default()).rootfs_propagation, Some(Propagation::Shared));
+    let host = HostConfig {
+        binds: Some(vec!["/a:/b:rshared".into()]),
+        ..HostConfig::default()
+    };
+    assert_eq!(
+        spec(host, ContainerConfig::default()).rootfs_propagation,
+        Some(Propagation::Shared)
+    );
 }
 
 #[test]
@@ -154,6 +221,10 @@ fn open_files_are_limited_by_default_and_never_above_the_daemon() {
     assert_eq!(nofile(Vec::new(), None), (1024, 524_288));
     assert_eq!(nofile(Vec::new(), Some(20_000)), (1024, 20_000));
     assert_eq!(nofile(Vec::new(), Some(512)), (512, 512));
-    let own = Ulimit { name: "nofile".to_owned(), soft: 1, hard: 2 };
+    let own = Ulimit {
+        name: "nofile".to_owned(),
+        soft: 1,
+        hard: 2,
+    };
     assert_eq!(nofile(vec![own], Some(20_000)), (1, 2));
 }
