@@ -110,7 +110,13 @@ impl Networks {
         let table = format!("muster_{}", &instance[..8]);
         let state = load(&records)?;
         let mut firewall = Firewall::new(table.clone());
-        firewall.set_unrouted(records.unrouted()?)?;
+        // A list from before a reboot guards nothing: forwarding is off again.
+        if ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+            .iter()
+            .any(|key| read_sysctl(key).as_deref() == Some("1"))
+        {
+            firewall.set_unrouted(records.unrouted()?)?;
+        }
         let networks = Networks {
             inner: Arc::new(Inner {
                 alias: format!("muster {instance}"),
@@ -391,14 +397,20 @@ impl Inner {
 
     /// Removes a network from the kernel, then from disk and memory.
     fn forget_network(&self, record: &NetworkRecord) -> Result<()> {
-        if let Some(bridge) = &record.bridge {
-            let _one_at_a_time = self.bridges.lock();
-            bridge::delete(&mut Netlink::open()?, bridge, &self.alias)?;
-            self.firewall.lock().remove_network(&bridge.name)?;
-        }
+        self.remove_bridge(record)?;
         self.records.delete_network(&record.id)?;
         self.state.lock().networks.shift_remove(&record.id);
         Ok(())
+    }
+
+    /// Removes a network's bridge and rules, if it has any.
+    pub(crate) fn remove_bridge(&self, record: &NetworkRecord) -> Result<()> {
+        let Some(bridge) = &record.bridge else {
+            return Ok(());
+        };
+        let _one_at_a_time = self.bridges.lock();
+        bridge::delete(&mut Netlink::open()?, bridge, &self.alias)?;
+        self.firewall.lock().remove_network(&bridge.name)
     }
 }
 

@@ -66,6 +66,34 @@ impl Networks {
         done
     }
 
+    /// Leaves the host as it was found, as far as nothing is connected: removes the interfaces of
+    /// networks without endpoints (they are made again when needed), and the firewall table if no
+    /// network is left in it. For a daemon that stops on purpose; the networks themselves stay.
+    ///
+    /// The table stays as long as it keeps apart the host's own interfaces, which it does once this
+    /// daemon turned forwarding on: turning that off again could cut somebody else's connections.
+    ///
+    /// Returns what could not be removed.
+    pub fn retire(&self) -> Vec<Error> {
+        let idle: Vec<_> = {
+            let state = self.inner.state.lock();
+            let ids = state
+                .networks
+                .keys()
+                .filter(|id| state.info(id).endpoints.is_empty());
+            ids.map(|id| state.networks[id].record.clone()).collect()
+        };
+        let mut problems = Vec::new();
+        for record in idle {
+            problems.extend(self.inner.remove_bridge(&record).err());
+        }
+        let mut firewall = self.inner.firewall.lock();
+        if firewall.is_idle() && !firewall.guards_routing() {
+            problems.extend(firewall.uninstall().err());
+        }
+        problems
+    }
+
     /// Takes a living sandbox over. The second kind of failure leaves it usable.
     fn adopt(&self, id: &str) -> Result<Vec<Error>> {
         let mut work = self.lock(id)?;
@@ -122,7 +150,7 @@ impl Networks {
         let state = self.inner.state.lock();
         let mut firewall = self.inner.firewall.lock();
         firewall.prepare_ports(ports);
-        let mut needed = false;
+        let mut needed = firewall.guards_routing();
         for entry in state.networks.values() {
             let Some(bridge) = &entry.record.bridge else {
                 continue;

@@ -87,6 +87,16 @@ impl Firewall {
         }
     }
 
+    /// Whether the table keeps interfaces apart that are not ours.
+    pub(crate) fn guards_routing(&self) -> bool {
+        !self.unrouted.is_empty()
+    }
+
+    /// Whether no network is in the table.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.networks.is_empty()
+    }
+
     /// Adds a network's rules or replaces them.
     pub(crate) fn set_network(&mut self, bridge: &str, rules: NetworkRules) -> Result<()> {
         let old = self.networks.insert(bridge.to_owned(), rules.clone());

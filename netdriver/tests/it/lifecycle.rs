@@ -42,12 +42,17 @@ fn removing_everything_leaves_nothing() {
         assert!(!mounts.contains(run.to_str().unwrap()), "{mounts}");
         // The port is free again.
         std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-        // A daemon that finds nothing alive removes its table.
+        // A daemon that finds nothing alive keeps only what keeps this host from being a router.
         world.restart();
         let done = world.networks.reconcile(&world.live(&[]));
         assert!(done.problems.is_empty(), "{done:?}");
-        let tables = nft(&["list", "tables"]).unwrap_or_default();
-        assert!(!tables.contains("table inet"), "{tables}");
+        if let Some(text) = nft(&["list", "ruleset"]) {
+            assert!(
+                text.contains("iifname @unrouted oifname @unrouted drop"),
+                "{text}"
+            );
+            assert!(!text.contains("8080"), "{text}");
+        }
     });
 }
 
@@ -567,5 +572,44 @@ fn many_at_once_get_different_addresses_and_leave_nothing() {
         }
         networks.remove("net").unwrap();
         assert_eq!(world.interfaces(), before);
+    });
+}
+
+#[test]
+fn a_daemon_that_stops_with_nothing_connected_leaves_the_host_as_it_was() {
+    with_world(|world| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let before = world.interfaces();
+        world.networks.create(NetworkSpec::bridge("net")).unwrap();
+        world.networks.create(NetworkSpec::bridge("used")).unwrap();
+        let (a, b) = (
+            world.sandbox("a", &["bridge"]),
+            world.sandbox("b", &["used"]),
+        );
+        serve(netns(&b), 80);
+        world
+            .networks
+            .publish(&b.id, &[port(80, Protocol::Tcp, 8080)])
+            .unwrap();
+        world.networks.remove_sandbox(&a.id).unwrap();
+        assert!(world.networks.retire().is_empty());
+        // What is in use stays.
+        let bridges = |world: &World| {
+            let mut names = world.interfaces();
+            names.retain(|name| name.starts_with("br-") || name.starts_with("muster"));
+            names.len()
+        };
+        assert_eq!(bridges(world), 1);
+        reach(&world.neighbour, (world.host_address, 8080));
+        world.networks.remove_sandbox(&b.id).unwrap();
+        assert!(world.networks.retire().is_empty());
+        assert_eq!(world.interfaces(), before);
+        let tables = nft(&["list", "tables"]).unwrap_or_default();
+        assert!(!tables.contains("table inet"), "{tables}");
+        // The networks are still there, and come back with their next container.
+        world.restart();
+        let c = world.sandbox("c", &["net"]);
+        serve(&world.neighbour, 8000);
+        reach(netns(&c), (world.neighbour_address, 8000));
     });
 }

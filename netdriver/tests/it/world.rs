@@ -84,6 +84,10 @@ pub(crate) fn with_world(test: impl FnOnce(&mut World) + Send) {
         let (far, far_address) = place("far", "beyond");
         on_thread(move || {
             enter(&host);
+            // New namespaces start as the first one is, which may be a router.
+            for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                std::fs::write(Path::new("/proc/sys/net").join(key), "0").unwrap();
+            }
             let runtime = self::runtime();
             let networks = Networks::open(config(&path.join("host"), &runtime)).unwrap();
             test(&mut World {
