@@ -1,7 +1,7 @@
 //! The executable `muster`: every command a user types, the daemon, and the processes the daemon starts.
 //!
-//! `keeper`, `oci` and the init of containers are handed over to `agent_runtime` before any thread exists: they clone,
-//! and a clone of a process with threads is not safe. Everything else is parsed, run once and turned into an exit code.
+//! `keeper` and `oci` are handed over to `agent_runtime` before any thread exists: they clone, and a clone of a process
+//! with threads is not safe. Everything else is parsed, run once and turned into an exit code.
 
 mod args;
 mod attached;
@@ -13,22 +13,17 @@ mod render;
 mod terminal;
 mod verbs;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     // No thread exists up to here, and none may be made before these.
-    if words
-        .first()
-        .is_some_and(|name| name == agent_runtime::init::NAME)
-    {
-        return agent_runtime::init::main(words.into_iter().skip(1));
+    match words.get(1).and_then(|word| word.to_str()) {
+        Some("keeper") => agent_runtime::keeper::main(words.into_iter().skip(2)),
+        Some("oci") => agent_runtime::oci::main(words.into_iter().skip(1)),
+        _ => run(words),
     }
-    if words.get(1).map(OsString::as_os_str) == Some(OsStr::new("keeper")) {
-        return agent_runtime::keeper::main(words.into_iter().skip(2));
-    }
-    run(words)
 }
 
 /// Parses the line, runs one verb, and ends. Threads that still read stdin are not waited for.

@@ -3,12 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<_> = std::env::args_os().collect();
-    if arguments
-        .first()
-        .is_some_and(|name| name == agent_runtime::init::NAME)
-    {
-        return agent_runtime::init::main(arguments.split_off(1));
-    }
-    agent_runtime::oci::main(arguments)
+    agent_runtime::oci::main(std::env::args_os())
 }

@@ -4,7 +4,7 @@
 //! which has to be short: layers are then named `/proc/self/fd/N`, and mounted by mount(2) on a thread with a mount
 //! namespace of its own. Source: kernel `Documentation/filesystems/overlayfs.rst`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +18,13 @@ use crate::sys::raw::MountAttr;
 
 /// The longest value `fsconfig` takes, the final zero included.
 const FSCONFIG_MAX: usize = 256;
+
+/// Features that would make an upper layer unreadable without its lower ones are off: a layer must be a plain diff.
+const FIXED: [(&CStr, &CStr); 3] = [
+    (c"index", c"off"),
+    (c"redirect_dir", c"off"),
+    (c"metacopy", c"off"),
+];
 
 /// Why the root cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +122,10 @@ fn modern_overlay(lower: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd,
         fs.set(key, Some(&value))
             .map_err(|error| Modern::Failed(fs.explain(error)))?;
     }
+    for (key, value) in FIXED {
+        // A kernel built without a feature does not know the word for switching it off.
+        let _ = fs.set(key, Some(value));
+    }
     fs.mount(0).map_err(Modern::Failed)
 }
 
@@ -161,7 +172,7 @@ fn classic_overlay(lower: &[&Path], upper: &Path, work: &Path) -> io::Result<Own
             let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
             let names: Vec<String> = layers.iter().map(name).collect();
             let options = format!(
-                "lowerdir={},upperdir={},workdir={}",
+                "lowerdir={},upperdir={},workdir={},index=off,redirect_dir=off,metacopy=off",
                 names.join(":"),
                 name(&upper_fd),
                 name(&work_fd)

@@ -170,8 +170,12 @@ fn open_everything(plan: &LaunchPlan, around: &Surroundings<'_>) -> Result<Opene
     let credentials = credentials(process, &who)?;
     let filter = seccomp::program(&process.seccomp, process.capabilities.bounding)
         .map_err(|error| LaunchError::Invalid(error.to_string()))?;
-    let Arguments { argv, programs, envp } = arguments(process, &who.home)?;
-    let init = process.init.then(crate::init::own_executable).transpose();
+    let Arguments {
+        argv,
+        programs,
+        envp,
+    } = arguments(process, &who.home)?;
+    let init = process.init.then(crate::init::docker_init).transpose();
     let init = init.map_err(|error| step("open the init program".into(), error))?;
     let needs_null = plan
         .steps
@@ -535,13 +539,10 @@ struct Arguments {
 }
 
 /// Arguments, places to look for the program, environment.
-fn arguments(
-    process: &ProcessPlan,
-    home: &str,
-) -> Result<Arguments, LaunchError> {
+fn arguments(process: &ProcessPlan, home: &str) -> Result<Arguments, LaunchError> {
     let mut argv = Vec::with_capacity(process.args.len() + 2);
     if process.init {
-        argv.extend([c"/sbin/docker-init".to_owned(), c"--".to_owned()]);
+        argv.extend([crate::init::INIT_PATH.to_owned(), c"--".to_owned()]);
     }
     for argument in &process.args {
         argv.push(c_string(argument.as_bytes(), "argument")?);
@@ -589,7 +590,11 @@ fn arguments(
             }
         }
     }
-    Ok(Arguments { argv, programs, envp })
+    Ok(Arguments {
+        argv,
+        programs,
+        envp,
+    })
 }
 
 /// Clones and waits for the program to run, or for the first meeting.

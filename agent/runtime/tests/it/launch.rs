@@ -210,7 +210,7 @@ fn recursive_readonly_reaches_the_mounts_below() {
                 .unwrap();
                 rustix::mount::mount(
                     "tmpfs",
-                    &tree.join("sub"),
+                    tree.join("sub"),
                     "tmpfs",
                     rustix::mount::MountFlags::empty(),
                     None,
@@ -431,12 +431,38 @@ fn failures_name_the_step_and_the_reason() {
 #[test]
 fn init_reaps_orphans_forwards_signals_and_passes_the_exit_code_on() {
     need_root!();
-    // The test executable stands in for the product's, which hands over by the name it is called by.
-    let plan_of = |script: &str| {
+    let with_init = |script: &str| {
         let mut container = Container::sh(script);
         container.spec.init = true;
         container
     };
-    let plan = launch::prepare(&plan_of("true").spec).unwrap().to_string();
-    assert!(plan.contains("execute"), "{plan}");
+    let ended = with_init("cat /proc/1/cmdline | tr '\\0' ' '; echo; echo $PPID; exit 42").run();
+    assert_eq!(ended.code, 42);
+    assert!(
+        ended.output.starts_with("/sbin/docker-init -- sh -c ") && ended.output.ends_with("\n1"),
+        "{ended:?}"
+    );
+    // An orphan falls to PID 1 and is gone when it ends, not a zombie.
+    let orphan = with_init("(sh -c 'sleep 0.1' &) ; sleep 0.5; ps -o stat,comm | grep -c ^Z");
+    assert_eq!(orphan.run().output, "0");
+    let trap =
+        with_init("trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
+    let (launched, reader) = trap.start().unwrap();
+    let mut reader = fs::File::from(reader);
+    let mut line = [0u8; 6];
+    std::io::Read::read_exact(&mut reader, &mut line).unwrap();
+    let pid = rustix::process::Pid::from_raw(launched.pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(crate::box_::wait(&launched), 5);
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "caught\n");
+    let mut missing = with_init("");
+    missing.spec.process.args = vec!["nothing".into()];
+    let ended = missing.run();
+    assert_eq!(
+        (ended.code, ended.output.as_str()),
+        (127, "exec nothing: not found")
+    );
+    let mut killed = with_init("kill -9 $$");
+    killed.spec.process.user = "app".into();
+    assert_eq!(killed.run().code, 137);
 }
