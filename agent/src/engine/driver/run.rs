@@ -109,11 +109,6 @@ impl Driver {
             .unwrap_or_default();
         let uptime: std::time::Duration = uptime.try_into().unwrap_or_default();
         self.set_status(ContainerStatus::Exited);
-        if exit.oom_killed {
-            self.event("oom", &[]);
-        }
-        let (code, seconds) = (exit.exit_code.to_string(), uptime.as_secs().to_string());
-        self.event("die", &[("execDuration", &seconds), ("exitCode", &code)]);
         self.after_run(uptime).await
     }
 
@@ -129,17 +124,13 @@ impl Driver {
             host.auto_remove,
             restarts,
         );
-        if self
-            .parked
-            .iter()
-            .any(|parked| matches!(parked, Parked::Stop(_)))
-        {
-            self.event("stop", &[]);
-        }
         if next == Next::Restart {
             self.set_status(ContainerStatus::Restarting);
             self.restart_at = Some(Instant::now() + self.backoff.next(uptime));
         }
+        // Whoever hears of the exit and looks finds the state it led to, so events come second.
+        self.publish();
+        self.tell_exit(uptime);
         if next != Next::Delete {
             // Recorded before the keeper may forget it, and before a stop is answered.
             let _ = self.record().await.await;
@@ -169,6 +160,20 @@ impl Driver {
                 let volumes = self.remove_volumes || self.container.definition.host.auto_remove;
                 self.remove(volumes).await
             }
+        }
+    }
+
+    /// The events of an exit, in Docker's order.
+    fn tell_exit(&self, uptime: std::time::Duration) {
+        let state = &self.container.state;
+        if state.oom_killed {
+            self.event("oom", &[]);
+        }
+        let (code, seconds) = (state.exit_code.to_string(), uptime.as_secs().to_string());
+        self.event("die", &[("execDuration", &seconds), ("exitCode", &code)]);
+        let stopped = |parked: &Parked| matches!(parked, Parked::Stop(_));
+        if self.parked.iter().any(stopped) {
+            self.event("stop", &[]);
         }
     }
 
