@@ -1,7 +1,7 @@
 //! The command line: global flags, the tree of verbs, and which function each verb is.
 
 use crate::connect::Session;
-use crate::failure::{Outcome, USAGE};
+use crate::failure::{Outcome, USAGE, usage};
 use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
@@ -17,7 +17,7 @@ use std::ffi::OsString;
 #[command(
     name = "muster",
     version,
-    disable_help_subcommand = false,
+    disable_version_flag = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -29,12 +29,22 @@ pub(crate) struct Line {
     /// Say more about what is done
     #[arg(short = 'D', long)]
     debug: bool,
+    /// Print version
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: (),
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Create and start the containers of a project (short for compose up)
+    Up(Box<compose::UpShort>),
+    /// Stop and remove the containers of a project (short for compose down)
+    Down(Box<compose::DownShort>),
+    /// Print what up would do and why (short for compose plan)
+    Plan(Box<compose::PlanShort>),
+    Compose(Box<compose::ComposeArgs>),
     #[command(flatten)]
     Container(ContainerVerb),
     Ps(ps::PsArgs),
@@ -73,13 +83,6 @@ enum Verb {
         #[command(subcommand)]
         verb: SystemVerb,
     },
-    Compose(Box<compose::ComposeArgs>),
-    /// Create and start the containers of a project (short for compose up)
-    Up(Box<compose::UpShort>),
-    /// Stop and remove the containers of a project (short for compose down)
-    Down(Box<compose::DownShort>),
-    /// Print what up would do and why (short for compose plan)
-    Plan(Box<compose::PlanShort>),
     Daemon(Box<daemon::DaemonArgs>),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
@@ -197,10 +200,16 @@ impl Line {
     /// Runs the verb to its exit code.
     pub(crate) fn run(self) -> Outcome {
         match self.verb {
+            Verb::Daemon(_) if self.host.is_some() || self.debug => Err(usage(
+                "the daemon has its own -H and -D: write them after \"daemon\"",
+            )),
             Verb::Daemon(args) => daemon::run(*args),
             Verb::Completion(args) => completion::run(&args, Line::command()),
             Verb::Refused(verb) => refused::run(&verb),
             verb => {
+                if self.debug {
+                    log_to_stderr();
+                }
                 // One thread is enough for a client, and quicker to start.
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -213,6 +222,14 @@ impl Line {
             }
         }
     }
+}
+
+/// `--debug`: what the client does, on stderr. The daemon has a log of its own.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 async fn dispatch(session: &Session, verb: Verb) -> Outcome {

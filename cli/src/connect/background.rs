@@ -73,11 +73,11 @@ async fn spawn(
     let start = file.metadata().with_context(cannot_log)?.len();
     let executable = std::env::current_exe().context("cannot tell the path of this executable")?;
     let mut command = Command::new(executable);
+    command.args(["daemon", "--new-session", "--host", &host.to_string()]);
     if debug {
         command.arg("--debug");
     }
     let mut child = command
-        .args(["daemon", "--new-session", "--host", &host.to_string()])
         .env("NOTIFY_SOCKET", notify)
         .current_dir("/")
         .stdin(Stdio::null())

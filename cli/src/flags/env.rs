@@ -95,14 +95,14 @@ mod tests {
         .unwrap();
         let path = format!("PATH={}", std::env::var("PATH").unwrap());
         let found = environment(
-            &[file.clone()],
+            std::slice::from_ref(&file),
             &["C=".into(), "MUSTER_TEST_NOT_SET".into()],
         )
         .unwrap();
         assert_eq!(found, ["A=1 ", &path, "B=x=y", "C="]);
 
         std::fs::write(&file, "A=1\nbad name=2\n").unwrap();
-        let message = environment(&[file.clone()], &[]).unwrap_err();
+        let message = environment(std::slice::from_ref(&file), &[]).unwrap_err();
         assert!(message.starts_with(&format!("{file}:2: ")), "{message}");
         assert!(environment(&[], &["=x".into()]).is_err());
     }

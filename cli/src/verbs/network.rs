@@ -199,7 +199,7 @@ impl Net {
         };
         let address: std::net::IpAddr = address.parse().map_err(|_| bad())?;
         let (bits, most) = match address {
-            std::net::IpAddr::V4(address) => (u128::from(address.to_ipv6_mapped().to_bits()), 32),
+            std::net::IpAddr::V4(address) => (address.to_ipv6_mapped().to_bits(), 32),
             std::net::IpAddr::V6(address) => (address.to_bits(), 128),
         };
         let length = length.unwrap_or(most);

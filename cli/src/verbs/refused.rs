@@ -11,7 +11,6 @@ pub(crate) struct Rest {
 }
 
 #[derive(Debug, Subcommand)]
-#[command(next_help_heading = "Not there yet")]
 pub(crate) enum RefusedVerb {
     /// Build an image from a Dockerfile (not there yet)
     #[command(alias = "builder", alias = "buildx", hide = true)]
