@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::cgroup::Hierarchy;
-use crate::launch::parent::{self, Surroundings, Target, message};
+use crate::launch::message;
+use crate::launch::parent::{self, Surroundings, Target};
 use crate::launch::{LaunchError, Launched, Stdio, plan};
 use crate::spec::ExecSpec;
 

@@ -1,28 +1,34 @@
 //! Starting a container: a pure plan, then one clone that carries it out.
 //!
 //! ```text
-//! prepare(spec) → plan            pure; what to open, what to do, in order           plan, step, sysctl
+//! prepare(spec) → plan            pure; what to open, what to do, in order           plan, values, step, sysctl
 //! spawn(plan)   parent            opens root and binds as detached mounts, resolves
-//!                                 the user, compiles the filter, makes the cgroup    parent
+//!                                 the user, compiles the filter, makes the cgroup    open
 //!               child             shares the parent's memory, does the steps with
 //!                                 bare system calls, executes                        child
-//!               parent, resumed   success, or (step, errno) → message and undo       parent
+//!               parent, resumed   success, or (step, errno) → message and undo       parent, failure
 //! ```
 //!
 //! The calling thread is suspended while the child works (`CLONE_VFORK`), so there is no handshake and nothing to time
 //! out. A staged launch, for the OCI life cycle, meets its parent over a socket instead.
 
 mod child;
+mod failure;
+mod open;
 pub(crate) mod parent;
 pub(crate) mod plan;
 mod remount;
 pub(crate) mod step;
 mod sysctl;
+#[cfg(test)]
+mod tests;
+mod values;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::spec::LaunchSpec;
 
+pub(crate) use failure::message;
 pub use plan::LaunchPlan;
 
 /// Why a launch failed.
@@ -144,7 +150,7 @@ impl Staged {
 
     /// Why the child ended before it was created.
     pub(crate) fn failure(&self) -> LaunchError {
-        match parent::verdict(self.plan, &self.running.report, &self.running.child) {
+        match failure::verdict(self.plan, &self.running.report, &self.running.child) {
             Err(error) => error,
             Ok(()) => {
                 LaunchError::Step("the container's process ended before it was created".into())
