@@ -369,15 +369,20 @@ impl Drop for Host {
     }
 }
 
-fn enter_namespaces() -> nix::Result<()> {
+fn enter_namespaces() -> std::io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
+    // As on any host that runs containers; a daemon that has to turn forwarding on itself leaves a guard behind.
+    for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        fs::write(format!("/proc/sys/net/{family}"), "1")?;
+    }
     mount(
         None::<&str>,
         "/",
         None::<&str>,
         MsFlags::MS_REC | MsFlags::MS_PRIVATE,
         None::<&str>,
-    )
+    )?;
+    Ok(())
 }
 
 fn notify_socket(file: &Path) -> (std::os::unix::net::UnixDatagram, PathBuf) {

@@ -36,7 +36,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
 /// Crates a package may name in its `[dependencies]` (tests may use more).
 const ALLOWED: &[&str] = &[
     "annotate-snippets",
-    "anstream",
     "anstyle",
     "anyhow",
     "base64",
@@ -70,11 +69,9 @@ const ALLOWED: &[&str] = &[
     "ring",
     "rustix",
     "ruzstd",
-    "semver",
     "serde",
     "serde_json",
     "serde_path_to_error",
-    "shlex",
     "syscalls",
     "tar",
     "tempfile",
@@ -133,10 +130,13 @@ fn may_be_unsafe(file: &Path) -> bool {
         || file.components().any(|part| part.as_os_str() == "sys")
 }
 
-/// Where a new process may be started: the daemon in the background, the keeper, and scenarios.
+/// Where a new process may be started: the daemon in the background, the keeper, hooks of `muster oci`, the compiler
+/// for the init of containers, and scenarios.
 const MAY_SPAWN: &[&str] = &[
+    "agent/runtime/build.rs",
     "agent/runtime/src/keeper/client.rs",
-    "cli/src/autostart.rs",
+    "agent/runtime/src/oci/hooks.rs",
+    "cli/src/connect/background.rs",
     "e2e/",
 ];
 

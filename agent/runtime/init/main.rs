@@ -25,6 +25,7 @@ mod number {
     pub const KILL: usize = 62;
     pub const SETPGID: usize = 109;
     pub const SIGTIMEDWAIT: usize = 128;
+    pub const PRCTL: usize = 157;
     pub const EXIT_GROUP: usize = 231;
 }
 #[cfg(target_arch = "aarch64")]
@@ -36,11 +37,13 @@ mod number {
     pub const SIGPROCMASK: usize = 135;
     pub const SIGTIMEDWAIT: usize = 137;
     pub const SETPGID: usize = 154;
+    pub const PRCTL: usize = 167;
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;
     pub const WAIT4: usize = 260;
 }
 
+const PR_SET_NAME: usize = 15;
 const SIGCHLD: isize = 17;
 const SIGTTIN: isize = 21;
 const SIGTTOU: isize = 22;
@@ -90,6 +93,8 @@ unsafe extern "C" fn begin(stack: *const usize) -> ! {
         if first >= count {
             exit(1);
         }
+        // It is run from a memfd, whose name is nobody's business.
+        call(number::PRCTL, PR_SET_NAME, b"docker-init\0".as_ptr() as usize, 0, 0, 0);
         let all = u64::MAX;
         let mut before = 0u64;
         call(number::SIGPROCMASK, 2, &raw const all as usize, &raw mut before as usize, 8, 0);

@@ -28,7 +28,8 @@ volumes:
 "#;
 
 fn started_at(host: &Host, name: &str) -> String {
-    host.muster(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name]).ok()
+    host.muster(&["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", name])
+        .ok()
 }
 
 #[test]
@@ -40,37 +41,81 @@ fn up_again_does_nothing_and_a_change_recreates_one_service() {
     for word in ["db", "web", "job", "data"] {
         assert!(plan.stdout.contains(word), "{word}: {plan}");
     }
-    assert_eq!(host.muster(&["ps", "-aq"]).ok(), "", "a plan writes nothing");
+    assert_eq!(
+        host.muster(&["ps", "-aq"]).ok(),
+        "",
+        "a plan writes nothing"
+    );
     host.muster_in("shop", &["up", "-d"]).ok();
     assert!(crate::web::get_soon(&host, "127.0.0.1:8080").contains("hello"));
     let names = host.muster(&["ps", "-a", "--format", "{{.Names}}"]).ok();
     let mut names: Vec<&str> = names.lines().collect();
     names.sort_unstable();
     assert_eq!(names, ["shop-db-1", "shop-job-1", "shop-web-1"]);
-    let (db, web) = (started_at(&host, "shop-db-1"), started_at(&host, "shop-web-1"));
+    let (db, web) = (
+        started_at(&host, "shop-db-1"),
+        started_at(&host, "shop-web-1"),
+    );
 
-    assert_eq!(host.muster_in("shop", &["compose", "plan"]).code, 0, "nothing to do");
+    assert_eq!(
+        host.muster_in("shop", &["compose", "plan"]).code,
+        0,
+        "nothing to do"
+    );
     host.muster_in("shop", &["up", "-d"]).ok();
-    assert_eq!((started_at(&host, "shop-db-1"), started_at(&host, "shop-web-1")), (db.clone(), web.clone()));
+    assert_eq!(
+        (
+            started_at(&host, "shop-db-1"),
+            started_at(&host, "shop-web-1")
+        ),
+        (db.clone(), web.clone())
+    );
 
     host.write("shop/.env", "GREETING=changed\n");
     let plan = host.muster_in("shop", &["compose", "plan"]);
-    assert!(plan.code == 2 && plan.stdout.contains("environment"), "the plan names the attribute: {plan}");
+    assert!(
+        plan.code == 2 && plan.stdout.contains("environment"),
+        "the plan names the attribute: {plan}"
+    );
     let dry = host.muster_in("shop", &["up", "-d", "--dry-run"]);
     assert_eq!(dry.code, 0, "{dry}");
-    assert_eq!(started_at(&host, "shop-web-1"), web, "a dry run writes nothing");
+    assert_eq!(
+        started_at(&host, "shop-web-1"),
+        web,
+        "a dry run writes nothing"
+    );
     host.muster_in("shop", &["up", "-d"]).ok();
     assert!(crate::web::get_soon(&host, "127.0.0.1:8080").contains("changed"));
-    assert_eq!(started_at(&host, "shop-db-1"), db, "the unchanged service stays");
+    assert_eq!(
+        started_at(&host, "shop-db-1"),
+        db,
+        "the unchanged service stays"
+    );
     assert_ne!(started_at(&host, "shop-web-1"), web);
 
     let listed = host.muster(&["compose", "ls", "--format", "json"]).ok();
-    assert!(listed.contains("shop") && listed.contains("running"), "{listed}");
-    assert!(host.muster_in("shop", &["compose", "exec", "-T", "db", "hostname"]).code == 0);
-    assert!(host.muster_in("shop", &["compose", "ps", "--services"]).ok().contains("db"));
+    assert!(
+        listed.contains("shop") && listed.contains("running"),
+        "{listed}"
+    );
+    assert!(
+        host.muster_in("shop", &["compose", "exec", "-T", "db", "hostname"])
+            .code
+            == 0
+    );
+    assert!(
+        host.muster_in("shop", &["compose", "ps", "--services"])
+            .ok()
+            .contains("db")
+    );
     host.muster_in("shop", &["down"]).ok();
     assert_eq!(host.muster(&["ps", "-aq"]).ok(), "");
-    assert!(host.muster(&["volume", "ls", "-q"]).ok().contains("shop_data"), "volumes stay");
+    assert!(
+        host.muster(&["volume", "ls", "-q"])
+            .ok()
+            .contains("shop_data"),
+        "volumes stay"
+    );
     host.muster_in("shop", &["down", "--volumes"]).ok();
     assert_eq!(host.muster(&["volume", "ls", "-q"]).ok(), "");
     host.finish();
@@ -86,7 +131,10 @@ fn attached_up_prefixes_logs_and_returns_the_chosen_exit_code() {
     let output = host.muster_in("job", &["up", "--exit-code-from", "b"]);
     assert_eq!(output.code, 9, "{output}");
     for (prefix, line) in [("a-1", "from a"), ("b-1", "from b")] {
-        let found = output.stdout.lines().any(|text| text.contains(prefix) && text.contains(line));
+        let found = output
+            .stdout
+            .lines()
+            .any(|text| text.contains(prefix) && text.contains(line));
         assert!(found, "{prefix} {line}: {output}");
     }
     host.muster_in("job", &["down"]).ok();
@@ -97,10 +145,17 @@ fn attached_up_prefixes_logs_and_returns_the_chosen_exit_code() {
 fn services_scale_and_orphans_go() {
     let host = Host::start();
     let file = |extra: &str| {
-        let text = format!("services:\n  w:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n{extra}");
+        let text = format!(
+            "services:\n  w:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n{extra}"
+        );
         host.write("s/compose.yaml", &text);
     };
-    let count = || host.muster(&["ps", "-q", "--filter", "label=com.docker.compose.project=s"]).ok().lines().count();
+    let count = || {
+        host.muster(&["ps", "-q", "--filter", "label=com.docker.compose.project=s"])
+            .ok()
+            .lines()
+            .count()
+    };
     file("  extra:\n    image: busybox\n    command: sleep 1000\n    stop_grace_period: 0s\n");
     host.muster_in("s", &["up", "-d", "--scale", "w=3"]).ok();
     assert_eq!(count(), 4);
@@ -108,7 +163,10 @@ fn services_scale_and_orphans_go() {
     assert_eq!(count(), 2);
     file("");
     let warned = host.muster_in("s", &["up", "-d"]);
-    assert!(warned.code == 0 && warned.stderr.contains("orphan"), "{warned}");
+    assert!(
+        warned.code == 0 && warned.stderr.contains("orphan"),
+        "{warned}"
+    );
     host.muster_in("s", &["up", "-d", "--remove-orphans"]).ok();
     assert_eq!(count(), 1);
     host.muster_in("s", &["down"]).ok();
@@ -140,27 +198,99 @@ fn twenty_broken_files_have_twenty_readable_errors() {
     let cases: &[(&str, &str, &str)] = &[
         ("services:\n  a:\n    image: [x\n", "3:", ""),
         ("services:\n  a:\n\timage: x\n", "3:", "tab"),
-        ("services:\n  a:\n    image: x\n    image: y\n", "4:5", "image"),
+        (
+            "services:\n  a:\n    image: x\n    image: y\n",
+            "4:5",
+            "image",
+        ),
         ("services:\n  a:\n    imagee: x\n", "3:5", "image"),
         ("service:\n  a:\n    image: x\n", "1:1", "services"),
-        ("services:\n  a:\n    image: x\n    ports: [\"80:x\"]\n", "4:", "port"),
-        ("services:\n  a:\n    image: x\n    ports: [\"70000:80\"]\n", "4:", "70000"),
-        ("services:\n  a:\n    image: x\n    ports: [\"8000-8002:80-81\"]\n", "4:", "range"),
-        ("services:\n  a:\n    image: x\n    depends_on: [b]\n", "4:", "b"),
-        ("services:\n  a:\n    image: x\n    depends_on: [b]\n  b:\n    image: x\n    depends_on: [a]\n", ":", "cycle"),
-        ("services:\n  a:\n    image: x\n    networks: [back]\n", "4:", "back"),
-        ("services:\n  a:\n    image: x\n    volumes: [\"data:/data\"]\n", "4:", "data"),
-        ("services:\n  a:\n    image: x\n    secrets: [key]\n", "4:", "key"),
-        ("services:\n  a:\n    image: x\n    mem_limit: lots\n", "4:", "lots"),
-        ("services:\n  a:\n    image: x\n    healthcheck:\n      test: [RUN, x]\n", "5:", "CMD"),
-        ("services:\n  a:\n    image: x\n    stop_grace_period: soon\n", "4:", "soon"),
-        ("services:\n  a:\n    image: \"${IMAGE:?no image given}\"\n", "3:", "no image given"),
-        ("services:\n  a:\n    image: \"${IMAGE\"\n", "3:", "interpolation"),
-        ("services:\n  a:\n    image: x\n    network_mode: host\n    networks: [default]\n", ":", "network_mode"),
-        ("services:\n  a:\n    image: x\n    container_name: one\n    scale: 2\n", ":", "container_name"),
+        (
+            "services:\n  a:\n    image: x\n    ports: [\"80:x\"]\n",
+            "4:",
+            "port",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    ports: [\"70000:80\"]\n",
+            "4:",
+            "70000",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    ports: [\"8000-8002:80-81\"]\n",
+            "4:",
+            "range",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    depends_on: [b]\n",
+            "4:",
+            "b",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    depends_on: [b]\n  b:\n    image: x\n    depends_on: [a]\n",
+            ":",
+            "cycle",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    networks: [back]\n",
+            "4:",
+            "back",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    volumes: [\"data:/data\"]\n",
+            "4:",
+            "data",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    secrets: [key]\n",
+            "4:",
+            "key",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    mem_limit: lots\n",
+            "4:",
+            "lots",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    healthcheck:\n      test: [RUN, x]\n",
+            "5:",
+            "CMD",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    stop_grace_period: soon\n",
+            "4:",
+            "soon",
+        ),
+        (
+            "services:\n  a:\n    image: \"${IMAGE:?no image given}\"\n",
+            "3:",
+            "no image given",
+        ),
+        (
+            "services:\n  a:\n    image: \"${IMAGE\"\n",
+            "3:",
+            "interpolation",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    network_mode: host\n    networks: [default]\n",
+            ":",
+            "network_mode",
+        ),
+        (
+            "services:\n  a:\n    image: x\n    container_name: one\n    scale: 2\n",
+            ":",
+            "container_name",
+        ),
         ("services:\n  a:\n    command: sleep\n", "2:", "image"),
-        ("services:\n  a:\n    image: x\n    restart: sometimes\n", "4:", "restart"),
-        ("services:\n  a:\n    extends: {service: nobody}\n", "3:", "nobody"),
+        (
+            "services:\n  a:\n    image: x\n    restart: sometimes\n",
+            "4:",
+            "restart",
+        ),
+        (
+            "services:\n  a:\n    extends: {service: nobody}\n",
+            "3:",
+            "nobody",
+        ),
         ("services:\n  a b:\n    image: x\n", "2:3", "a b"),
     ];
     let mut wrong = Vec::new();
@@ -168,7 +298,9 @@ fn twenty_broken_files_have_twenty_readable_errors() {
         let name = format!("case{number}/compose.yaml");
         host.write(&name, text);
         let output = host.muster_in(&format!("case{number}"), &["compose", "config"]);
-        let placed = output.stderr.contains(&format!("compose.yaml:{}", place.trim_start_matches(':')));
+        let placed = output
+            .stderr
+            .contains(&format!("compose.yaml:{}", place.trim_start_matches(':')));
         let explained = output.stderr.to_lowercase().contains(&word.to_lowercase());
         let pointed = output.stderr.contains('^');
         if output.code == 0 || !placed || !explained || !pointed {

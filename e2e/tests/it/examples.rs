@@ -9,8 +9,11 @@ use crate::web;
 /// A host with the images of the examples and a copy of one example's folder.
 fn with_example(name: &str) -> Host {
     let host = Host::start();
-    host.muster(&["import", e2e::servers().to_str().unwrap(), "muster/servers"]).ok();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+    host.muster(&["import", e2e::servers().to_str().unwrap(), "muster/servers"])
+        .ok();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples")
+        .join(name);
     copy(&source, &host.path(name));
     host
 }
@@ -32,10 +35,17 @@ fn hello_serves_its_page_and_counts_visits() {
     let host = with_example("hello");
     host.muster_in("hello", &["up", "-d", "--wait"]).ok();
     let first = web::get_soon(&host, "127.0.0.1:8080");
-    assert!(first.starts_with("HTTP/1.") && first.contains("200"), "{first}");
+    assert!(
+        first.starts_with("HTTP/1.") && first.contains("200"),
+        "{first}"
+    );
     let second = web::get_soon(&host, "127.0.0.1:8080");
     assert_ne!(first, second, "the page counts visits");
-    assert_eq!(host.muster_in("hello", &["compose", "plan"]).code, 0, "nothing to do");
+    assert_eq!(
+        host.muster_in("hello", &["compose", "plan"]).code,
+        0,
+        "nothing to do"
+    );
     host.muster_in("hello", &["down", "--volumes"]).ok();
     host.finish();
 }

@@ -14,7 +14,10 @@ fn until(file: &Path, what: &str, holds: impl Fn(&str) -> bool) {
         if holds(&std::fs::read_to_string(file).unwrap_or_default()) {
             return;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "{what} did not happen in 30 s");
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "{what} did not happen in 30 s"
+        );
         std::thread::yield_now();
     }
 }
@@ -31,44 +34,112 @@ fn a_killed_daemon_finds_everything_again() {
     let bind = format!("{}:/shared", shared.display());
     // Counts on stdout without pause; ends with 3 when told to; serves a page.
     let count = "i=0; while true; do i=$((i+1)); echo line $i; echo $i > /shared/count; done";
-    let wait = "echo up > /shared/waiting; until [ -e /shared/go ]; do :; done; echo last words; exit 3";
+    let wait =
+        "echo up > /shared/waiting; until [ -e /shared/go ]; do :; done; echo last words; exit 3";
     let page = "mkdir /www; echo hello > /www/index.html; exec httpd -f -h /www";
-    host.muster(&["run", "-d", "--name", "counter", "-v", &bind, "busybox", "sh", "-c", count]).ok();
-    host.muster(&["run", "-d", "--name", "ender", "-v", &bind, "busybox", "sh", "-c", wait]).ok();
-    host.muster(&["run", "-d", "--name", "page", "-p", "8080:80", "busybox", "sh", "-c", page]).ok();
-    host.muster(&["run", "-d", "--name", "again", "--restart", "always", "busybox", "sleep", "1000"]).ok();
-    until(&shared.join("waiting"), "the container's start", |text| text == "up\n");
+    host.muster(&[
+        "run", "-d", "--name", "counter", "-v", &bind, "busybox", "sh", "-c", count,
+    ])
+    .ok();
+    host.muster(&[
+        "run", "-d", "--name", "ender", "-v", &bind, "busybox", "sh", "-c", wait,
+    ])
+    .ok();
+    host.muster(&[
+        "run", "-d", "--name", "page", "-p", "8080:80", "busybox", "sh", "-c", page,
+    ])
+    .ok();
+    host.muster(&[
+        "run",
+        "-d",
+        "--name",
+        "again",
+        "--restart",
+        "always",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    until(&shared.join("waiting"), "the container's start", |text| {
+        text == "up\n"
+    });
     assert!(web::get_soon(&host, "127.0.0.1:8080").contains("hello"));
-    let pids = |host: &Host| host.muster(&["inspect", "--format", "{{.State.Pid}} {{.State.StartedAt}}", "counter", "page", "again"]).ok();
+    let pids = |host: &Host| {
+        host.muster(&[
+            "inspect",
+            "--format",
+            "{{.State.Pid}} {{.State.StartedAt}}",
+            "counter",
+            "page",
+            "again",
+        ])
+        .ok()
+    };
     let before = pids(&host);
 
     host.kill_daemon();
     let counted = std::fs::read_to_string(shared.join("count")).unwrap();
-    until(&shared.join("count"), "counting on", |text| text.trim() != counted.trim() && !text.is_empty());
+    until(&shared.join("count"), "counting on", |text| {
+        text.trim() != counted.trim() && !text.is_empty()
+    });
     std::fs::write(shared.join("go"), "").unwrap();
-    assert!(web::get(&host, "127.0.0.1:8080").unwrap().contains("hello"), "served without a daemon");
+    assert!(
+        web::get(&host, "127.0.0.1:8080").unwrap().contains("hello"),
+        "served without a daemon"
+    );
     host.start_daemon(&[]);
 
     assert_eq!(pids(&host), before, "the same processes");
     assert_eq!(host.muster(&["wait", "ender"]).ok(), "3");
     assert_eq!(host.muster(&["logs", "ender"]).ok(), "last words");
     assert!(web::get(&host, "127.0.0.1:8080").unwrap().contains("hello"));
-    assert_eq!(host.muster(&["exec", "page", "cat", "/www/index.html"]).ok(), "hello");
+    assert_eq!(
+        host.muster(&["exec", "page", "cat", "/www/index.html"])
+            .ok(),
+        "hello"
+    );
     host.muster(&["stop", "-t", "0", "counter"]).ok();
     let log = host.muster(&["logs", "counter"]).ok();
-    let wrong = log.lines().enumerate().find(|(at, line)| *line != format!("line {}", at + 1));
-    assert_eq!(wrong, None, "no line is lost or doubled in {} lines", lines(&log));
+    let wrong = log
+        .lines()
+        .enumerate()
+        .find(|(at, line)| *line != format!("line {}", at + 1));
+    assert_eq!(
+        wrong,
+        None,
+        "no line is lost or doubled in {} lines",
+        lines(&log)
+    );
     assert!(lines(&log) > 100);
     // The restart policy is still watched over.
-    let pid: i32 = host.muster(&["inspect", "--format", "{{.State.Pid}}", "again"]).ok().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let pid: i32 = host
+        .muster(&["inspect", "--format", "{{.State.Pid}}", "again"])
+        .ok()
+        .parse()
+        .unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
     let started = Instant::now();
     loop {
-        let now = host.muster(&["inspect", "--format", "{{.RestartCount}} {{.State.Running}}", "again"]).ok();
+        let now = host
+            .muster(&[
+                "inspect",
+                "--format",
+                "{{.RestartCount}} {{.State.Running}}",
+                "again",
+            ])
+            .ok();
         if now == "1 true" {
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(20), "not restarted: {now}");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "not restarted: {now}"
+        );
     }
     host.finish();
 }
@@ -81,8 +152,11 @@ fn a_daemon_killed_while_containers_come_and_go_leaves_no_half_ones() {
         let children: Vec<_> = names
             .iter()
             .map(|name| {
-                let mut command = host.muster_command(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]);
-                command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+                let mut command =
+                    host.muster_command(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]);
+                command
+                    .stdout(std::process::Stdio::null())
+                    .stderr(std::process::Stdio::null());
                 host.spawn(command)
             })
             .collect();
@@ -96,7 +170,11 @@ fn a_daemon_killed_while_containers_come_and_go_leaves_no_half_ones() {
             child.wait().unwrap();
         }
         host.start_daemon(&[]);
-        for line in host.muster(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]).ok().lines() {
+        for line in host
+            .muster(&["ps", "-a", "--format", "{{.Names}} {{.State}}"])
+            .ok()
+            .lines()
+        {
             let (name, state) = line.split_once(' ').unwrap();
             assert!(["created", "running", "exited"].contains(&state), "{line}");
             if state == "running" {
@@ -113,27 +191,44 @@ fn a_daemon_killed_while_containers_come_and_go_leaves_no_half_ones() {
 #[test]
 fn a_stopped_daemon_leaves_containers_running() {
     let mut host = Host::start();
-    host.muster(&["run", "-d", "--name", "stays", "busybox", "sleep", "1000"]).ok();
-    let pid = host.muster(&["inspect", "--format", "{{.State.Pid}}", "stays"]).ok();
+    host.muster(&["run", "-d", "--name", "stays", "busybox", "sleep", "1000"])
+        .ok();
+    let pid = host
+        .muster(&["inspect", "--format", "{{.State.Pid}}", "stays"])
+        .ok();
     assert_eq!(host.stop_daemon(), 0);
     assert!(Path::new("/proc").join(&pid).exists());
     host.start_daemon(&[]);
-    assert_eq!(host.muster(&["inspect", "--format", "{{.State.Pid}}", "stays"]).ok(), pid);
+    assert_eq!(
+        host.muster(&["inspect", "--format", "{{.State.Pid}}", "stays"])
+            .ok(),
+        pid
+    );
     host.finish();
 }
 
 #[test]
 fn two_daemons_live_side_by_side_and_one_root_has_one_daemon() {
     let (one, mut two) = (Host::start(), Host::start());
-    one.muster(&["run", "-d", "--name", "same", "busybox", "sleep", "1000"]).ok();
-    two.muster(&["run", "-d", "--name", "same", "busybox", "sleep", "1000"]).ok();
+    one.muster(&["run", "-d", "--name", "same", "busybox", "sleep", "1000"])
+        .ok();
+    two.muster(&["run", "-d", "--name", "same", "busybox", "sleep", "1000"])
+        .ok();
     let second = two.muster_command(&[
-        "daemon", "--data-root", two.path("data").to_str().unwrap(), "--exec-root", two.path("run2").to_str().unwrap(),
-        "--host", &format!("unix://{}", two.path("sock2").display()),
+        "daemon",
+        "--data-root",
+        two.path("data").to_str().unwrap(),
+        "--exec-root",
+        two.path("run2").to_str().unwrap(),
+        "--host",
+        &format!("unix://{}", two.path("sock2").display()),
     ]);
     let output = two.run(second);
     assert_ne!(output.code, 0, "{output}");
-    assert!(output.stderr.contains(&two.daemon().pid().to_string()), "says who has the root: {output}");
+    assert!(
+        output.stderr.contains(&two.daemon().pid().to_string()),
+        "says who has the root: {output}"
+    );
     two.kill_daemon();
     two.start_daemon(&[]);
     two.finish();

@@ -28,7 +28,10 @@ pub(crate) fn get_soon(host: &Host, address: &str) -> String {
     loop {
         match get(host, address) {
             Ok(answer) if !answer.is_empty() => return answer,
-            outcome => assert!(started.elapsed() < Duration::from_secs(20), "{address}: {outcome:?}"),
+            outcome => assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "{address}: {outcome:?}"
+            ),
         }
         std::thread::yield_now();
     }
