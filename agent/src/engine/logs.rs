@@ -153,6 +153,7 @@ pub(crate) fn read(
         current: None,
         options,
         sender,
+        waits_for_rest: false,
     };
     tokio::spawn(async move {
         if let Err(error) = reader.run(changes, container, exits).await {
@@ -189,6 +190,18 @@ struct Reader {
     current: Option<BufReader<File>>,
     options: LogOptions,
     sender: mpsc::Sender<Result<(StreamKind, Bytes)>>,
+    /// The rotated file being read was looked at once more before going on.
+    waits_for_rest: bool,
+}
+
+/// What is read after the end of a file.
+enum Next {
+    /// Another file.
+    File(File),
+    /// The same again: there is more in it now.
+    Same,
+    /// Nothing yet.
+    Nothing,
 }
 
 /// Whether there is more to come.
@@ -269,22 +282,23 @@ impl Reader {
             if self.drain().await? == Progress::Finished {
                 return Ok(Progress::Finished);
             }
-            match self.next_file()? {
-                Some(file) => self.current = Some(BufReader::new(file)),
-                None => return Ok(Progress::CaughtUp),
+            match self.next()? {
+                Next::File(file) => self.current = Some(BufReader::new(file)),
+                Next::Same => {}
+                Next::Nothing => return Ok(Progress::CaughtUp),
             }
         }
     }
 
-    /// The file after the one being read, if it was rotated away.
-    fn next_file(&mut self) -> Result<Option<File>> {
+    /// Where reading goes on after the end of the present file.
+    fn next(&mut self) -> Result<Next> {
         let failed = Error::io("read log", &self.path);
         let open = |path: &Path| match File::open(path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(file) => Ok(Next::File(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Next::Nothing),
             Err(error) => Err(error),
         };
-        let result = (|| -> io::Result<Option<File>> {
+        let result = (|| -> io::Result<Next> {
             let Some(current) = &mut self.current else {
                 return open(&self.path);
             };
@@ -294,24 +308,30 @@ impl Reader {
                 std::fs::metadata(path)
                     .is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
             });
+            // After the look at the names: a file that is rotated by now does not grow any more.
+            let length = current.get_ref().metadata()?.len();
+            let read = current.stream_position()?;
             match position {
-                Some(index) if index + 1 == files.len() => {
-                    if own.len() < current.stream_position()? {
-                        current.rewind()?;
-                    }
-                    Ok(None)
+                // Somebody emptied it.
+                Some(_) if length < read => {
+                    current.rewind()?;
+                    Ok(Next::Same)
                 }
-                // Lines may have been added between the last read and the rotation.
-                Some(_) if own.len() > current.stream_position()? => {
-                    let mut same = current.get_ref().try_clone()?;
-                    same.seek(SeekFrom::Start(current.stream_position()?))?;
-                    Ok(Some(same))
+                Some(index) if index + 1 == files.len() => Ok(Next::Nothing),
+                // Written between the last read and the rotation; half a record stays half in a rotated file.
+                Some(_) if length > read && !self.waits_for_rest => {
+                    self.waits_for_rest = true;
+                    Ok(Next::Same)
                 }
                 Some(index) => open(&files[index + 1]),
-                None => files.first().map_or(Ok(None), |oldest| open(oldest)),
+                None => files.first().map_or(Ok(Next::Nothing), |oldest| open(oldest)),
             }
         })();
-        result.map_err(failed)
+        let next = result.map_err(failed)?;
+        if let Next::File(_) = next {
+            self.waits_for_rest = false;
+        }
+        Ok(next)
     }
 
     /// Sends the complete records from the present position on.
