@@ -25,7 +25,7 @@ pub struct Event<'a> {
 pub enum Phase {
     /// All it depends on is done; the engine has been asked.
     Started,
-    /// A change while it runs (`starting`, a failed probe's output).
+    /// News while it waits: what a failed probe of the health check said.
     Progress {
         /// For people.
         detail: String,

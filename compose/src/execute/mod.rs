@@ -19,12 +19,15 @@ use agent_api::Client;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::event::{Event, Phase};
 use crate::plan::Plan;
 use progress::{Finished, Progress};
-use step::{Runner, StepError};
+use step::{Note, Runner, StepError};
+
+/// News that may be waiting to be shown; more than that is dropped, it is only news.
+const NOTES: usize = 64;
 
 /// How a plan is run.
 #[derive(Clone, Debug)]
@@ -107,7 +110,8 @@ pub async fn execute(
     mut cancel: watch::Receiver<bool>,
     on_event: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<(), ExecuteError> {
-    let runner = Runner::new(client, plan, options.wait_timeout, cancel.clone()).await;
+    let (notes, mut news) = mpsc::channel(NOTES);
+    let runner = Runner::new(client, plan, options.wait_timeout, cancel.clone(), notes).await;
     let runner = match runner {
         Ok(runner) => runner,
         Err(error) => return Err(not_begun(plan, error)),
@@ -127,7 +131,7 @@ pub async fn execute(
             let runner = &runner;
             running.push(Box::pin(async move {
                 let started = Instant::now();
-                let result = runner.run(&plan.steps[index]).await;
+                let result = runner.run(index, &plan.steps[index]).await;
                 Finished {
                     index,
                     result,
@@ -149,6 +153,10 @@ pub async fn execute(
             Some(finished) = running.next() => {
                 let phase = progress.finish(&finished);
                 on_event(Event { index: finished.index, step: &plan.steps[finished.index], phase });
+            }
+            Some(Note { index, detail }) = news.recv() => {
+                let phase = Phase::Progress { detail };
+                on_event(Event { index, step: &plan.steps[index], phase });
             }
             () = &mut pump => unreachable!("the pump of events never ends"),
             Ok(()) = cancel.changed(), if !cancelled => {}

@@ -11,7 +11,7 @@ use agent_api::client::{
 };
 use agent_api::{Client, ExecCreateRequest, ExecStartRequest};
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::wait::Events;
 use crate::plan::{ContainerHandle, NewContainer, Operation, Plan, Step};
@@ -58,12 +58,21 @@ impl From<ClientError> for StepError {
     }
 }
 
+/// News of a step that runs.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// Index of the step.
+    pub(super) index: usize,
+    pub(super) detail: String,
+}
+
 /// What all steps of a run share.
 pub(super) struct Runner<'a> {
     pub(super) client: &'a Client,
     pub(super) events: Events,
     pub(super) wait_timeout: Option<Duration>,
     pub(super) cancel: watch::Receiver<bool>,
+    pub(super) notes: mpsc::Sender<Note>,
     /// Ids of the containers this run created.
     created: Mutex<HashMap<(String, u32), String>>,
 }
@@ -75,6 +84,7 @@ impl<'a> Runner<'a> {
         plan: &Plan,
         wait_timeout: Option<Duration>,
         cancel: watch::Receiver<bool>,
+        notes: mpsc::Sender<Note>,
     ) -> Result<Self, StepError> {
         let waits = |step: &Step| {
             matches!(
@@ -92,6 +102,7 @@ impl<'a> Runner<'a> {
             events,
             wait_timeout,
             cancel,
+            notes,
             created: Mutex::default(),
         })
     }
@@ -101,7 +112,7 @@ impl<'a> Runner<'a> {
         self.events.pump().await;
     }
 
-    pub(super) async fn run(&self, step: &Step) -> Result<Done, StepError> {
+    pub(super) async fn run(&self, index: usize, step: &Step) -> Result<Done, StepError> {
         match &step.operation {
             Operation::CreateNetwork { request, .. } => {
                 let reply = self.client.create_network(request).await?;
@@ -166,7 +177,7 @@ impl<'a> Runner<'a> {
                 containers,
                 condition,
                 ..
-            } => self.wait(containers, *condition).await,
+            } => self.wait(index, containers, *condition).await,
             Operation::RunHook {
                 container, request, ..
             } => self.hook(&self.id(container)?, request).await,

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::{join_all, pending, select_all};
 use tokio::sync::{Mutex, watch};
 
-use super::step::{Done, Runner, StepError};
+use super::step::{Done, Note, Runner, StepError};
 use crate::labels;
 use crate::plan::{Condition, ContainerHandle};
 
@@ -134,11 +134,12 @@ impl Runner<'_> {
     /// Waits until the containers are in the condition; bounded by the run's timeout, ended by cancelling.
     pub(super) async fn wait(
         &self,
+        step: usize,
         containers: &[ContainerHandle],
         condition: Condition,
     ) -> Result<Done, StepError> {
         let mut cancel = self.cancel.clone();
-        let all = self.wait_all(containers, condition);
+        let all = self.wait_all(step, containers, condition);
         tokio::select! {
             result = all => result,
             () = sleep(self.wait_timeout) => {
@@ -160,12 +161,13 @@ impl Runner<'_> {
 
     async fn wait_all(
         &self,
+        step: usize,
         containers: &[ContainerHandle],
         condition: Condition,
     ) -> Result<Done, StepError> {
         let waits: Vec<_> = containers
             .iter()
-            .map(|container| Box::pin(self.wait_one(container, condition)))
+            .map(|container| Box::pin(self.wait_one(step, container, condition)))
             .collect();
         // A service has completed when the first of its containers has; it is healthy when all are.
         if condition == Condition::Completed {
@@ -182,16 +184,29 @@ impl Runner<'_> {
 
     async fn wait_one(
         &self,
+        step: usize,
         container: &ContainerHandle,
         condition: Condition,
     ) -> Result<(), StepError> {
         let id = self.id(container)?;
+        let mut told = None;
         loop {
             let seen = self.events.seen(&id);
             let inspect = self.client.inspect_container(&id).await?;
             match verdict(condition, &inspect) {
                 Verdict::Met => return Ok(()),
-                Verdict::NotYet => self.events.changed(&id, seen).await?,
+                Verdict::NotYet => {
+                    let probe = failed_probe(&inspect);
+                    if let Some(detail) = probe.clone().filter(|_| probe != told) {
+                        // Full of other news: this one is not missed.
+                        drop(self.notes.try_send(Note {
+                            index: step,
+                            detail,
+                        }));
+                        told = probe;
+                    }
+                    self.events.changed(&id, seen).await?;
+                }
                 Verdict::Never(why) => {
                     let reason = format!("container {} {why}", container.name);
                     return Err(StepError {
@@ -270,16 +285,21 @@ fn verdict(condition: Condition, inspect: &ContainerInspect) -> Verdict {
 
 /// `is unhealthy`, with what its last probe said.
 fn unhealthy(inspect: &ContainerInspect) -> String {
-    let last = inspect
-        .state
-        .health
-        .as_ref()
-        .and_then(|health| health.log.last());
-    let output = last.map_or("", |probe| probe.output.trim());
-    match output.lines().next_back() {
-        Some(line) => format!("is unhealthy: {line}"),
+    match failed_probe(inspect) {
+        Some(said) => format!("is unhealthy: {said}"),
         None => "is unhealthy".to_owned(),
     }
+}
+
+/// Last line of what the last probe said, if it failed and said anything.
+fn failed_probe(inspect: &ContainerInspect) -> Option<String> {
+    let probe = inspect.state.health.as_ref()?.log.last()?;
+    let line = probe
+        .output
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())?;
+    (probe.exit_code != 0).then(|| line.trim().to_owned())
 }
 
 #[cfg(test)]

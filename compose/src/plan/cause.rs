@@ -82,11 +82,6 @@ pub enum Cause {
     Interrupted,
     /// The person asked for it.
     Requested,
-    /// It is in the way of removing something else.
-    InTheWay {
-        /// What is removed.
-        of: String,
-    },
 }
 
 /// A resource that containers share.
@@ -137,7 +132,6 @@ impl fmt::Display for Cause {
             Cause::Orphan => f.write_str("no such service in the project"),
             Cause::Interrupted => f.write_str("left over from an interrupted replacement"),
             Cause::Requested => f.write_str("asked for"),
-            Cause::InTheWay { of } => write!(f, "so that {of} can be removed"),
         }
     }
 }

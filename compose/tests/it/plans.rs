@@ -843,6 +843,32 @@ fn an_interrupted_replacement_is_finished() {
 }
 
 #[test]
+fn a_problem_names_file_line_and_column() {
+    let directory = std::env::temp_dir().join(format!("muster-place-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("compose.yaml");
+    std::fs::write(&file, "services:\n  web:\n    image: none:1\n").unwrap();
+    let options = compose_model::LoadOptions {
+        current_dir: directory.clone(),
+        ..Default::default()
+    };
+    let loaded = compose_model::load(&options).unwrap();
+    let state = compose::ObservedState::default();
+    let error = plan::reconcile(
+        &loaded.project,
+        &loaded.sources,
+        &state,
+        &UpOptions::default(),
+    );
+    std::fs::remove_dir_all(&directory).unwrap();
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("compose.yaml:3:5: service web: image none:1 is not there"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_json_form_has_every_step_and_no_secret() {
     let project = project(json!({"web": {"environment": {"PASSWORD": "hunter2"}}}));
     let plan = reconcile(
