@@ -6,7 +6,7 @@ use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
     completion, compose, daemon, doctor, events, exec, image, inspect, lifecycle, logs, look,
-    network, ps, pull, refused, run, system, transfer, volume,
+    network, ps, pull, refused, run, stats, system, transfer, volume,
 };
 use agent_api::client::ObjectKind;
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -115,6 +115,8 @@ enum ContainerVerb {
     Logs(logs::LogsArgs),
     Top(look::TopArgs),
     Port(look::PortArgs),
+    Diff(look::DiffArgs),
+    Stats(stats::StatsArgs),
     Export(transfer::ExportArgs),
 }
 
@@ -296,6 +298,8 @@ async fn container(session: &Session, verb: ContainerVerb) -> Outcome {
         ContainerVerb::Logs(args) => logs::run(session, args).await,
         ContainerVerb::Top(args) => look::top(session, args).await,
         ContainerVerb::Port(args) => look::port(session, args).await,
+        ContainerVerb::Diff(args) => look::diff(session, args).await,
+        ContainerVerb::Stats(args) => stats::run(session, args).await,
         ContainerVerb::Export(args) => transfer::export(session, args).await,
     }
 }

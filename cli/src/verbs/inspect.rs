@@ -120,7 +120,11 @@ async fn show(
         None => out::line(json::indented(&found.into()))?,
     }
     for error in &errors {
-        out::note(describe(error));
+        match error.downcast_ref::<NoSuchObject>() {
+            // Scripts look for these words.
+            Some(missing) => out::note(format!("Error: {missing}")),
+            None => out::note(describe(error)),
+        }
     }
     Ok(u8::from(!errors.is_empty()))
 }
@@ -146,5 +150,5 @@ fn is_no_name(error: &ClientError) -> bool {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no such object: {0}")]
+#[error("No such object: {0}")]
 struct NoSuchObject(String);

@@ -1,4 +1,4 @@
-//! Looking into a container: top, port.
+//! Looking into a container: top, port, diff.
 
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
@@ -60,14 +60,14 @@ pub(crate) async fn port(session: &Session, args: PortArgs) -> Outcome {
             }
         }
         Some(wanted) => {
-            let wanted = if wanted.contains('/') {
+            let name = if wanted.contains('/') {
                 wanted.clone()
             } else {
                 format!("{wanted}/tcp")
             };
             let found: Vec<_> = published(ports)
                 .into_iter()
-                .filter(|(port, _)| *port == wanted)
+                .filter(|(port, _)| *port == name)
                 .collect();
             if found.is_empty() {
                 let reason = format!("no public port '{wanted}' published for {}", args.container);
@@ -77,6 +77,29 @@ pub(crate) async fn port(session: &Session, args: PortArgs) -> Outcome {
                 .into_iter()
                 .try_for_each(|(_, address)| out::line(address))?;
         }
+    }
+    Ok(0)
+}
+
+/// Inspect changes to files or directories on a container's filesystem
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    container: String,
+}
+
+pub(crate) async fn diff(session: &Session, args: DiffArgs) -> Outcome {
+    for change in session
+        .client()
+        .await?
+        .container_changes(&args.container)
+        .await?
+    {
+        let kind = match change.kind {
+            0 => 'C',
+            1 => 'A',
+            _ => 'D',
+        };
+        out::line(format!("{kind} {}", change.path))?;
     }
     Ok(0)
 }

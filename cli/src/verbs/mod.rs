@@ -16,6 +16,7 @@ pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod refused;
 pub(crate) mod run;
+pub(crate) mod stats;
 pub(crate) mod system;
 pub(crate) mod transfer;
 pub(crate) mod volume;

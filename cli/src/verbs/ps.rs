@@ -74,7 +74,7 @@ pub(crate) async fn run(session: &Session, args: PsArgs) -> Outcome {
             || args
                 .format
                 .as_deref()
-                .is_some_and(|format| format.contains(".Size")),
+                .is_some_and(|format| format.contains(".Size") || format.contains("json .")),
         filters,
     };
     let containers = session.client().await?.list_containers(&options).await?;

@@ -21,9 +21,6 @@ pub(crate) enum RefusedVerb {
     /// Copy files between a container and the local filesystem (not there yet)
     #[command(hide = true)]
     Cp(Rest),
-    /// Inspect changes to files on a container's filesystem (not there yet)
-    #[command(hide = true)]
-    Diff(Rest),
     /// Authenticate to a registry (not there yet)
     #[command(hide = true)]
     Login(Rest),
@@ -36,9 +33,6 @@ pub(crate) enum RefusedVerb {
     /// Search a registry for images (not there yet)
     #[command(hide = true)]
     Search(Rest),
-    /// Display a live stream of resource usage (not there yet)
-    #[command(hide = true)]
-    Stats(Rest),
     /// Cluster commands (not there yet)
     #[command(
         alias = "node",
@@ -71,7 +65,6 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
             "cp",
             "archives of container paths are missing: use \"muster exec NAME tar c PATH\" or a volume",
         ),
-        RefusedVerb::Diff(_) => ("diff", "the list of changed files is missing"),
         RefusedVerb::Login(_) | RefusedVerb::Logout(_) => (
             "login",
             "there is no registry client yet: use \"muster load\"",
@@ -81,10 +74,6 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
             "there is no registry client yet: use \"muster save\"",
         ),
         RefusedVerb::Search(_) => ("search", "there is no registry client yet"),
-        RefusedVerb::Stats(_) => (
-            "stats",
-            "the stream of resource usage is missing: use \"muster top\"",
-        ),
         RefusedVerb::Swarm(_) => (
             "swarm",
             "clusters are missing: every command works on one host",

@@ -64,9 +64,7 @@ pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
         .request(image, command, false)
         .map_err(usage)?;
     let client = session.client().await?;
-    let id = make(client, &args.container, &request)
-        .await
-        .map_err(|error| with_help(&error, "create", 1))?;
+    let id = make(client, &args.container, &request).await?;
     out::line(id)?;
     Ok(0)
 }

@@ -3,12 +3,12 @@
 use super::error::{ClientError, Result};
 use super::hijack::Hijacked;
 use super::request::{Query, segment};
-use super::stream::{ByteStream, OutputStream, bytes_of, is_multiplexed};
+use super::stream::{ByteStream, JsonStream, OutputStream, bytes_of, is_multiplexed};
 use super::{Client, decode, empty};
 use crate::types::{
     ContainerCreateRequest, ContainerCreateResponse, ContainerInspect, ContainerSummary,
     ContainerTopResponse, ContainerUpdateRequest, ContainerUpdateResponse, ContainerWaitResponse,
-    Filters, PruneResponse,
+    FilesystemChange, Filters, PruneResponse,
 };
 use futures_util::StreamExt;
 use http::Method;
@@ -118,6 +118,15 @@ pub struct AttachOptions {
     pub stream: bool,
     /// Keys that detach from a terminal, `ctrl-p,ctrl-q` when `None`.
     pub detach_keys: Option<String>,
+}
+
+/// Whether a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Until its object ends.
+    Yes,
+    /// One item.
+    No,
 }
 
 /// Which part of the logs.
@@ -373,6 +382,33 @@ impl Client {
             .request(Method::GET, &of(id, "/export"), &Query::new(), empty())
             .await?;
         Ok(bytes_of(self.stream(request).await?, "export"))
+    }
+
+    /// What differs from the image in a container's file system.
+    ///
+    /// # Errors
+    /// 404 when there is no such container.
+    pub async fn container_changes(&self, id: &str) -> Result<Vec<FilesystemChange>> {
+        let changes: Option<Vec<FilesystemChange>> =
+            self.get(&of(id, "/changes"), &Query::new()).await?;
+        Ok(changes.unwrap_or_default())
+    }
+
+    /// What a container uses, as the daemon describes it: one sample a second until the container ends, or one that
+    /// has its predecessor in it.
+    ///
+    /// # Errors
+    /// 404 when there is no such container.
+    pub async fn container_stats(
+        &self,
+        id: &str,
+        follow: Follow,
+    ) -> Result<JsonStream<serde_json::Value>> {
+        let query = Query::new().with("stream", u8::from(follow == Follow::Yes));
+        let request = self
+            .request(Method::GET, &of(id, "/stats"), &query, empty())
+            .await?;
+        Ok(JsonStream::new(self.stream(request).await?, "/stats"))
     }
 
     /// Removes all containers that do not run.

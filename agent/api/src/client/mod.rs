@@ -25,7 +25,7 @@ mod transport;
 mod volumes;
 
 pub use containers::{
-    AttachOptions, ListContainersOptions, LogsOptions, Outcome, RemoveContainerOptions,
+    AttachOptions, Follow, ListContainersOptions, LogsOptions, Outcome, RemoveContainerOptions,
     StopOptions, Wait, WaitCondition,
 };
 pub use error::{ClientError, Result};

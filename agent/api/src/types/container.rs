@@ -324,3 +324,13 @@ pub struct PruneResponse {
     pub volumes_deleted: Option<Vec<String>>,
     pub space_reclaimed: u64,
 }
+
+/// One row of `GET /containers/{id}/changes`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct FilesystemChange {
+    /// Absolute in the container.
+    pub path: String,
+    /// 0 modified, 1 added, 2 deleted.
+    pub kind: u8,
+}

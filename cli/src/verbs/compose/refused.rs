@@ -69,7 +69,7 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
         RefusedVerb::Attach(_) => ("attach", "use \"muster attach CONTAINER\""),
         RefusedVerb::Stats(_) => (
             "stats",
-            "the stream of resource usage is missing: use \"muster compose top\"",
+            "use \"muster stats CONTAINER\"",
         ),
         RefusedVerb::Export(_) => ("this verb", "use \"muster export CONTAINER\""),
     };
