@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
@@ -31,11 +32,12 @@ pub(crate) fn docker_init() -> io::Result<OwnedFd> {
 /// This executable, through a descriptor that nobody who gets hold of it can write to (CVE-2019-5736): a read-only mount
 /// of the file that only the descriptor leads to, or a sealed copy in memory. Executing it protects the new process.
 pub fn own_executable() -> io::Result<OwnedFd> {
-    let own = rustix::fs::open(
-        "/proc/self/exe",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    protected_executable(Path::new("/proc/self/exe"))
+}
+
+/// Any executable, protected in the same way.
+pub(crate) fn protected_executable(path: &Path) -> io::Result<OwnedFd> {
+    let own = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     if is_protected(&own) {
         return Ok(own);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -332,17 +332,21 @@ async fn start(run_dir: &Path, executable: &Path) -> Result<(), ClientError> {
         .append(true)
         .open(&log)
         .map_err(attempt)?;
-    let mut child = tokio::process::Command::new(executable)
-        .arg("keeper")
-        .arg("--run-dir")
-        .arg(run_dir)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(stderr)
-        .process_group(0)
-        .spawn()
-        .map_err(attempt)?;
+    // Containers begin as its clones: what they find behind /proc/self/exe must not be a way to our file (CVE-2019-5736).
+    let protected = crate::init::protected_executable(executable).map_err(attempt)?;
+    let mut child =
+        tokio::process::Command::new(format!("/proc/self/fd/{}", protected.as_raw_fd()))
+            .arg0("muster")
+            .arg("keeper")
+            .arg("--run-dir")
+            .arg(run_dir)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .process_group(0)
+            .spawn()
+            .map_err(attempt)?;
     let stdout = child.stdout.take().expect("stdout was piped");
     let mut line = String::new();
     BufReader::new(stdout)

@@ -71,6 +71,8 @@ fn report(message: std::fmt::Arguments<'_>) {
 
 fn serve(run_dir: &Path) -> io::Result<()> {
     let _ = rustix::process::setsid();
+    // Nobody in a container that shares our pid namespace may look into this process.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     std::env::set_current_dir("/")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let lock = File::options()
