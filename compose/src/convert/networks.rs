@@ -164,20 +164,17 @@ fn ipam_config(network: &ServiceNetwork) -> Option<EndpointIpamConfig> {
     (config != EndpointIpamConfig::default()).then_some(config)
 }
 
-/// `CONTAINER:ALIAS` of `links` and `external_links`. A link to a service names its first container, as itself, as
-/// `SERVICE-1`, and by the alias.
+/// `CONTAINER:ALIAS` of `links` and `external_links`. A link by the service's own name says nothing that DNS does not
+/// know, so that only real aliases are asked for; the alias then means every container of the service.
 pub(super) fn links(spec: &ContainerSpec<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for link in &spec.service.links {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        let Some(target) = spec.project.services.get(name) else {
-            continue;
-        };
-        for number in 1..=target.replicas() {
-            let container = container_name(&spec.project.name, name, target, number);
-            all.push(format!("{container}:{alias}"));
-            all.push(format!("{container}:{name}-{number}"));
-            all.push(format!("{container}:{container}"));
+        let target = spec.project.services.get(name).filter(|_| alias != name);
+        if let Some(target) = target {
+            let containers = (1..=target.replicas())
+                .map(|number| container_name(&spec.project.name, name, target, number));
+            all.extend(containers.map(|container| format!("{container}:{alias}")));
         }
     }
     for link in &spec.service.external_links {

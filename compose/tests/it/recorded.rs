@@ -84,6 +84,12 @@ fn expected(name: &str) -> Value {
                 }
             }
         }
+        "containers/rec-plain-1" => {
+            // Names that DNS knows anyway are not asked for as links.
+            value["HostConfig"]["Links"] = json!(["rec-db-1:database"]);
+            value["NetworkingConfig"]["EndpointsConfig"]["rec_default"]["Links"] =
+                json!(["rec-db-1:database"]);
+        }
         "containers/rec-res-1" | "containers/rec-res-2" => {
             // Ids are filled in when the plan runs; `:ro` of volumes_from is kept, where compose loses it.
             value["HostConfig"]["NetworkMode"] = json!("service:db");
