@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, ensure};
 
 use crate::measure::{Table, median, milliseconds, settle};
-use crate::peer::Peer;
+use crate::peer::{Options, Peer};
 
 /// Both sides, muster first, the peer where there is one.
 fn sides<'a>(
@@ -205,4 +205,97 @@ fn engine_memory(peer: &Peer) -> anyhow::Result<f64> {
         total += size.unwrap_or(0.0);
     }
     Ok(total)
+}
+
+/// `run --rm busybox true` beside podman.
+pub(crate) fn run_one_podman(
+    table: &mut Table,
+    muster: &Peer,
+    podman: &Peer,
+    rounds: usize,
+) -> anyhow::Result<()> {
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..=rounds {
+        for (side, peer) in sides(muster, Some(podman)) {
+            let (time, _) = milliseconds(|| {
+                peer.run(&["run", "--rm", "--network", "none", "busybox", "true"])
+            })?;
+            if round > 0 {
+                times[side].push(time);
+            }
+        }
+    }
+    let [ours, theirs] = times;
+    table.add_against(
+        "podman",
+        "run --rm --network none busybox true",
+        ours,
+        theirs,
+    );
+    Ok(())
+}
+
+/// `run` of an OCI bundle, `muster oci` beside another runtime.
+pub(crate) fn runtime(table: &mut Table, muster: &Peer, options: &Options) -> anyhow::Result<()> {
+    let temporary = std::env::temp_dir();
+    let (outside, inside) = options
+        .share
+        .clone()
+        .unwrap_or((temporary.clone(), temporary));
+    let (bundle, seen) = (outside.join("bench-bundle"), inside.join("bench-bundle"));
+    std::fs::create_dir_all(bundle.join("rootfs"))?;
+    tar::Archive::new(std::fs::File::open(e2e::busybox())?).unpack(bundle.join("rootfs"))?;
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"]},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}]},
+    });
+    std::fs::write(bundle.join("config.json"), config.to_string())?;
+    let ours = || {
+        let mut command =
+            muster.command(&["oci", "--root", "/run/muster-bench", "run", "--bundle"]);
+        command.arg(&bundle).arg("bench");
+        command
+    };
+    let theirs = || {
+        let mut command = std::process::Command::new(&options.runtime[0]);
+        command
+            .args(&options.runtime[1..])
+            .args(["run", "--bundle"])
+            .arg(&seen)
+            .arg("bench");
+        command
+    };
+    let run = |mut command: std::process::Command| -> anyhow::Result<f64> {
+        let (time, output) = milliseconds(|| Ok(command.stdin(Stdio::null()).output()?))?;
+        ensure!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(time)
+    };
+    let name = options.runtime.join(" ");
+    if let Err(error) = run(theirs()) {
+        eprintln!("bench: `{name} run` left out: {error:#}");
+        return Ok(());
+    }
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..=options.rounds {
+        for (side, time) in [run(ours())?, run(theirs())?].into_iter().enumerate() {
+            if round > 0 {
+                times[side].push(time);
+            }
+        }
+    }
+    let [ours, theirs] = times;
+    table.add_against(
+        "runtime",
+        &format!("oci run of /bin/true (`{name}`)"),
+        ours,
+        theirs,
+    );
+    std::fs::remove_dir_all(&bundle).context("remove the bundle")
 }

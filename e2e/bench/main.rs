@@ -3,8 +3,8 @@
 //! Peers are whatever it is pointed at; each is a command prefix, so that one in namespaces of its own works too:
 //!
 //! ```text
-//!   bench                                        docker (with DOCKER_HOST) and crun from PATH, where they are
-//!   bench --docker 'enter docker' --share /srv/x=/shared
+//!   bench                                        docker (with DOCKER_HOST), podman and crun from PATH, where they are
+//!   bench --docker 'enter docker' --podman 'enter podman' --runtime 'enter runc' --share /srv/x=/shared
 //! ```
 //! `--share OUTSIDE=INSIDE` names a directory that the peer sees under another path; projects are written there.
 //! Nothing here fails because something is slow: it prints, people read.
@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
             "bench: no docker daemon answers (set DOCKER_HOST or --docker): muster's figures alone"
         ),
     }
-    let mut table = Table::new(docker.is_some());
+    let mut table = Table::default();
     cases::run_one(&mut table, &muster, docker.as_ref(), options.rounds)?;
     cases::run_many(
         &mut table,
@@ -51,6 +51,10 @@ fn main() -> anyhow::Result<()> {
         )?;
     }
     cases::memory(&mut table, &muster, docker.as_ref())?;
+    if let Some(podman) = Peer::podman(&options).context("look for podman")? {
+        cases::run_one_podman(&mut table, &muster, &podman, options.rounds)?;
+    }
+    cases::runtime(&mut table, &muster, &options)?;
     println!("{table}");
     Ok(())
 }

@@ -10,25 +10,18 @@ struct Row {
     unit: &'static str,
     muster: Vec<f64>,
     peer: Vec<f64>,
+    peer_name: &'static str,
     aim: Option<f64>,
 }
 
 /// All lines.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
-    with_peer: bool,
 }
 
 impl Table {
-    pub(crate) fn new(with_peer: bool) -> Self {
-        Self {
-            rows: Vec::new(),
-            with_peer,
-        }
-    }
-
-    /// Adds a line; `aim` is the ratio to reach.
+    /// Adds a line against Docker; `aim` is the ratio to reach.
     pub(crate) fn add(
         &mut self,
         what: impl Into<String>,
@@ -37,13 +30,35 @@ impl Table {
         peer: Vec<f64>,
         aim: Option<f64>,
     ) {
-        let row = Row {
+        self.push(Row {
             what: what.into(),
             unit,
             muster,
             peer,
+            peer_name: "docker",
             aim,
-        };
+        });
+    }
+
+    /// Adds a line of milliseconds against another peer.
+    pub(crate) fn add_against(
+        &mut self,
+        peer_name: &'static str,
+        what: &str,
+        muster: Vec<f64>,
+        peer: Vec<f64>,
+    ) {
+        self.push(Row {
+            what: what.to_owned(),
+            unit: "ms",
+            muster,
+            peer,
+            peer_name,
+            aim: None,
+        });
+    }
+
+    fn push(&mut self, row: Row) {
         eprintln!("bench: {row}");
         self.rows.push(row);
     }
@@ -79,7 +94,13 @@ impl fmt::Display for Row {
         let (ours, theirs) = (median(&self.muster), median(&self.peer));
         write!(f, "{:<44} {ours:>9.1} {:<3}", self.what, self.unit)?;
         if !self.peer.is_empty() {
-            write!(f, " {theirs:>9.1} {:<3} {:>6.3}", self.unit, ours / theirs)?;
+            write!(
+                f,
+                " {theirs:>9.1} {:<3} {:>6.3}  {}",
+                self.unit,
+                ours / theirs,
+                self.peer_name
+            )?;
             if let Some(aim) = self.aim {
                 write!(f, "  (aim {aim})")?;
             }
@@ -90,15 +111,11 @@ impl fmt::Display for Row {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.with_peer {
-            writeln!(
-                f,
-                "{:<44} {:>13} {:>13} {:>6}",
-                "medians", "muster", "docker", "ratio"
-            )?;
-        } else {
-            writeln!(f, "{:<44} {:>13}", "medians", "muster")?;
-        }
+        writeln!(
+            f,
+            "{:<44} {:>13} {:>13} {:>6}",
+            "medians", "muster", "peer", "ratio"
+        )?;
         for row in &self.rows {
             writeln!(f, "{row}")?;
         }

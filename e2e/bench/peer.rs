@@ -11,8 +11,12 @@ use e2e::Host;
 pub(crate) struct Options {
     /// Words of the docker command.
     docker: Vec<String>,
+    /// Words of the podman command.
+    podman: Vec<String>,
+    /// Words of an OCI runtime's command.
+    pub(crate) runtime: Vec<String>,
     /// Where files for the peer go, and how the peer calls that place.
-    share: Option<(PathBuf, PathBuf)>,
+    pub(crate) share: Option<(PathBuf, PathBuf)>,
     /// Repetitions of the shortest case; longer ones take fewer.
     pub(crate) rounds: usize,
 }
@@ -30,9 +34,9 @@ impl Options {
                 .next()
                 .with_context(|| format!("{flag} needs a value"))?;
             match flag.as_str() {
-                "--docker" => {
-                    options.docker = value.split_whitespace().map(str::to_owned).collect()
-                }
+                "--docker" => options.docker = words(&value),
+                "--podman" => options.podman = words(&value),
+                "--runtime" => options.runtime = words(&value),
                 "--share" => {
                     let (outside, inside) =
                         value.split_once('=').context("--share OUTSIDE=INSIDE")?;
@@ -40,12 +44,16 @@ impl Options {
                 }
                 "--rounds" => options.rounds = value.parse().context("--rounds NUMBER")?,
                 _ => bail!(
-                    "unknown flag {flag}: --docker COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER"
+                    "unknown flag {flag}: --docker COMMAND, --podman COMMAND, --runtime COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER"
                 ),
             }
         }
         Ok(options)
     }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// One side of the comparison.
@@ -69,21 +77,39 @@ impl Peer {
 
     /// `None` when no daemon answers.
     pub(crate) fn docker(options: &Options) -> anyhow::Result<Option<Self>> {
+        Self::command_line(
+            &options.docker,
+            &["version", "--format", "{{.Server.Version}}"],
+            options,
+        )
+    }
+
+    /// `None` when there is no such command.
+    pub(crate) fn podman(options: &Options) -> anyhow::Result<Option<Self>> {
+        Self::command_line(
+            &options.podman,
+            &["version", "--format", "{{.Client.Version}}"],
+            options,
+        )
+    }
+
+    fn command_line(
+        words: &[String],
+        ask: &[&str],
+        options: &Options,
+    ) -> anyhow::Result<Option<Self>> {
         let temporary = std::env::temp_dir();
         let (outside, inside) = options
             .share
             .clone()
             .unwrap_or((temporary.clone(), temporary));
         let mut peer = Self::Docker {
-            words: options.docker.clone(),
+            words: words.to_vec(),
             outside,
             inside,
             version: String::new(),
         };
-        let Ok(said) = peer
-            .command(&["version", "--format", "{{.Server.Version}}"])
-            .output()
-        else {
+        let Ok(said) = peer.command(ask).output() else {
             return Ok(None);
         };
         if !said.status.success() {
@@ -98,7 +124,7 @@ impl Peer {
             .stdin(tar)
             .stdout(Stdio::null())
             .status()?;
-        ensure!(imported.success(), "docker import failed");
+        ensure!(imported.success(), "{} import failed", words.join(" "));
         Ok(Some(peer))
     }
 
@@ -106,7 +132,7 @@ impl Peer {
         match self {
             Self::Muster(_) => "muster".to_owned(),
             Self::Docker { words, version, .. } => {
-                format!("Docker {version} by `{}`", words.join(" "))
+                format!("{version} by `{}`", words.join(" "))
             }
         }
     }

@@ -1,4 +1,9 @@
 //! End-to-end scenarios: real daemons, real containers, one private host each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests, and notes in their captured output"
+)]
 
 mod compose;
 mod docker_cli;
