@@ -109,6 +109,8 @@ pub(crate) fn fill_host(host: &mut HostConfig, options: &EngineOptions, cgroup_v
         resources.memory_swap = resources.memory.saturating_mul(2);
     }
     resources.oom_kill_disable.get_or_insert(false);
+    // -1 is how clients say "not set".
+    resources.memory_swappiness = resources.memory_swappiness.filter(|value| *value != -1);
     resources.pids_limit = resources.pids_limit.filter(|limit| *limit != 0);
     if host.shm_size == 0 {
         host.shm_size = i64::try_from(options.default_shm_size).unwrap_or(i64::MAX);
@@ -250,9 +252,11 @@ mod tests {
         };
         host.resources.memory = 64 << 20;
         host.resources.cpu_shares = 1;
+        host.resources.memory_swappiness = Some(-1);
         fill_host(&mut host, &options, false);
         assert_eq!(host.resources.memory_swap, 128 << 20);
         assert_eq!(host.resources.cpu_shares, 2);
+        assert_eq!(host.resources.memory_swappiness, None);
         assert_eq!(
             (host.network_mode.as_str(), host.ipc_mode.as_str()),
             ("bridge", "private")

@@ -48,6 +48,16 @@ impl Engine {
         exec::start(&self.shared, &picture, id, options).await
     }
 
+    /// Waits until an exec has ended, so that what is asked about it afterwards tells its exit code.
+    pub async fn wait_exec(&self, id: &str) -> Result<()> {
+        let mut phase = self.shared.execs.watch(id)?;
+        // The sender goes with the container: then there is no exit code to wait for.
+        let _ = phase
+            .wait_for(|phase| matches!(phase, exec::Phase::Ended { .. }))
+            .await;
+        Ok(())
+    }
+
     /// State of an exec.
     pub async fn inspect_exec(&self, id: &str) -> Result<ExecInspect> {
         self.shared.execs.inspect(id)

@@ -3,6 +3,7 @@
 //! Must not: know what a process is for. Ids of containers and of execs are the same to the keeper.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use agent_runtime::keeper::{
     AttachOptions, Client, ClientError, Event, HeldProcess, Launch, Started,
@@ -13,6 +14,10 @@ use tokio::sync::mpsc;
 
 use super::EngineOptions;
 use crate::error::{Error, Result};
+
+/// Pauses between attempts to replace a keeper that died: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Why a process did not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +50,20 @@ impl Keeper {
 
     /// Replaces a connection that is gone.
     pub(crate) async fn reconnect(&self, options: &EngineOptions) -> Result<KeeperEvents> {
-        let (client, events) = reach(options).await?;
-        *self.client.write() = client;
-        Ok(events)
+        // A keeper that is just dying still accepts connections and resets them.
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match reach(options).await {
+                Ok((client, events)) => {
+                    *self.client.write() = client;
+                    return Ok(events);
+                }
+                Err(error) if pause > LAST_PAUSE => return Err(error),
+                Err(error) => tracing::warn!(%error, "trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     fn client(&self) -> Client {

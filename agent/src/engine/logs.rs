@@ -324,7 +324,9 @@ impl Reader {
                     Ok(Next::Same)
                 }
                 Some(index) => open(&files[index + 1]),
-                None => files.first().map_or(Ok(Next::Nothing), |oldest| open(oldest)),
+                None => files
+                    .first()
+                    .map_or(Ok(Next::Nothing), |oldest| open(oldest)),
             }
         })();
         let next = result.map_err(failed)?;

@@ -11,13 +11,17 @@
 //! Sandboxes, half-made directories and half-filled volumes are each reconciled by whoever owns them.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent_api::ContainerStatus;
 use agent_image::{Limits, Store};
-use agent_runtime::cgroup::Hierarchy;
+use agent_runtime::cgroup::{Cgroup, CgroupError, Hierarchy};
 use agent_runtime::keeper::{Event, Exit, HeldProcess};
 use jiff::Timestamp;
+use parking_lot::RwLock;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::PidfdFlags;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,11 +34,16 @@ use super::keeper::{Keeper, KeeperEvents};
 use super::records::{Found, Records};
 use super::registry::Registry;
 use super::restart::Policy;
-use super::shared::{Shared, blocking};
+use super::shared::{Reloadable, Shared, blocking};
 use super::validate::Host;
 use super::volumes::Volumes;
 use crate::error::{Error, Result};
 
+/// How long a killed process may take to end.
+const END_PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 /// Exit code of a run whose end nobody saw.
 const LOST: i32 = 255;
 
@@ -68,6 +77,10 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
         execs: Execs::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
+        reloadable: RwLock::new(Reloadable {
+            debug: options.debug,
+            labels: options.labels.clone(),
+        }),
         options,
     });
     for problem in &parts.found.problems {
@@ -268,10 +281,7 @@ async fn kill_leftovers(shared: &Arc<Shared>, container: &Container) {
     };
     let killed = blocking(move || {
         if cgroup.exists() {
-            cgroup
-                .kill()
-                .and_then(|()| cgroup.remove())
-                .map_err(|error| Error::system(error.to_string()))?;
+            end_all(&cgroup).map_err(|error| Error::system(error.to_string()))?;
         }
         Ok(())
     })
@@ -279,6 +289,23 @@ async fn kill_leftovers(shared: &Arc<Shared>, container: &Container) {
     if let Err(error) = killed {
         tracing::warn!(container.id = container.id(), %error, "processes of the last run may be left");
     }
+}
+
+/// Kills everything in a cgroup, waits for the ends and removes it. Blocks.
+fn end_all(cgroup: &Cgroup) -> Result<(), CgroupError> {
+    let ends: Vec<OwnedFd> = cgroup
+        .processes()?
+        .into_iter()
+        .filter_map(rustix::process::Pid::from_raw)
+        .filter_map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
+        .collect();
+    cgroup.kill()?;
+    for end in &ends {
+        let mut waiting = [PollFd::new(end, PollFlags::IN)];
+        // One that does not end in time makes the removal fail, which is reported.
+        let _ = rustix::event::poll(&mut waiting, Some(&END_PATIENCE));
+    }
+    cgroup.remove()
 }
 
 /// Brings the keeper's events to whom they belong; makes the connection anew when the keeper dies.

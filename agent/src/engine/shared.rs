@@ -7,6 +7,7 @@ use agent_image::Store;
 use agent_runtime::cgroup::{Cgroup, Hierarchy};
 use agent_runtime::spec::CgroupPath;
 use tokio_util::sync::CancellationToken;
+use parking_lot::RwLock;
 use tokio_util::task::TaskTracker;
 
 use super::EngineOptions;
@@ -23,9 +24,18 @@ use crate::error::{Error, Result};
 /// Parent of the containers' cgroups unless configured.
 const CGROUP_PARENT: &str = "muster";
 
+/// Facts that a reload of the configuration changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reloadable {
+    pub(crate) debug: bool,
+    pub(crate) labels: Vec<String>,
+}
+
 /// The parts of one engine.
 pub(crate) struct Shared {
     pub(crate) options: EngineOptions,
+    /// What may change while the engine runs, in place of the same fields of `options`.
+    pub(crate) reloadable: RwLock<Reloadable>,
     pub(crate) host: Host,
     pub(crate) records: Records,
     pub(crate) registry: Registry,

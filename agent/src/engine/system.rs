@@ -93,7 +93,7 @@ impl Engine {
             pids_limit: has("pids"),
             ipv4_forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
                 .is_ok_and(|text| text.trim() == "1"),
-            debug: options.debug,
+            debug: reloadable.debug,
             n_fd: i64::try_from(fs::read_dir("/proc/self/fd").map_or(0, Iterator::count))
                 .unwrap_or(-1),
             oom_kill_disable: !v2 && has("memory"),
@@ -124,7 +124,7 @@ impl Engine {
                 .unwrap_or(-1),
             docker_root_dir: options.data_root.to_string_lossy().into_owned(),
             name: uname.nodename().to_string_lossy().into_owned(),
-            labels: options.labels.clone(),
+            labels: reloadable.labels,
             server_version: options.version.clone(),
             runtimes: Some(json!({ RUNTIME: { "path": "muster" } })),
             default_runtime: RUNTIME.to_owned(),

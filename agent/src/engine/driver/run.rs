@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Driver, Flow, Parked, Resume};
-use crate::engine::container::Attachment;
+use crate::engine::container::{Attachment, Definition};
 use crate::engine::health::{self, Check, ProbeResult};
 use crate::engine::lifecycle::{self, AfterExit, Decision, Next, Request};
 use crate::engine::probe::Probe;
@@ -40,7 +40,7 @@ impl Driver {
             tracing::warn!(container.id = self.container.id(), %error, "restart failed");
             self.container.state.exits += 1;
             self.container.state.finished_at = Some(Timestamp::now());
-            return self.after_run(std::time::Duration::ZERO).await;
+            return self.after_run(None).await;
         }
         Flow::Continue
     }
@@ -57,6 +57,10 @@ impl Driver {
                 state.error.clear();
                 state.oom_killed = false;
                 state.stopped_by_user = false;
+                remember_networks(
+                    Arc::make_mut(&mut self.container.definition),
+                    &started.attachment,
+                );
                 self.container.attachment = Some(Arc::new(started.attachment));
                 self.container.health = self.check().map(|_| Arc::new(health::starting()));
                 self.set_status(ContainerStatus::Running);
@@ -109,11 +113,11 @@ impl Driver {
             .unwrap_or_default();
         let uptime: std::time::Duration = uptime.try_into().unwrap_or_default();
         self.set_status(ContainerStatus::Exited);
-        self.after_run(uptime).await
+        self.after_run(Some(uptime)).await
     }
 
-    /// Decides and does what follows a run.
-    async fn after_run(&mut self, uptime: std::time::Duration) -> Flow {
+    /// Decides and does what follows a run, or (`None`) a start by policy that failed.
+    async fn after_run(&mut self, run: Option<std::time::Duration>) -> Flow {
         self.deadline = None;
         let host = &self.container.definition.host;
         let state = &self.container.state;
@@ -126,17 +130,18 @@ impl Driver {
         );
         if next == Next::Restart {
             self.set_status(ContainerStatus::Restarting);
-            self.restart_at = Some(Instant::now() + self.backoff.next(uptime));
+            self.restart_at = Some(Instant::now() + self.backoff.next(run.unwrap_or_default()));
         }
         // Whoever hears of the exit and looks finds the state it led to, so events come second.
         self.publish();
-        self.tell_exit(uptime);
+        if let Some(uptime) = run {
+            self.tell_exit(uptime);
+        }
         if next != Next::Delete {
             // Recorded before the keeper may forget it, and before a stop is answered.
             let _ = self.record().await.await;
             self.shared.keeper.forget(self.container.id()).await;
         }
-        self.publish();
         self.answer_stops();
         match next {
             Next::Rest | Next::Restart => Flow::Continue,
@@ -274,5 +279,14 @@ impl Driver {
             self.event(&format!("health_status: {word}"), &[]);
         }
         let _ = reply.send(status);
+    }
+}
+
+/// Keeps the ids of the networks it is connected to, which inspection shows after the exit too.
+fn remember_networks(definition: &mut Definition, attachment: &Attachment) {
+    for endpoint in &attachment.endpoints {
+        if let Some(settings) = definition.endpoints.get_mut(&endpoint.network_name) {
+            settings.network_id.clone_from(&endpoint.network_id);
+        }
     }
 }
