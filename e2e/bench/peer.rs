@@ -24,7 +24,9 @@ pub(crate) struct Options {
 impl Options {
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let mut options = Self {
-            docker: vec!["docker".to_owned()],
+            docker: words("docker"),
+            podman: words("podman"),
+            runtime: words("crun"),
             share: None,
             rounds: 20,
         };
