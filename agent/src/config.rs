@@ -256,10 +256,10 @@ impl Config {
 impl ContainerDefaults {
     fn validate(read: &Reader<'_>) -> Result<Self, ConfigError> {
         let log_driver = read.text("log-driver").unwrap_or("json-file").to_owned();
-        if !["json-file", "none"].contains(&log_driver.as_str()) {
+        if !["json-file", "local", "none"].contains(&log_driver.as_str()) {
             return Err(read.invalid(
                 "log-driver",
-                format!("log driver {log_driver:?} is not supported (json-file or none)"),
+                format!("log driver {log_driver:?} is not supported (json-file, local or none)"),
             ));
         }
         let mut gateways = read.addresses("host-gateway-ips")?;
@@ -497,7 +497,7 @@ fn cgroup_parent(read: &Reader<'_>) -> Result<String, ConfigError> {
     Ok(parent.to_owned())
 }
 
-/// Options of json-file. Source: moby `daemon/logger/jsonfilelog/jsonfilelog.go:ValidateLogOpt`.
+/// Options of json-file and local. Source: moby `daemon/logger/jsonfilelog/jsonfilelog.go:ValidateLogOpt`.
 fn log_options(read: &Reader<'_>, driver: &str) -> Result<Labels, ConfigError> {
     let mut options = Labels::new();
     for (name, value) in read
@@ -509,14 +509,16 @@ fn log_options(read: &Reader<'_>, driver: &str) -> Result<Labels, ConfigError> {
     {
         let value = value.as_str().unwrap_or_default();
         let valid = match name.as_str() {
-            _ if driver != "json-file" => {
+            _ if driver == "none" => {
                 return Err(read.invalid(
                     "log-opts",
                     format!("log driver {driver} has no option {name}"),
                 ));
             }
             "max-size" => value == "-1" || bytes(&Value::from(value)).is_some_and(|size| size > 0),
-            "max-file" => value.parse::<u32>().is_ok_and(|count| count > 0),
+            "max-file" => value
+                .parse::<u32>()
+                .is_ok_and(|count| (1..=1000).contains(&count)),
             _ => {
                 return Err(read.invalid(
                     "log-opts",

@@ -76,6 +76,7 @@ pub fn run(config: Config, flags: Flags) -> Result<(), DaemonError> {
     let logging = Logging::start(&config);
     host::check()?;
     let places = Places::take(&config)?;
+    host::raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -125,6 +126,7 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
                 }
                 Ok(new) => {
                     logging.set_level(&new);
+                    engine.reload(new.debug, new.labels.clone());
                     reloadable = new;
                     info!("configuration read again");
                 }

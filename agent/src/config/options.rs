@@ -477,7 +477,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "log-driver",
         Text,
         Done,
-        "Log driver of containers: json-file or none [default: json-file]",
+        "Log driver of containers: json-file, local or none [default: json-file]",
     ),
     opt(
         "log-format",

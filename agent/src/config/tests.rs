@@ -374,7 +374,7 @@ fn errors_name_the_option_and_say_what_to_do() {
         (
             "",
             &["--log-driver", "syslog"],
-            r#"--log-driver: log driver "syslog" is not supported (json-file or none)"#,
+            r#"--log-driver: log driver "syslog" is not supported (json-file, local or none)"#,
         ),
         (
             "",

@@ -89,6 +89,22 @@ pub(super) fn make_root(path: &Path, mode: u32) -> Result<(), DaemonError> {
     )))
 }
 
+/// Published ports, sandboxes and connections hold descriptors: as many as the hard limit allows. Containers get limits of
+/// their own.
+pub(super) fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(failure) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
+        tracing::warn!(error = %failure, "cannot raise the number of files the daemon may open");
+    }
+}
+
 /// Whether the process runs the same executable as this one and is not this one.
 pub(super) fn is_daemon(pid: u32) -> bool {
     let executable = |process: &str| std::fs::read_link(format!("/proc/{process}/exe")).ok();

@@ -120,15 +120,18 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let names = blocking(move || {
             for name in &names {
-                match shared.images.resolve(name) {
-                    // A name without tag may stand for tags other than latest.
-                    Err(error)
-                        if Reference::parse(name)
-                            .map_or(true, |reference| !reference.is_name_only()) =>
-                    {
-                        return Err(error.into());
-                    }
-                    _ => {}
+                let Err(error) = shared.images.resolve(name) else {
+                    continue;
+                };
+                // A name without tag may stand for tags other than latest.
+                let name_only =
+                    Reference::parse(name).is_ok_and(|reference| reference.is_name_only());
+                let named = ListFilter {
+                    references: vec![name.clone()],
+                    ..ListFilter::default()
+                };
+                if !name_only || shared.images.list(&named)?.is_empty() {
+                    return Err(error.into());
                 }
             }
             Ok(names)

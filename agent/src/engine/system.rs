@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::defaults::RUNTIME;
 use super::inspect::STORAGE_DRIVER;
-use super::shared::blocking;
+use super::shared::{Reloadable, blocking};
 use super::{Engine, EventOptions, ListOptions, images, stats, volumes};
 use crate::error::Result;
 
@@ -22,6 +22,14 @@ impl Engine {
     /// Events, past ones first if asked for. Registered when this returns.
     pub async fn events(&self, options: EventOptions) -> Result<BoxStream<'static, EventMessage>> {
         self.shared.events.listen(options)
+    }
+
+    /// Takes what a reload of the configuration changes, and tells listeners.
+    pub fn reload(&self, debug: bool, labels: Vec<String>) {
+        let attributes = [("debug", debug.to_string()), ("labels", json!(labels).to_string())];
+        *self.shared.reloadable.write() = Reloadable { debug, labels };
+        let attributes = attributes.each_ref().map(|(name, value)| (*name, value.as_str()));
+        self.shared.events.other("daemon", &self.id(), "reload", &attributes);
     }
 
     /// Facts about the engine and the host.
@@ -64,6 +72,7 @@ impl Engine {
         let system = system_release();
         let uname = rustix::system::uname();
         let options = &shared.options;
+        let reloadable = shared.reloadable.read().clone();
         Ok(SystemInfo {
             id: self.id(),
             containers: i64::try_from(statuses.len()).unwrap_or(i64::MAX),
@@ -114,6 +123,7 @@ impl Engine {
             os_type: "linux".to_owned(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
+            firewall_backend: Some(json!({ "Driver": "nftables" })),
             registry_config: Some(json!({
                 "IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": null,
                 "AllowNondistributableArtifactsCIDRs": null, "AllowNondistributableArtifactsHostnames": null,

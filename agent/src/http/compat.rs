@@ -344,6 +344,7 @@ pub(super) fn info(version: ApiVersion, info: &SystemInfo) -> Value {
                 .get(commit)
                 .and_then(|commit| commit.get("ID"))
                 .cloned()
+                && id != ""
             {
                 fields[commit]["Expected"] = id;
             }
@@ -355,6 +356,20 @@ pub(super) fn info(version: ApiVersion, info: &SystemInfo) -> Value {
     }
     if version.before(46) {
         fields.shift_remove("Containerd");
+    }
+    if let Some(registry) = fields
+        .get_mut("RegistryConfig")
+        .and_then(Value::as_object_mut)
+    {
+        for list in [
+            "AllowNondistributableArtifactsCIDRs",
+            "AllowNondistributableArtifactsHostnames",
+        ] {
+            match version.before(47) {
+                true => drop(registry.insert(list.to_owned(), Value::Null)),
+                false => drop(registry.shift_remove(list)),
+            }
+        }
     }
     reply
 }

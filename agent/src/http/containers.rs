@@ -247,7 +247,7 @@ async fn attach(call: Call) -> Outcome {
     call.takeover
         .take(move |mut taken: Taken| async move {
             let copied = match taken.stream.write_all(head.as_bytes()).await {
-                Ok(()) => hijack::splice(taken, attached.stream, keys).await,
+                Ok(()) => hijack::splice(taken, attached.stream, keys, async {}).await,
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = copied {

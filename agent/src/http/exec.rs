@@ -54,6 +54,12 @@ async fn start(mut call: Call) -> Outcome {
     let keys = DetachKeys::parse(&exec.detach_keys)?;
     let (detach, tty) = (request.detach, request.tty);
     let (engine, id) = (call.engine, call.name);
+    let settled = {
+        let (engine, id) = (engine.clone(), id.clone());
+        async move {
+            let _ = engine.wait_exec(&id).await;
+        }
+    };
     // Runs to its end even when the client leaves: an exec must not be half started.
     let started = tokio::spawn(async move { engine.start_exec(&id, request).await })
         .await
@@ -86,7 +92,7 @@ async fn start(mut call: Call) -> Outcome {
     call.takeover
         .take(move |mut taken: Taken| async move {
             let copied = match taken.stream.write_all(head.as_bytes()).await {
-                Ok(()) => hijack::splice(taken, attached.stream, keys).await,
+                Ok(()) => hijack::splice(taken, attached.stream, keys, settled).await,
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = copied {

@@ -94,19 +94,28 @@ pub(super) fn in_stream(kind: StreamKind, tty: bool, text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Copies until the output ends, the client has gone or the detach keys were typed.
-pub(super) async fn splice(
+/// Copies until the output ends, the client has gone or the detach keys were typed. After the output the connection stays
+/// open until `settled` resolves: a client that asks for the exit code then must get it.
+pub(super) async fn splice<S>(
     taken: Taken,
     attached: UnixStream,
     detach: Option<DetachKeys>,
-) -> io::Result<()> {
+    settled: S,
+) -> io::Result<()>
+where
+    S: Future<Output = ()>,
+{
     let Taken { mut stream, early } = taken;
     let mut attached = attached;
     let hung_up = watch_hang_up(&stream)?;
     let (client_in, mut client_out) = stream.split();
     let (mut output, input) = attached.split();
     {
-        let copy_out = copy(&mut output, &mut client_out);
+        let copy_out = async {
+            copy(&mut output, &mut client_out).await?;
+            settled.await;
+            Ok::<_, io::Error>(())
+        };
         let copy_in = async {
             match forward_input(client_in, early, input, detach).await {
                 // Half-closed: output goes on until the client is gone altogether.
@@ -419,7 +428,7 @@ mod tests {
         (
             client,
             container,
-            tokio::spawn(splice(taken, attached, keys)),
+            tokio::spawn(splice(taken, attached, keys, async {})),
         )
     }
 

@@ -39,7 +39,7 @@ fn ping(text: &'static str) -> Reply {
 }
 
 async fn info(call: Call) -> Outcome {
-    let info = call.engine.info().await;
+    let info = call.engine.info().await?;
     Ok(body::ok(&compat::info(call.version, &info)))
 }
 
