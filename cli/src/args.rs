@@ -98,15 +98,19 @@ enum ContainerVerb {
     Start(lifecycle::StartArgs),
     Stop(lifecycle::StopArgs),
     /// Restart one or more containers
+    #[command(after_help = "Example:\n  muster restart -t 5 web")]
     Restart(lifecycle::StopArgs),
     Kill(lifecycle::KillArgs),
     #[command(alias = "remove")]
     Rm(lifecycle::RmArgs),
     /// Pause all processes within one or more containers
+    #[command(after_help = "Example:\n  muster pause web")]
     Pause(lifecycle::NamesArgs),
     /// Unpause all processes within one or more containers
+    #[command(after_help = "Example:\n  muster unpause web")]
     Unpause(lifecycle::NamesArgs),
     /// Block until one or more containers stop, then print their exit codes
+    #[command(after_help = "Example:\n  muster wait job")]
     Wait(lifecycle::NamesArgs),
     Rename(lifecycle::RenameArgs),
     Update(Box<lifecycle::UpdateArgs>),

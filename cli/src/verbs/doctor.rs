@@ -13,6 +13,8 @@ use clap::Args;
 
 /// Check whether this machine can run containers, and say what is missing
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  sudo muster doctor")]
 pub(crate) struct DoctorArgs {}
 
 /// How a check ended.

@@ -187,6 +187,8 @@ fn image_rows(image: &ImageSummary, args: &ImagesArgs, now: Timestamp) -> Vec<Ro
 
 /// Remove one or more images
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster rmi busybox:latest")]
 pub(crate) struct RmiArgs {
     /// Force removal of the image
     #[arg(short, long)]
@@ -241,6 +243,8 @@ pub(crate) fn show_deleted(steps: &[ImageDeleteItem]) -> std::io::Result<()> {
 
 /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster tag busybox:latest example/busybox:1")]
 pub(crate) struct TagArgs {
     #[arg(value_name = "SOURCE_IMAGE[:TAG]")]
     source: String,
@@ -263,6 +267,8 @@ pub(crate) async fn tag(session: &Session, args: TagArgs) -> Outcome {
 
 /// Show the history of an image
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster history --no-trunc busybox")]
 pub(crate) struct HistoryArgs {
     /// Format output: 'table', 'table TEMPLATE', 'json' or a Go template
     #[arg(long)]
@@ -349,6 +355,8 @@ pub(crate) async fn history(session: &Session, args: HistoryArgs) -> Outcome {
 
 /// Remove unused images
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster image prune -a -f")]
 pub(crate) struct PruneArgs {
     /// Remove all unused images, not just dangling ones
     #[arg(short, long)]

@@ -13,6 +13,9 @@ use clap::Args;
 
 /// Start one or more stopped containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster start web
+  muster start -ai shell")]
 pub(crate) struct StartArgs {
     /// Attach STDOUT/STDERR and forward signals
     #[arg(short, long)]
@@ -29,6 +32,8 @@ pub(crate) struct StartArgs {
 
 /// Stop one or more running containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster stop -t 5 web db")]
 pub(crate) struct StopArgs {
     /// Signal to send to the container
     #[arg(short, long)]
@@ -42,6 +47,8 @@ pub(crate) struct StopArgs {
 
 /// Kill one or more running containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster kill -s HUP web")]
 pub(crate) struct KillArgs {
     /// Signal to send to the container
     #[arg(short, long)]
@@ -52,6 +59,8 @@ pub(crate) struct KillArgs {
 
 /// Remove one or more containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster rm -fv web")]
 pub(crate) struct RmArgs {
     /// Force the removal of a running container (uses SIGKILL)
     #[arg(short, long)]
@@ -75,6 +84,8 @@ pub(crate) struct NamesArgs {
 
 /// Rename a container
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster rename web old-web")]
 pub(crate) struct RenameArgs {
     container: String,
     new_name: String,
@@ -82,6 +93,8 @@ pub(crate) struct RenameArgs {
 
 /// Remove all stopped containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster container prune -f --filter until=24h")]
 pub(crate) struct PruneArgs {
     /// Do not prompt for confirmation
     #[arg(short, long)]
@@ -93,6 +106,8 @@ pub(crate) struct PruneArgs {
 
 /// Update configuration of one or more containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster update --memory 512m --restart unless-stopped web")]
 pub(crate) struct UpdateArgs {
     /// CPU shares (relative weight)
     #[arg(short, long, default_value_t = 0, hide_default_value = true)]
@@ -374,6 +389,8 @@ pub(crate) async fn prune(session: &Session, args: PruneArgs) -> Outcome {
 
 /// Attach local standard input, output, and error streams to a running container
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster attach --detach-keys ctrl-x web")]
 pub(crate) struct AttachArgs {
     /// Override the key sequence for detaching a container
     #[arg(long, value_name = "KEYS")]

@@ -9,6 +9,8 @@ use clap::Args;
 
 /// Display the running processes of a container
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster top web -o pid,cmd")]
 pub(crate) struct TopArgs {
     /// Container, and options of ps
     #[arg(
@@ -40,6 +42,8 @@ pub(crate) async fn top(session: &Session, args: TopArgs) -> Outcome {
 
 /// List port mappings or a specific mapping for the container
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster port web 80/tcp")]
 pub(crate) struct PortArgs {
     container: String,
     #[arg(value_name = "PRIVATE_PORT[/PROTOCOL]")]
@@ -83,6 +87,8 @@ pub(crate) async fn port(session: &Session, args: PortArgs) -> Outcome {
 
 /// Inspect changes to files or directories on a container's filesystem
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster diff web")]
 pub(crate) struct DiffArgs {
     container: String,
 }

@@ -221,6 +221,8 @@ impl Net {
 
 /// Connect a container to a network
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster network connect --alias db backend postgres")]
 pub(crate) struct ConnectArgs {
     /// Add network-scoped alias for the container
     #[arg(long)]
@@ -277,6 +279,8 @@ async fn connect(session: &Session, args: ConnectArgs) -> Outcome {
 
 /// Disconnect a container from a network
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster network disconnect -f backend postgres")]
 pub(crate) struct DisconnectArgs {
     /// Force the container to disconnect from a network
     #[arg(short, long)]
@@ -300,6 +304,8 @@ async fn disconnect(session: &Session, args: DisconnectArgs) -> Outcome {
 
 /// Remove one or more networks
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster network rm backend")]
 pub(crate) struct RmArgs {
     /// Do not error if the network does not exist
     #[arg(short, long)]
@@ -321,6 +327,8 @@ async fn rm(session: &Session, args: RmArgs) -> Outcome {
 
 /// Remove all unused networks
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster network prune -f")]
 pub(crate) struct PruneArgs {
     /// Do not prompt for confirmation
     #[arg(short, long)]
@@ -349,6 +357,8 @@ async fn prune(session: &Session, args: PruneArgs) -> Outcome {
 
 /// List networks
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster network ls --format '{{.Name}} {{.Driver}}'")]
 pub(crate) struct LsArgs {
     /// Provide filter values (e.g. "driver=bridge")
     #[arg(short, long, value_name = "NAME=VALUE")]

@@ -10,6 +10,8 @@ use futures_util::StreamExt as _;
 
 /// Download an image from a registry
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster pull debian:13")]
 pub(crate) struct PullArgs {
     /// Set platform if the server is multi-platform capable
     #[arg(long)]

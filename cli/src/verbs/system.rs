@@ -16,6 +16,8 @@ use std::fmt::Write as _;
 
 /// Show the muster version information
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster version --format '{{.Server.Version}}'")]
 pub(crate) struct VersionArgs {
     /// Format output: 'json' or a Go template
     #[arg(short, long)]
@@ -121,6 +123,8 @@ fn go_arch(arch: &str) -> &str {
 
 /// Display system-wide information
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster info --format '{{.Driver}}'")]
 pub(crate) struct InfoArgs {
     /// Format output: 'json' or a Go template
     #[arg(short, long)]
@@ -199,6 +203,8 @@ fn info_text(info: &SystemInfo, host: &str) -> String {
 
 /// Show disk usage
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster system df")]
 pub(crate) struct DfArgs {
     /// Format output: 'table', 'json' or a Go template
     #[arg(long)]
@@ -320,6 +326,8 @@ fn df_rows(usage: &DiskUsage) -> Vec<Row> {
 
 /// Remove unused data
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster system prune -af --volumes")]
 pub(crate) struct PruneArgs {
     /// Remove all unused images, not just dangling ones
     #[arg(short, long)]

@@ -139,6 +139,8 @@ pub(crate) async fn save(session: &Session, args: SaveArgs) -> Outcome {
 
 /// Export a container's filesystem as a tar archive
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster export web | tar t")]
 pub(crate) struct ExportArgs {
     /// Write to a file, instead of STDOUT
     #[arg(short, long, value_name = "FILE")]

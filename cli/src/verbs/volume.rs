@@ -38,6 +38,8 @@ pub(crate) async fn run(session: &Session, verb: VolumeVerb) -> Outcome {
 
 /// Create a volume
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster volume create --label app=web data")]
 pub(crate) struct CreateArgs {
     /// Specify volume driver name
     #[arg(short, long, default_value = "local")]
@@ -70,6 +72,8 @@ async fn create(session: &Session, args: CreateArgs) -> Outcome {
 
 /// Remove one or more volumes
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster volume rm data")]
 pub(crate) struct RmArgs {
     /// Force the removal of one or more volumes
     #[arg(short, long)]
@@ -88,6 +92,8 @@ async fn rm(session: &Session, args: RmArgs) -> Outcome {
 
 /// Remove unused local volumes
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster volume prune -a -f")]
 pub(crate) struct PruneArgs {
     /// Remove all unused volumes, not just anonymous ones
     #[arg(short, long)]
@@ -122,6 +128,8 @@ async fn prune(session: &Session, args: PruneArgs) -> Outcome {
 
 /// List volumes
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster volume ls -q --filter dangling=true")]
 pub(crate) struct LsArgs {
     /// Provide filter values (e.g. "dangling=true")
     #[arg(short, long, value_name = "NAME=VALUE")]

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 /// Parse, resolve and render compose file in canonical format
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose config --format json
+  muster compose config --images")]
 pub(crate) struct ConfigArgs {
     /// Print environment used for interpolation
     #[arg(long)]

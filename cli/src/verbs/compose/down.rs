@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// Stop and remove containers, networks
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster down
+  muster compose -p demo down -v --remove-orphans")]
 pub(crate) struct DownArgs {
     /// Remove containers for services not defined in the Compose file
     #[arg(long)]

@@ -10,6 +10,8 @@ use std::io::IsTerminal as _;
 
 /// Execute a command in a running container
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose exec db psql -U postgres")]
 pub(crate) struct ExecArgs {
     /// Detached mode: run command in the background
     #[arg(short, long)]

@@ -36,6 +36,8 @@ pub(crate) struct StopArgs {
 
 /// Restart service containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose restart -t 5 web")]
 pub(crate) struct RestartArgs {
     /// Don't restart dependent services
     #[arg(long)]
@@ -49,6 +51,8 @@ pub(crate) struct RestartArgs {
 
 /// Force stop service containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose kill -s SIGHUP web")]
 pub(crate) struct KillArgs {
     /// SIGNAL to send to the container
     #[arg(short, long, default_value = "SIGKILL")]
@@ -59,6 +63,8 @@ pub(crate) struct KillArgs {
 
 /// Removes stopped service containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose rm -fsv web")]
 pub(crate) struct RmArgs {
     /// Don't ask to confirm removal
     #[arg(short, long)]
@@ -75,6 +81,8 @@ pub(crate) struct RmArgs {
 
 /// Block until containers of all (or specified) services stop
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose wait --down-project test")]
 pub(crate) struct WaitArgs {
     /// Drops project when the first container stops
     #[arg(long)]

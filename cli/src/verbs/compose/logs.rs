@@ -20,6 +20,8 @@ const QUEUE: usize = 256;
 
 /// View output from containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose logs -f --tail 20 web db")]
 pub(crate) struct LogsArgs {
     /// Follow log output
     #[arg(short, long)]
@@ -106,6 +108,8 @@ pub(super) async fn logs(session: &Session, flags: &ProjectFlags, args: LogsArgs
 
 /// Receive real time events from containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose events --json")]
 pub(crate) struct EventsArgs {
     /// Output events as a stream of json objects
     #[arg(long)]

@@ -18,6 +18,8 @@ use serde_json::json;
 
 /// List images used by the created containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose images")]
 pub(crate) struct ImagesArgs {
     /// Format the output: table or json
     #[arg(long)]
@@ -72,6 +74,8 @@ pub(super) async fn images(session: &Session, flags: &ProjectFlags, args: Images
 
 /// Print the public port for a port binding
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose port web 80")]
 pub(crate) struct PortArgs {
     /// Index of the container if service has multiple replicas
     #[arg(long)]
@@ -142,6 +146,8 @@ pub(super) async fn top(session: &Session, flags: &ProjectFlags, args: ServicesA
 
 /// List volumes
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose volumes -q")]
 pub(crate) struct VolumesArgs {
     /// Format output: 'table', 'json' or a Go template
     #[arg(long)]

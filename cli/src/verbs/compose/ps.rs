@@ -16,6 +16,8 @@ use serde_json::json;
 
 /// List containers
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose ps --status running --format json")]
 pub(crate) struct PsArgs {
     /// Show all stopped containers (including those created by the run command)
     #[arg(short, long)]
@@ -240,6 +242,8 @@ fn exit_code(status: &str) -> i64 {
 
 /// List running compose projects
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose ls -a")]
 pub(crate) struct LsArgs {
     /// Show all stopped Compose projects
     #[arg(short, long)]

@@ -67,10 +67,7 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
             "archives of container paths are missing: use \"muster compose exec SERVICE tar c PATH\"",
         ),
         RefusedVerb::Attach(_) => ("attach", "use \"muster attach CONTAINER\""),
-        RefusedVerb::Stats(_) => (
-            "stats",
-            "use \"muster stats CONTAINER\"",
-        ),
+        RefusedVerb::Stats(_) => ("stats", "use \"muster stats CONTAINER\""),
         RefusedVerb::Export(_) => ("this verb", "use \"muster export CONTAINER\""),
     };
     Err(Failure::new(1, format!("compose {name} is not supported: {reason}")).into())

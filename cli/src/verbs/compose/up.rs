@@ -116,6 +116,8 @@ pub(crate) struct UpArgs {
 
 /// Creates containers for a service
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose create --force-recreate")]
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     convergence: Convergence,
@@ -125,6 +127,8 @@ pub(crate) struct CreateArgs {
 
 /// Scale services
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose scale web=3")]
 pub(crate) struct ScaleArgs {
     /// Don't start linked services
     #[arg(long)]
