@@ -92,6 +92,8 @@ impl Progress {
             }
             if let Some(head) = live.head.take() {
                 head.abandon();
+                // The last line is drawn without its end: what comes next begins below it.
+                out::note("");
             }
         }
     }

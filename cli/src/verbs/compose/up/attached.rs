@@ -154,11 +154,13 @@ pub(super) async fn up(
     let mut exits = Exits::default();
     early.iter().for_each(|item| exits.note(item));
     if why.is_some() {
+        let progress = Mutex::new(perform::progress(flags));
         let stop = stop_all(
             client,
             flags,
             args,
             project,
+            &progress,
             &mut interrupts,
             &mut terminations,
         );
@@ -167,7 +169,7 @@ pub(super) async fn up(
             tokio::select! {
                 result = &mut stop => break result?,
                 Some(item) = items.recv() => {
-                    view.show(&item)?;
+                    shown(&progress).interrupt(|| view.show(&item))?;
                     exits.note(&item);
                 }
                 result = &mut follow => result?,
@@ -289,6 +291,7 @@ async fn stop_all(
     flags: &ProjectFlags,
     args: &UpArgs,
     project: &Project,
+    progress: &Mutex<Progress>,
     interrupts: &mut Signal,
     terminations: &mut Signal,
 ) -> anyhow::Result<()> {
@@ -299,19 +302,18 @@ async fn stop_all(
     };
     let observed = compose::observe(client, &project.name, Some(project)).await?;
     let stop = compose::plan::stop(&project.name, Some(project), &observed, &selection)?;
-    let mut progress = perform::progress(flags);
-    progress.begin(&stop);
+    shown(progress).begin(&stop);
     let (_keep, never) = watch::channel(false);
     let options = perform::options(flags, None);
     let result = {
-        let mut show = |event: compose::Event<'_>| progress.event(&event);
+        let mut show = |event: compose::Event<'_>| shown(progress).event(&event);
         let run = compose::execute(client, &stop, &options, never, &mut show);
         tokio::select! {
             result = run => Some(result),
             () = insisted(interrupts, terminations) => None,
         }
     };
-    progress.end();
+    shown(progress).end();
     match result {
         Some(result) => Ok(result?),
         None => kill_all(client, project, &args.services).await,
