@@ -1,11 +1,13 @@
 //! A command that is connected to a process in a container: its output, input, terminal size and signals.
 //! Source: docker/cli `cli/command/container/hijack.go`, `signals.go`, `tty.go`.
 
+use crate::failure::Failure;
 use crate::terminal::DetachKeys;
 use agent_api::client::{ClientError, Hijacked, HijackedInput, OutputStream};
 use agent_api::{Client, StreamKind};
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
+use std::future::pending;
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -159,6 +161,34 @@ pub(crate) async fn follow_size(client: Client, target: Target) {
     }
 }
 
+/// Runs a session with a container while the terminal's size is followed and signals are passed on. Fails without a
+/// word when the user insists on ending.
+pub(crate) async fn accompany<T>(
+    client: &Client,
+    id: &str,
+    tty: bool,
+    signals: Vec<(i32, Signal)>,
+    session: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let size = async {
+        if tty {
+            follow_size(client.clone(), Target::Container(id.to_owned())).await;
+        }
+        pending::<()>().await
+    };
+    let signals = async {
+        if signals.is_empty() {
+            return pending().await;
+        }
+        forward_signals(client, id, signals).await;
+    };
+    tokio::select! {
+        ended = session => ended,
+        () = size => unreachable!("it never ends"),
+        () = signals => Err(Failure::silent(1).into()),
+    }
+}
+
 /// Handlers for all forwarded signals. From here on they no longer end this process.
 pub(crate) fn catch_signals() -> io::Result<Vec<(i32, Signal)>> {
     FORWARDED
@@ -168,7 +198,7 @@ pub(crate) fn catch_signals() -> io::Result<Vec<(i32, Signal)>> {
 }
 
 /// Passes signals on to a container; gives up (and returns) when the user insists on ending.
-pub(crate) async fn forward_signals(client: &Client, id: &str, signals: Vec<(i32, Signal)>) {
+async fn forward_signals(client: &Client, id: &str, signals: Vec<(i32, Signal)>) {
     let mut pending: futures_util::stream::SelectAll<_> = signals
         .into_iter()
         .map(|(number, signal)| {

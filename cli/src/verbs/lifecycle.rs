@@ -1,7 +1,7 @@
 //! Verbs that change containers that exist: start, stop, restart, kill, rm, pause, unpause, wait, rename, update.
 
 use super::each;
-use crate::attached::{self, Ended, Target};
+use crate::attached::{self, Ended};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome, describe};
 use crate::flags::{devices, filter};
@@ -204,17 +204,8 @@ async fn start_attached(client: &Client, id: &str, args: &StartArgs) -> Outcome 
     } else {
         None
     };
-    let size = async {
-        if tty {
-            attached::follow_size(client.clone(), Target::Container(container.id.clone())).await;
-        }
-        std::future::pending::<()>().await
-    };
-    let ended = tokio::select! {
-        ended = attached::pump(hijacked, stdin, tty, &keys) => ended,
-        () = size => unreachable!("it never ends"),
-        () = attached::forward_signals(client, &container.id, signals) => Err(Failure::silent(1).into()),
-    };
+    let session = attached::pump(hijacked, stdin, tty, &keys);
+    let ended = attached::accompany(client, &container.id, tty, signals, session).await;
     drop(raw);
     if ended? == Ended::Detached {
         return Ok(0);
@@ -442,23 +433,8 @@ pub(crate) async fn attach(session: &Session, args: AttachArgs) -> Outcome {
     } else {
         Vec::new()
     };
-    let size = async {
-        if tty {
-            attached::follow_size(client.clone(), Target::Container(container.id.clone())).await;
-        }
-        std::future::pending::<()>().await
-    };
-    let forward = async {
-        if signals.is_empty() {
-            return std::future::pending().await;
-        }
-        attached::forward_signals(client, &container.id, signals).await;
-    };
-    let ended = tokio::select! {
-        ended = attached::pump(hijacked, stdin, tty, &keys) => ended,
-        () = size => unreachable!("it never ends"),
-        () = forward => Err(Failure::silent(1).into()),
-    };
+    let session = attached::pump(hijacked, stdin, tty, &keys);
+    let ended = attached::accompany(client, &container.id, tty, signals, session).await;
     drop(raw);
     if ended? == Ended::Detached {
         return Err(Failure::new(1, "read escape sequence").into());

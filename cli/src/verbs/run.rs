@@ -2,7 +2,7 @@
 //!
 //! Order of an attached run: create → attach → wait (its headers) → start. So no output and no exit is missed.
 
-use crate::attached::{self, Ended, Target};
+use crate::attached::{self, Ended};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome, USAGE, describe, start_code, usage};
 use crate::flags::container::ContainerFlags;
@@ -165,29 +165,13 @@ impl Running<'_> {
             }
             return Err(start_failure(error));
         }
-        let size = async {
-            if tty {
-                attached::follow_size(client.clone(), Target::Container(self.id.to_owned())).await;
-            }
-            std::future::pending::<()>().await
-        };
-        let signals = async {
-            if signals.is_empty() {
-                return std::future::pending().await;
-            }
-            attached::forward_signals(client, self.id, signals).await;
-        };
         let ended = async {
             if attached::pump(hijacked, config.attach_stdin, tty, &keys).await? == Ended::Detached {
                 return anyhow::Ok(None);
             }
             Ok(Some(wait.result().await?))
         };
-        let ended = tokio::select! {
-            ended = ended => ended,
-            () = size => unreachable!("it never ends"),
-            () = signals => Err(Failure::silent(1).into()),
-        };
+        let ended = attached::accompany(client, self.id, tty, signals, ended).await;
         drop(raw);
         match ended? {
             None => {
