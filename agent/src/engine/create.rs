@@ -20,7 +20,7 @@ use super::mounts::{self, Donor, MountSource};
 use super::records::Durability;
 use super::shared::{Shared, blocking};
 use super::volumes::Creation;
-use super::{defaults, ports, spec, steps, validate};
+use super::{defaults, endpoint, ports, spec, validate};
 use crate::error::{Error, Result};
 
 /// Creates a container.
@@ -219,7 +219,7 @@ fn endpoints(
     let mut endpoints: IndexMap<String, EndpointSettings> = IndexMap::new();
     endpoints.insert(primary.clone(), EndpointSettings::default());
     for (name, settings) in asked {
-        steps::endpoint_spec(&settings)?;
+        endpoint::spec(&settings)?;
         let name = known(&name);
         let has_address = settings
             .ipam_config
@@ -248,7 +248,7 @@ fn endpoints(
         && first.mac_address.is_empty()
     {
         first.mac_address = std::mem::take(&mut config.mac_address);
-        steps::endpoint_spec(first)?;
+        endpoint::spec(first)?;
     }
     Ok(endpoints)
 }

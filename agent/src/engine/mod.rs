@@ -13,10 +13,10 @@
 //! |---|---|
 //! | `containers` `execs` `images` `networks` `system` | the facade |
 //! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
-//! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `spec` `defaults` `validate` `signal` | pure: values and rules |
+//! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
 //! | `exec` `probe` `logs` `events` `stats` `top` `diff` | beside the life of a container |
-//! | `volumes` `copy_up` `devices` `disk` | the host's file systems |
+//! | `volumes` `copy_up` `devices` `disk` `files` | the host's file systems |
 //!
 //! Must not: know HTTP, read configuration, or wait for anything by polling.
 
@@ -29,9 +29,11 @@ mod devices;
 mod diff;
 mod disk;
 mod driver;
+mod endpoint;
 mod events;
 mod exec;
 mod execs;
+mod files;
 mod health;
 mod images;
 mod inspect;

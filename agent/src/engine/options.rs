@@ -39,7 +39,7 @@ pub struct EngineOptions {
     pub dns_options: Vec<String>,
     /// Labels of the daemon, shown by `info`.
     pub labels: Vec<String>,
-    /// Parent of the containers' cgroups; empty means `/docker`.
+    /// Parent of the containers' cgroups; empty means `/muster`.
     pub cgroup_parent: String,
     /// Pools that networks without a subnet take theirs from; empty means Docker's.
     pub default_address_pools: Vec<netdriver::AddressPool>,

@@ -333,7 +333,9 @@ fn write_jobs(containers: &Path, mut jobs: mpsc::Receiver<Job>) {
             Job::Delete(path) => {
                 // On a thread of its own: a large directory must not hold up states.
                 let spawned = std::thread::Builder::new().name("delete".into()).spawn(move || {
-                    if let Err(error) = fs::remove_dir_all(&path) {
+                    if let Err(error) = fs::remove_dir_all(&path)
+                            && error.kind() != io::ErrorKind::NotFound
+                        {
                         tracing::warn!(path = %path.display(), %error, "cannot delete; tried again at the next start");
                     }
                 });

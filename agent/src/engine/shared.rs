@@ -6,8 +6,8 @@ use std::sync::Arc;
 use agent_image::Store;
 use agent_runtime::cgroup::{Cgroup, Hierarchy};
 use agent_runtime::spec::CgroupPath;
-use tokio_util::sync::CancellationToken;
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::EngineOptions;

@@ -9,17 +9,16 @@
 //! container: the driver does, with what comes back.
 
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_api::{ContainerStatus, EndpointSettings};
+use agent_api::ContainerStatus;
 use agent_image::ImageId;
 use agent_runtime::keeper::{AttachOptions, Launch, LaunchKind, LogOptions, StdinMode};
 use agent_runtime::spec::{CapabilitySet, LaunchSpec, Namespace};
 use jiff::Timestamp;
-use netdriver::{EndpointSpec, SandboxMode, SandboxSpec};
+use netdriver::{SandboxMode, SandboxSpec};
 
 use super::container::{Attachment, Container, Definition};
 use super::exec::hostname_of;
@@ -28,7 +27,7 @@ use super::mounts::MountSource;
 use super::registry::Handle;
 use super::shared::{Shared, blocking};
 use super::spec::{self, Resolved};
-use super::{devices, logs, ports};
+use super::{devices, endpoint, files, logs, ports};
 use crate::error::{Error, Result};
 
 /// A container that runs now.
@@ -379,7 +378,7 @@ impl<'a> Preparation<'a> {
             false => host
                 .dns
                 .iter()
-                .map(|text| parse_address(text))
+                .map(|text| endpoint::parse_address(text))
                 .collect::<Result<_>>()?,
         };
         let is_host = host.network_mode == "host";
@@ -424,7 +423,7 @@ impl<'a> Preparation<'a> {
 
     fn endpoints(&mut self) -> Result<()> {
         for (network, settings) in &self.definition.endpoints {
-            let spec = endpoint_spec(settings)?;
+            let spec = endpoint::spec(settings)?;
             let endpoint = self
                 .shared
                 .networks
@@ -443,15 +442,19 @@ impl<'a> Preparation<'a> {
             return Ok(());
         }
         let requests = ports::requests(&self.definition.config, &self.definition.host)?;
-        if !requests.is_empty() {
-            self.attachment.ports = self
-                .shared
-                .networks
-                .publish(&self.definition.id, &requests)
-                .map_err(|error| {
-                    Error::from(error).context("failed to set up container networking")
-                })?;
+        if requests.is_empty() {
+            return Ok(());
         }
+        let id = &self.definition.id;
+        let published = self.shared.networks.publish(id, &requests).map_err(|error| {
+            let endpoint = self.attachment.endpoints.first();
+            Error::from(error).context(format!(
+                "failed to set up container networking: driver failed programming external connectivity on endpoint {} ({})",
+                self.definition.name,
+                endpoint.map_or("", |endpoint| &endpoint.id)
+            ))
+        })?;
+        self.attachment.ports = published;
         Ok(())
     }
 
@@ -459,7 +462,7 @@ impl<'a> Preparation<'a> {
         if self.shares_network().is_some() {
             return Ok(());
         }
-        write_files(self.shared, self.container)
+        files::write(self.shared, self.container)
     }
 
     fn launch_spec(&self) -> Result<LaunchSpec> {
@@ -480,171 +483,5 @@ impl<'a> Preparation<'a> {
             init: host.init.unwrap_or(self.shared.options.init),
         };
         spec::launch_spec(self.definition, resolved)
-    }
-}
-
-/// Writes `hostname`, `hosts` and `resolv.conf` in place: they may be mounted already.
-pub(crate) fn write_files(shared: &Shared, container: &Container) -> Result<()> {
-    let definition = &container.definition;
-    let directory = shared.records.directory(&definition.id);
-    let write = |name: &str, content: &str| {
-        let path = directory.join(name);
-        fs::write(&path, content).map_err(Error::io("write", &path))
-    };
-    let hostname = hostname_of(container);
-    let extra = extra_hosts(shared, definition)?;
-    let hosts = shared.networks.hosts(
-        &definition.id,
-        &hostname,
-        &definition.config.domainname,
-        &extra,
-    )?;
-    let hosts = match definition.host.network_mode.as_str() {
-        "host" => host_file("/etc/hosts", &extra).unwrap_or(hosts),
-        _ => hosts,
-    };
-    write("hostname", &format!("{hostname}\n"))?;
-    write("hosts", &hosts)?;
-    write("resolv.conf", &shared.networks.resolv_conf(&definition.id)?)
-}
-
-/// The host's own file with the additions.
-fn host_file(path: &str, extra: &[(String, IpAddr)]) -> Option<String> {
-    let mut text = fs::read_to_string(path).ok()?;
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
-    }
-    for (name, address) in extra {
-        text.push_str(&format!("{address}\t{name}\n"));
-    }
-    Some(text)
-}
-
-fn extra_hosts(shared: &Shared, definition: &Definition) -> Result<Vec<(String, IpAddr)>> {
-    let mut extra = Vec::new();
-    for entry in definition.host.extra_hosts.iter().flatten() {
-        let bad = || Error::invalid(format!("bad format for add-host: {entry:?}"));
-        let (name, address) = entry
-            .split_once('=')
-            .or_else(|| entry.split_once(':'))
-            .ok_or_else(bad)?;
-        let address = match address {
-            "host-gateway" => shared.networks.host_gateway().ok_or_else(|| {
-                Error::invalid("unable to derive the IP value for host-gateway: the bridge network has no gateway")
-            })?,
-            text => parse_address(text)?,
-        };
-        extra.push((name.to_owned(), address));
-    }
-    Ok(extra)
-}
-
-fn parse_address(text: &str) -> Result<IpAddr> {
-    text.trim_matches(['[', ']'])
-        .parse()
-        .map_err(|_| Error::invalid(format!("{text:?} is not an IP address")))
-}
-
-/// What was asked of an endpoint, in netdriver's words.
-pub(crate) fn endpoint_spec(settings: &EndpointSettings) -> Result<EndpointSpec> {
-    let ipam = settings.ipam_config.clone().unwrap_or_default();
-    if !ipam.link_local_ips.is_empty() {
-        return Err(Error::unsupported("LinkLocalIPs (--link-local-ip)"));
-    }
-    if settings
-        .links
-        .as_ref()
-        .is_some_and(|links| !links.is_empty())
-    {
-        return Err(Error::unsupported("Links (--link)"));
-    }
-    let address = |text: &str| match text {
-        "" => Ok(None),
-        text => parse_address(text).map(Some),
-    };
-    let wrong = |text: &str| Error::invalid(format!("{text} is an address of the other family"));
-    let ipv4_address = match address(&ipam.ipv4_address)? {
-        None => None,
-        Some(IpAddr::V4(address)) => Some(address),
-        Some(IpAddr::V6(_)) => return Err(wrong(&ipam.ipv4_address)),
-    };
-    let ipv6_address = match address(&ipam.ipv6_address)? {
-        None => None,
-        Some(IpAddr::V6(address)) => Some(address),
-        Some(IpAddr::V4(_)) => return Err(wrong(&ipam.ipv6_address)),
-    };
-    let mac_address = match settings.mac_address.as_str() {
-        "" => None,
-        text => Some(parse_mac(text)?),
-    };
-    Ok(EndpointSpec {
-        endpoint_id: None,
-        ipv4_address,
-        ipv6_address,
-        mac_address,
-        aliases: settings.aliases.clone().unwrap_or_default(),
-        gw_priority: i32::try_from(settings.gw_priority).map_err(|_| {
-            Error::invalid(format!(
-                "GwPriority {} is out of range",
-                settings.gw_priority
-            ))
-        })?,
-        ifname: None,
-        driver_options: settings.driver_opts.clone().unwrap_or_default(),
-    })
-}
-
-fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let bytes: Option<Vec<u8>> = text
-        .split([':', '-'])
-        .map(|part| {
-            u8::from_str_radix(part, 16)
-                .ok()
-                .filter(|_| part.len() == 2)
-        })
-        .collect();
-    bytes
-        .and_then(|bytes| <[u8; 6]>::try_from(bytes).ok())
-        .ok_or_else(|| Error::invalid(format!("invalid MAC address: {text}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use agent_api::EndpointIpamConfig;
-
-    #[test]
-    fn endpoint_settings_are_read() {
-        let settings = EndpointSettings {
-            ipam_config: Some(EndpointIpamConfig {
-                ipv4_address: "10.0.0.9".into(),
-                ..EndpointIpamConfig::default()
-            }),
-            mac_address: "02:42:ac:11:00:02".into(),
-            aliases: Some(vec!["db".into()]),
-            ..EndpointSettings::default()
-        };
-        let spec = endpoint_spec(&settings).unwrap();
-        assert_eq!(spec.ipv4_address, Some("10.0.0.9".parse().unwrap()));
-        assert_eq!(spec.mac_address, Some([0x02, 0x42, 0xac, 0x11, 0, 2]));
-        for bad in [
-            EndpointSettings {
-                mac_address: "02:42".into(),
-                ..EndpointSettings::default()
-            },
-            EndpointSettings {
-                ipam_config: Some(EndpointIpamConfig {
-                    ipv4_address: "fd00::1".into(),
-                    ..EndpointIpamConfig::default()
-                }),
-                ..EndpointSettings::default()
-            },
-            EndpointSettings {
-                links: Some(vec!["a:b".into()]),
-                ..EndpointSettings::default()
-            },
-        ] {
-            assert!(endpoint_spec(&bad).is_err(), "{bad:?}");
-        }
     }
 }

@@ -26,10 +26,17 @@ impl Engine {
 
     /// Takes what a reload of the configuration changes, and tells listeners.
     pub fn reload(&self, debug: bool, labels: Vec<String>) {
-        let attributes = [("debug", debug.to_string()), ("labels", json!(labels).to_string())];
+        let attributes = [
+            ("debug", debug.to_string()),
+            ("labels", json!(labels).to_string()),
+        ];
         *self.shared.reloadable.write() = Reloadable { debug, labels };
-        let attributes = attributes.each_ref().map(|(name, value)| (*name, value.as_str()));
-        self.shared.events.other("daemon", &self.id(), "reload", &attributes);
+        let attributes = attributes
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str()));
+        self.shared
+            .events
+            .other("daemon", &self.id(), "reload", &attributes);
     }
 
     /// Facts about the engine and the host.

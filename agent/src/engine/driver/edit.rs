@@ -7,7 +7,7 @@ use agent_api::{ContainerStatus, ContainerUpdateRequest, EndpointSettings, Resou
 use super::Driver;
 use crate::engine::container::{Attachment, Definition};
 use crate::engine::shared::blocking;
-use crate::engine::{names, ports, spec, steps, validate};
+use crate::engine::{endpoint, files, names, ports, spec, validate};
 use crate::error::{Error, Result};
 
 impl Driver {
@@ -117,7 +117,7 @@ impl Driver {
                 info.name
             )));
         }
-        let endpoint_spec = steps::endpoint_spec(&settings)?;
+        let endpoint_spec = endpoint::spec(&settings)?;
         let mut definition = Definition::clone(&self.container.definition);
         definition.endpoints.insert(
             info.name.clone(),
@@ -216,7 +216,7 @@ impl Driver {
             if !requests.is_empty() {
                 shared.networks.publish(container.id(), &requests)?;
             }
-            steps::write_files(&shared, &container)?;
+            files::write(&shared, &container)?;
             attachment(&shared.networks, container.id())
         })
         .await?;
