@@ -73,33 +73,29 @@ impl Client {
         executable: &Path,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), ClientError> {
         let path = run_dir.join(SOCKET);
-        let socket = match connect(&path) {
-            Ok(socket) => socket,
-            Err(_) => {
-                start(run_dir, executable).await?;
-                connect(&path).map_err(|source| {
-                    gone(
-                        format!("connect to the keeper at {}", path.display()),
-                        source,
-                    )
-                })?
+        // One that is just quitting still accepts connections and resets them.
+        if let Ok(socket) = connect(&path) {
+            match Self::greet(socket).await {
+                Err(ClientError::Gone { .. }) => {}
+                other => return other,
             }
-        };
-        let (client, events) = Self::over(socket).map_err(|source| {
+        }
+        start(run_dir, executable).await?;
+        let socket = connect(&path).map_err(|source| {
             gone(
-                format!("use the keeper's socket {}", path.display()),
+                format!("connect to the keeper at {}", path.display()),
                 source,
             )
         })?;
-        match client
-            .call(
-                Request::Hello {
-                    version: PROTOCOL_VERSION,
-                },
-                &[],
-            )
-            .await?
-        {
+        Self::greet(socket).await
+    }
+
+    /// Makes a client of a connection whose other side speaks the same protocol.
+    async fn greet(socket: OwnedFd) -> Result<(Self, mpsc::UnboundedReceiver<Event>), ClientError> {
+        let (client, events) = Self::over(socket)
+            .map_err(|source| gone("use the keeper's socket".to_owned(), source))?;
+        let version = PROTOCOL_VERSION;
+        match client.call(Request::Hello { version }, &[]).await? {
             Reply::Hello { pid, .. } => client
                 .shared
                 .pid

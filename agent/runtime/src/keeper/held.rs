@@ -30,6 +30,8 @@ pub(super) struct Held {
     /// It shares its pid namespace, so that others may outlive it.
     pub(super) shares_pids: bool,
     pub(super) log: Option<LogFile>,
+    /// The last write to the log failed.
+    pub(super) log_fails: bool,
     /// Read ends of stdout and stderr; with a terminal the first is its master. `None` after the end of file.
     outputs: [Option<OwnedFd>; 2],
     /// Master of the terminal, for its size.
@@ -93,6 +95,7 @@ impl Held {
             cgroup: None,
             shares_pids: false,
             log: None,
+            log_fails: false,
             outputs: [streams.stdout, streams.stderr],
             terminal: streams.terminal,
             stdin: Stdin {
@@ -116,6 +119,7 @@ impl Held {
             cgroup: None,
             shares_pids: false,
             log: None,
+            log_fails: false,
             outputs: [None, None],
             terminal: None,
             stdin: Stdin {
@@ -154,8 +158,8 @@ impl Held {
         self.outputs[stream as usize].as_ref().map(|fd| fd.as_fd())
     }
 
-    pub(super) fn close_output(&mut self, stream: LogStream) {
-        self.outputs[stream as usize] = None;
+    pub(super) fn close_output(&mut self, epoll: &OwnedFd, stream: LogStream) {
+        close(epoll, self.outputs[stream as usize].take());
     }
 
     /// Whether there is no more output to come.
@@ -173,23 +177,23 @@ impl Held {
     }
 
     /// Adds bytes for standard input and writes what the process takes. Bytes for a closed input are dropped.
-    pub(super) fn push_input(&mut self, data: &[u8]) -> InputState {
+    pub(super) fn push_input(&mut self, epoll: &OwnedFd, data: &[u8]) -> InputState {
         if self.stdin.pipe.is_some() && !self.stdin.ending {
             self.stdin.queue.extend_from_slice(data);
         }
-        self.flush_input()
+        self.flush_input(epoll)
     }
 
     /// A client with stdin has ended its input.
-    pub(super) fn input_ended(&mut self) -> InputState {
+    pub(super) fn input_ended(&mut self, epoll: &OwnedFd) -> InputState {
         if self.stdin.mode == StdinMode::Once && !self.has_terminal() {
             self.stdin.ending = true;
         }
-        self.flush_input()
+        self.flush_input(epoll)
     }
 
     /// Writes waiting input.
-    pub(super) fn flush_input(&mut self) -> InputState {
+    pub(super) fn flush_input(&mut self, epoll: &OwnedFd) -> InputState {
         while let (Some(pipe), false) = (&self.stdin.pipe, self.stdin.queue.is_empty()) {
             match rustix::io::write(pipe, &self.stdin.queue) {
                 Ok(written) => {
@@ -197,31 +201,46 @@ impl Held {
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return InputState::Waiting,
-                Err(_) => self.close_input(),
+                Err(_) => self.close_input(epoll),
             }
         }
         if self.stdin.queue.is_empty() {
             self.stdin.queue = Vec::new();
             if self.stdin.ending {
-                self.stdin.pipe = None;
+                self.close_input(epoll);
             }
         }
         InputState::Idle
     }
 
     /// Nothing can be written any more.
-    pub(super) fn close_input(&mut self) {
-        self.stdin.pipe = None;
+    pub(super) fn close_input(&mut self, epoll: &OwnedFd) {
+        close(epoll, self.stdin.pipe.take());
         self.stdin.queue = Vec::new();
     }
 
     /// The end: all descriptors but the clients' are closed, the log is complete.
-    pub(super) fn end(&mut self, exit: Exit, now: jiff::Timestamp) -> std::io::Result<()> {
+    pub(super) fn end(
+        &mut self,
+        epoll: &OwnedFd,
+        exit: Exit,
+        now: jiff::Timestamp,
+    ) -> std::io::Result<()> {
         self.phase = Phase::Ended(exit);
         self.pidfd = None;
-        self.outputs = [None, None];
+        for output in &mut self.outputs {
+            close(epoll, output.take());
+        }
+        self.close_input(epoll);
         self.terminal = None;
-        self.close_input();
         self.log.take().map_or(Ok(()), |mut log| log.finish(now))
+    }
+}
+
+/// Closes a watched descriptor. Those of a terminal are duplicates of one another: while one is open, epoll would go on
+/// reporting the closed ones.
+fn close(epoll: &OwnedFd, fd: Option<OwnedFd>) {
+    if let Some(fd) = fd {
+        let _ = rustix::event::epoll::delete(epoll, &fd);
     }
 }

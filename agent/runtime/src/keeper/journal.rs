@@ -1,5 +1,5 @@
-//! Exit records on disk, so that they survive the keeper as well: one JSON object per line, appended when a process
-//! ends, rewritten without the forgotten ones when that makes it much shorter. The file lives beside the socket in the
+//! Exit records on disk, so that they survive the keeper as well: one JSON object per line, appended when a process ends
+//! and when its record is forgotten, rewritten without the forgotten ones when that makes the file much shorter. The file lives beside the socket in the
 //! volatile run directory: after a reboot there is nothing to know about processes.
 
 use std::fs::{File, OpenOptions};
@@ -7,10 +7,20 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::protocol::HeldProcess;
 
 /// Forgotten lines that may stay in the file.
 const SLACK: usize = 256;
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line<P> {
+    Ended(P),
+    Forgotten { forgotten: String },
+}
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -18,17 +28,25 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     lines: usize,
+    /// Number of lines at which it is rewritten.
+    slack_until: usize,
 }
 
 impl Journal {
     /// Opens the journal and returns what an earlier keeper left in it. A torn last line is dropped.
     pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<HeldProcess>)> {
-        let mut left = Vec::new();
+        let mut left: Vec<HeldProcess> = Vec::new();
         match File::open(path) {
             Ok(file) => {
                 for line in BufReader::new(file).lines() {
                     let Ok(line) = line else { break };
-                    left.extend(serde_json::from_str::<HeldProcess>(&line));
+                    match serde_json::from_str(&line) {
+                        Ok(Line::Ended(process)) => left.push(process),
+                        Ok(Line::Forgotten { forgotten }) => {
+                            left.retain(|process| process.id != forgotten);
+                        }
+                        Err(_) => {}
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -38,6 +56,7 @@ impl Journal {
             path: path.to_owned(),
             file: append_to(path)?,
             lines: 0,
+            slack_until: 0,
         };
         journal.rewrite(left.iter())?;
         Ok((journal, left))
@@ -45,23 +64,33 @@ impl Journal {
 
     /// Adds the exit of one process.
     pub(super) fn append(&mut self, process: &HeldProcess) -> io::Result<()> {
-        let mut line = serde_json::to_vec(process)?;
-        line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.lines += 1;
-        Ok(())
+        self.write(&Line::Ended(process))
     }
 
-    /// Some were forgotten; `kept` are all that still matter.
-    pub(super) fn forgot<'a>(
+    /// The exit of this process need not be known any longer; `kept` are all that still matter.
+    pub(super) fn forget(
         &mut self,
-        kept: impl ExactSizeIterator<Item = &'a HeldProcess>,
+        id: &str,
+        kept: impl Iterator<Item = HeldProcess>,
     ) -> io::Result<()> {
-        if self.lines < kept.len() + SLACK {
-            Ok(())
-        } else {
-            self.rewrite(kept)
+        self.write(&Line::<&HeldProcess>::Forgotten {
+            forgotten: id.to_owned(),
+        })?;
+        if self.lines < self.slack_until {
+            return Ok(());
         }
+        let kept: Vec<HeldProcess> = kept.collect();
+        self.rewrite(kept.iter())
+    }
+
+    fn write(&mut self, line: &Line<&HeldProcess>) -> io::Result<()> {
+        // Begins a new line even if the one before was cut short by a full disk.
+        let mut bytes = vec![b'\n'];
+        serde_json::to_writer(&mut bytes, line)?;
+        bytes.push(b'\n');
+        self.file.write_all(&bytes)?;
+        self.lines += 1;
+        Ok(())
     }
 
     fn rewrite<'a>(
@@ -76,12 +105,14 @@ impl Journal {
         let lines = kept.len();
         let mut file = append_to(&fresh)?;
         for process in kept {
-            serde_json::to_writer(&mut file, process)?;
-            file.write_all(b"\n")?;
+            let mut line = serde_json::to_vec(process)?;
+            line.push(b'\n');
+            file.write_all(&line)?;
         }
         std::fs::rename(&fresh, &self.path)?;
         self.file = file;
         self.lines = lines;
+        self.slack_until = 2 * lines + SLACK;
         Ok(())
     }
 }
@@ -132,20 +163,33 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_records_do_not_pile_up() {
+    fn a_cut_line_does_not_take_the_next_one_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("exits");
         let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&ended("a")).unwrap();
+        journal.file.write_all(b"\n{\"id\":\"c\",").unwrap();
+        journal.append(&ended("b")).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, [ended("a"), ended("b")]);
+    }
+
+    #[test]
+    fn what_was_forgotten_stays_forgotten_and_does_not_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exits");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&ended("kept")).unwrap();
         for number in 0..1000 {
-            journal.append(&ended(&number.to_string())).unwrap();
-            journal
-                .forgot(
-                    std::iter::empty::<&HeldProcess>()
-                        .collect::<Vec<_>>()
-                        .into_iter(),
-                )
-                .unwrap();
+            let id = number.to_string();
+            journal.append(&ended(&id)).unwrap();
+            journal.forget(&id, [ended("kept")].into_iter()).unwrap();
         }
-        assert!(std::fs::read_to_string(&path).unwrap().lines().count() <= SLACK);
+        assert!(std::fs::read_to_string(&path).unwrap().lines().count() <= 2 * SLACK + 8);
+        assert_eq!(Journal::open(&path).unwrap().1, [ended("kept")]);
+        // The same container again: the earlier run does not come back with the later one.
+        journal.append(&ended("kept")).unwrap();
+        journal.forget("kept", std::iter::empty()).unwrap();
+        journal.append(&ended("kept")).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, [ended("kept")]);
     }
 }

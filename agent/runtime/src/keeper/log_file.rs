@@ -1,8 +1,11 @@
 //! Docker's `json-file` log: one JSON object per line of output, `{"log":"…\n","stream":"stdout","time":"…"}`.
 //!
 //! Output without a newline is held back until the newline, the end of the stream or 16 KiB, whichever comes first; a
-//! part of a longer line is a record without the final newline (moby `daemon/logger/copier.go`). A file is rotated only
-//! between whole lines, so that readers never join parts across files in the wrong order (moby#41650).
+//! part of a longer line is a record without the final newline (moby `daemon/logger/copier.go`). A file is rotated
+//! between whole lines, so that readers never join parts across files in the wrong order (moby#41650); only a line that
+//! does not end for as long as a whole file is cut.
+//!
+//! A full disk costs the output of that time and nothing else: a record that could not be written whole is taken back.
 //!
 //! This module does not read logs: the daemon does.
 
@@ -121,12 +124,9 @@ impl LogFile {
     }
 
     fn record(&mut self, stream: LogStream, text: &[u8], time: &str) -> io::Result<()> {
-        if !self.inside_line
-            && self
-                .options
-                .max_size
-                .is_some_and(|max| self.length + self.buffer.len() as u64 >= max)
-        {
+        let length = self.length + self.buffer.len() as u64;
+        let full = |max: u64| length >= max && (!self.inside_line || length / 2 >= max);
+        if self.options.max_size.is_some_and(full) {
             self.flush()?;
             self.rotate()?;
         }
@@ -148,10 +148,32 @@ impl LogFile {
     /// One write per chunk of output, so that a reader sees whole records.
     fn flush(&mut self) -> io::Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
-        if !buffer.is_empty() {
-            self.file.write_all(&buffer)?;
-            self.length += buffer.len() as u64;
+        let mut rest = buffer.as_slice();
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.take_back(&buffer[..buffer.len() - rest.len()])?;
+                    return Err(error);
+                }
+            }
         }
+        self.length += buffer.len() as u64;
+        Ok(())
+    }
+
+    /// Of what was written before an error, whole records stay.
+    fn take_back(&mut self, written: &[u8]) -> io::Result<()> {
+        let whole = written
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        // Somebody else may have emptied the file, so its length is asked for.
+        let end = self.file.metadata()?.len();
+        self.file
+            .set_len(end.saturating_sub((written.len() - whole) as u64))?;
+        self.length += whole as u64;
         Ok(())
     }
 

@@ -15,18 +15,18 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
+use rustix::process::WaitOptions;
 
 use super::attach::{Attached, Delivery};
 use super::held::{DRAIN_LIMIT, Held, InputState, Phase, Streams};
 use super::journal::Journal;
 use super::log_file::{LogFile, LogStream};
 use super::protocol::{
-    self, AttachOptions, Call, Event, Exit, FromKeeper, HeldProcess, Launch, LaunchFailure,
-    LaunchKind, PROTOCOL_VERSION, Reply, Request, Started, StdinMode,
+    self, AttachOptions, Call, Event, Exit, FromKeeper, Launch, LaunchFailure, LaunchKind,
+    PROTOCOL_VERSION, Reply, Request, Started, StdinMode,
 };
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::launch::{self, LaunchError, Launched, Stdio};
@@ -249,7 +249,7 @@ impl Keeper {
             Source::Connection => self.serve_connection(flags),
             Source::Signals => self.take_signals(),
             Source::Output(key, stream) => self.read_output(key, stream),
-            Source::Input(key) => self.write_input(key),
+            Source::Input(key) => self.write_input(key, flags),
             Source::Client(key) => self.serve_client(key, flags),
         }
     }
@@ -440,14 +440,13 @@ impl Keeper {
         }
         self.keys_by_id.remove(id);
         self.held.remove(&key);
-        let ended: Vec<HeldProcess> = self
+        let kept = self
             .held
             .values()
             .filter(|held| matches!(held.phase, Phase::Ended(_)))
-            .map(Held::describe)
-            .collect();
-        if let Err(error) = self.journal.forgot(ended.iter()) {
-            report(format_args!("rewrite the journal: {error}"));
+            .map(Held::describe);
+        if let Err(error) = self.journal.forget(id, kept) {
+            report(format_args!("take {id} out of the journal: {error}"));
         }
     }
 
@@ -461,6 +460,8 @@ impl Keeper {
             log,
             attach,
         } = launch;
+        // A new run of what has ended: whoever asks for it knows of the end.
+        self.forget(&id);
         if self.keys_by_id.contains_key(&id) {
             return Err(LaunchFailure::engine(format!("{id} is held already")));
         }
@@ -613,10 +614,13 @@ impl Keeper {
         let Some(held) = self.held.get_mut(&key) else {
             return;
         };
-        if let Some(log) = &mut held.log
-            && let Err(error) = log.write(stream, data, jiff::Timestamp::now())
-        {
-            report(format_args!("write the log of {}: {error}", held.id));
+        if let Some(log) = &mut held.log {
+            let failed = log.write(stream, data, jiff::Timestamp::now()).err();
+            // Told once: a disk that is full fails every write.
+            if let (Some(error), false) = (&failed, held.log_fails) {
+                report(format_args!("write the log of {}: {error}", held.id));
+            }
+            held.log_fails = failed.is_some();
         }
         let attached = held.attached.clone();
         for client in attached {
@@ -686,17 +690,21 @@ impl Keeper {
         let Some(held) = self.held.get_mut(&key) else {
             return;
         };
-        held.close_output(stream);
+        held.close_output(&self.epoll, stream);
         if let (true, Phase::Draining { exit, .. }) = (held.outputs_ended(), held.phase) {
             self.end(key, exit);
         }
     }
 
-    fn write_input(&mut self, key: u32) {
+    /// The process takes input again, or has closed it: the kernel reports that unasked and for ever.
+    fn write_input(&mut self, key: u32, flags: EventFlags) {
         let Some(held) = self.held.get_mut(&key) else {
             return;
         };
-        let state = held.flush_input();
+        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            held.close_input(&self.epoll);
+        }
+        let state = held.flush_input(&self.epoll);
         self.after_input(key, state);
     }
 
@@ -739,8 +747,8 @@ impl Keeper {
             match client.read(&mut chunk) {
                 Ok(count) => {
                     let state = self.held.get_mut(&process).map(|held| match count {
-                        0 => held.input_ended(),
-                        count => held.push_input(&chunk[..count]),
+                        0 => held.input_ended(&self.epoll),
+                        count => held.push_input(&self.epoll, &chunk[..count]),
                     });
                     self.update_client_interest(key);
                     if let Some(state) = state {
@@ -763,7 +771,7 @@ impl Keeper {
         };
         held.attached.retain(|attached| *attached != key);
         if client.options.stdin && !client.input_ended {
-            let state = held.input_ended();
+            let state = held.input_ended(&self.epoll);
             self.after_input(client.process, state);
         }
         self.update_throttle(client.process);
@@ -787,20 +795,19 @@ impl Keeper {
 
     fn reap(&mut self) {
         loop {
-            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => break,
-                // A real-time signal: nix cannot name it, but the child is reaped.
-                Err(nix::errno::Errno::EINVAL) => continue,
-                Ok(_) => continue,
-                Err(nix::errno::Errno::EINTR) => continue,
+            let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(rustix::io::Errno::CHILD) => break,
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => {
                     report(format_args!("wait for children: {error}"));
                     break;
                 }
             };
-            if let Some(key) = self.keys_by_pid.remove(&pid.as_raw()) {
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            if let Some(code) = status.exit_status().or(signal)
+                && let Some(key) = self.keys_by_pid.remove(&pid.as_raw_nonzero().get())
+            {
                 self.process_ended(key, code);
             }
         }
@@ -830,7 +837,7 @@ impl Keeper {
             exit,
             until: Instant::now() + DRAIN_LIMIT,
         };
-        held.close_input();
+        held.close_input(&self.epoll);
         if held.outputs_ended() {
             self.end(key, exit);
         }
@@ -840,7 +847,7 @@ impl Keeper {
         let Some(held) = self.held.get_mut(&key) else {
             return;
         };
-        if let Err(error) = held.end(exit, jiff::Timestamp::now()) {
+        if let Err(error) = held.end(&self.epoll, exit, jiff::Timestamp::now()) {
             report(format_args!("finish the log of {}: {error}", held.id));
         }
         if let Some(cgroup) = held.cgroup.take()

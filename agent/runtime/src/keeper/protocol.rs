@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::de::DeserializeOwned;
@@ -300,6 +300,11 @@ pub(crate) fn receive<T: DeserializeOwned>(
         }
     }
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(invalid(
+            "descriptors were lost on the way: the limit of open files is reached",
+        ));
+    }
     let message = match data.get(..received.bytes) {
         None | Some([]) => return Ok(None),
         Some([b'I', json @ ..]) => serde_json::from_slice(json)?,

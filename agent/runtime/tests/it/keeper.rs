@@ -238,3 +238,100 @@ async fn failures_carry_dockers_exit_codes() {
     }
     assert!(client.list().await.unwrap().is_empty());
 }
+
+/// Processor time a process has used, in clock ticks (10 ms).
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<u64> = fields.split(' ').filter_map(|f| f.parse().ok()).collect();
+    fields[10] + fields[11]
+}
+
+#[tokio::test]
+async fn a_process_that_closes_its_streams_costs_nothing() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    let quiet = "exec </dev/null >/dev/null 2>&1; sleep 1";
+    for terminal in [false, true] {
+        let mut container = Container::sh(quiet);
+        container.spec.process.terminal = terminal.then(Default::default);
+        let before = ticks(client.pid());
+        client
+            .launch(launch("c", &container, StdinMode::Open), Vec::new())
+            .await
+            .unwrap();
+        assert_eq!(exit_of(&mut events, "c").await.exit_code, 0);
+        let used = ticks(client.pid()) - before;
+        assert!(
+            used < 30,
+            "{used} ticks in one second, terminal: {terminal}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn death_by_a_real_time_signal_is_reported() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    let mut container = Container::new(&["sleep", "1000"]);
+    container.spec.namespaces.pid = agent_runtime::spec::Namespace::Host;
+    client
+        .launch(launch("c", &container, StdinMode::Null), Vec::new())
+        .await
+        .unwrap();
+    client.signal("c", 40).await.unwrap();
+    assert_eq!(exit_of(&mut events, "c").await.exit_code, 128 + 40);
+}
+
+#[tokio::test]
+async fn a_new_run_replaces_the_record_of_the_last_one() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    for code in [3, 4] {
+        let container = Container::sh(&format!("exit {code}"));
+        client
+            .launch(launch("c", &container, StdinMode::Null), Vec::new())
+            .await
+            .unwrap();
+        assert_eq!(exit_of(&mut events, "c").await.exit_code, code);
+        let held = client.list().await.unwrap();
+        let codes: Vec<i32> = held
+            .iter()
+            .map(|process| process.exit.unwrap().exit_code)
+            .collect();
+        assert_eq!(codes, [code]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_holds_up_its_process_alone() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    let (noisy, other) = (Container::sh("yes"), Container::sh("echo fine"));
+    let (_never_read, theirs) = UnixStream::pair().unwrap();
+    client
+        .launch(
+            launch("noisy", &noisy, StdinMode::Null),
+            vec![(theirs.into(), ALL)],
+        )
+        .await
+        .unwrap();
+    client
+        .launch(launch("other", &other, StdinMode::Null), Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(exit_of(&mut events, "other").await.exit_code, 0);
+    client.signal("noisy", 9).await.unwrap();
+    assert_eq!(exit_of(&mut events, "noisy").await.exit_code, 137);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", client.pid())).unwrap();
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 40 << 10, "{kib} KiB");
+}
