@@ -33,6 +33,8 @@ fn main() -> anyhow::Result<()> {
         ),
     }
     let mut table = Table::default();
+    // First, while the daemons are fresh.
+    cases::memory(&mut table, &muster, docker.as_ref())?;
     cases::run_one(&mut table, &muster, docker.as_ref(), options.rounds)?;
     cases::run_many(
         &mut table,
@@ -50,7 +52,6 @@ fn main() -> anyhow::Result<()> {
             options.rounds.div_ceil(4),
         )?;
     }
-    cases::memory(&mut table, &muster, docker.as_ref())?;
     if let Some(podman) = Peer::podman(&options).context("look for podman")? {
         cases::run_one_podman(&mut table, &muster, &podman, options.rounds)?;
     }
