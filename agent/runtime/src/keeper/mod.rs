@@ -18,7 +18,7 @@
 //! | file | topic |
 //! |---|---|
 //! | `protocol` | messages and their framing |
-//! | `process` | the event loop of the keeper process |
+//! | `process` | the event loop of the keeper process, one file per topic: connection, starting, streams, ending |
 //! | `held` | one held process: stdio, attached clients, exit |
 //! | `attach` | one attached client: framing out, stdin in, back-pressure |
 //! | `log_file` | Docker's json-file format with rotation |
