@@ -15,15 +15,21 @@ pub struct ContainerConfig {
     /// `user[:group]`, names or numbers, resolved in the container's own files.
     #[serde(deserialize_with = "null_default")]
     pub user: String,
+    #[serde(deserialize_with = "null_default")]
     pub attach_stdin: bool,
+    #[serde(deserialize_with = "null_default")]
     pub attach_stdout: bool,
+    #[serde(deserialize_with = "null_default")]
     pub attach_stderr: bool,
     /// `{"80/tcp": {}}`; absent when empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<Set>,
+    #[serde(deserialize_with = "null_default")]
     pub tty: bool,
+    #[serde(deserialize_with = "null_default")]
     pub open_stdin: bool,
     /// Close stdin when the first attached client leaves.
+    #[serde(deserialize_with = "null_default")]
     pub stdin_once: bool,
     /// `NAME=value`, or `NAME` alone to remove it from the image's environment.
     pub env: Option<Vec<String>>,
@@ -31,7 +37,10 @@ pub struct ContainerConfig {
     pub cmd: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub args_escaped: bool,
     #[serde(deserialize_with = "null_default")]
     pub image: String,
@@ -41,7 +50,10 @@ pub struct ContainerConfig {
     pub working_dir: String,
     #[serde(deserialize_with = "string_or_list")]
     pub entrypoint: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub network_disabled: bool,
     /// Deprecated since 1.44 in favour of the endpoint's own address.
     #[serde(
@@ -71,15 +83,15 @@ pub struct HealthConfig {
     /// `[]` inherit, `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", line]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub interval: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub timeout: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub start_period: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub start_interval: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero", deserialize_with = "null_default")]
     pub retries: i64,
 }
 

@@ -9,14 +9,20 @@ use serde::{Deserialize, Serialize};
 pub struct ExecCreateRequest {
     #[serde(deserialize_with = "null_default")]
     pub user: String,
+    #[serde(deserialize_with = "null_default")]
     pub privileged: bool,
+    #[serde(deserialize_with = "null_default")]
     pub tty: bool,
     /// Height and width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console_size: Option<[u32; 2]>,
+    #[serde(deserialize_with = "null_default")]
     pub attach_stdin: bool,
+    #[serde(deserialize_with = "null_default")]
     pub attach_stderr: bool,
+    #[serde(deserialize_with = "null_default")]
     pub attach_stdout: bool,
+    #[serde(deserialize_with = "null_default")]
     pub detach: bool,
     #[serde(deserialize_with = "null_default")]
     pub detach_keys: String,
@@ -32,7 +38,9 @@ pub struct ExecCreateRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ExecStartRequest {
+    #[serde(deserialize_with = "null_default")]
     pub detach: bool,
+    #[serde(deserialize_with = "null_default")]
     pub tty: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub console_size: Option<[u32; 2]>,

@@ -25,11 +25,13 @@ pub struct HostConfig {
     pub port_bindings: PortMap,
     #[serde(deserialize_with = "null_default")]
     pub restart_policy: RestartPolicy,
+    #[serde(deserialize_with = "null_default")]
     pub auto_remove: bool,
     #[serde(deserialize_with = "null_default")]
     pub volume_driver: String,
     pub volumes_from: Option<Vec<String>>,
     /// Height and width of the terminal that asked for the container.
+    #[serde(deserialize_with = "null_default")]
     pub console_size: [u32; 2],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Labels>,
@@ -54,12 +56,16 @@ pub struct HostConfig {
     pub cgroup: String,
     /// `container[:alias]`.
     pub links: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_default")]
     pub oom_score_adj: i32,
     /// `host`, `container:<id>` or empty.
     #[serde(deserialize_with = "null_default")]
     pub pid_mode: String,
+    #[serde(deserialize_with = "null_default")]
     pub privileged: bool,
+    #[serde(deserialize_with = "null_default")]
     pub publish_all_ports: bool,
+    #[serde(deserialize_with = "null_default")]
     pub readonly_rootfs: bool,
     /// `seccomp=…`, `apparmor=…`, `no-new-privileges[=bool]`, `label=…`.
     pub security_opt: Option<Vec<String>>,
@@ -73,6 +79,7 @@ pub struct HostConfig {
     #[serde(deserialize_with = "null_default")]
     pub userns_mode: String,
     /// Bytes; 0 is the engine's 64 MiB.
+    #[serde(deserialize_with = "null_default")]
     pub shm_size: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sysctls: Option<Labels>,
@@ -97,12 +104,15 @@ pub struct HostConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Resources {
+    #[serde(deserialize_with = "null_default")]
     pub cpu_shares: i64,
+    #[serde(deserialize_with = "null_default")]
     pub memory: i64,
-    #[serde(rename = "NanoCpus")]
+    #[serde(rename = "NanoCpus", deserialize_with = "null_default")]
     pub nano_cpus: i64,
     #[serde(deserialize_with = "null_default")]
     pub cgroup_parent: String,
+    #[serde(deserialize_with = "null_default")]
     pub blkio_weight: u16,
     #[serde(deserialize_with = "null_default")]
     pub blkio_weight_device: Vec<WeightDevice>,
@@ -114,9 +124,13 @@ pub struct Resources {
     pub blkio_device_read_iops: Vec<ThrottleDevice>,
     #[serde(rename = "BlkioDeviceWriteIOps", deserialize_with = "null_default")]
     pub blkio_device_write_iops: Vec<ThrottleDevice>,
+    #[serde(deserialize_with = "null_default")]
     pub cpu_period: i64,
+    #[serde(deserialize_with = "null_default")]
     pub cpu_quota: i64,
+    #[serde(deserialize_with = "null_default")]
     pub cpu_realtime_period: i64,
+    #[serde(deserialize_with = "null_default")]
     pub cpu_realtime_runtime: i64,
     #[serde(deserialize_with = "null_default")]
     pub cpuset_cpus: String,
@@ -126,8 +140,10 @@ pub struct Resources {
     pub devices: Vec<DeviceMapping>,
     pub device_cgroup_rules: Option<Vec<String>>,
     pub device_requests: Option<Vec<DeviceRequest>>,
+    #[serde(deserialize_with = "null_default")]
     pub memory_reservation: i64,
     /// Memory plus swap; -1 unlimited swap, 0 twice the memory.
+    #[serde(deserialize_with = "null_default")]
     pub memory_swap: i64,
     pub memory_swappiness: Option<i64>,
     pub oom_kill_disable: Option<bool>,
@@ -135,11 +151,13 @@ pub struct Resources {
     pub pids_limit: Option<i64>,
     #[serde(deserialize_with = "null_default")]
     pub ulimits: Vec<Ulimit>,
+    #[serde(deserialize_with = "null_default")]
     pub cpu_count: i64,
+    #[serde(deserialize_with = "null_default")]
     pub cpu_percent: i64,
-    #[serde(rename = "IOMaximumIOps")]
+    #[serde(rename = "IOMaximumIOps", deserialize_with = "null_default")]
     pub io_maximum_iops: u64,
-    #[serde(rename = "IOMaximumBandwidth")]
+    #[serde(rename = "IOMaximumBandwidth", deserialize_with = "null_default")]
     pub io_maximum_bandwidth: u64,
 }
 
@@ -147,7 +165,9 @@ pub struct Resources {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct WeightDevice {
+    #[serde(deserialize_with = "null_default")]
     pub path: String,
+    #[serde(deserialize_with = "null_default")]
     pub weight: u16,
 }
 
@@ -155,7 +175,9 @@ pub struct WeightDevice {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ThrottleDevice {
+    #[serde(deserialize_with = "null_default")]
     pub path: String,
+    #[serde(deserialize_with = "null_default")]
     pub rate: u64,
 }
 
@@ -163,9 +185,12 @@ pub struct ThrottleDevice {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DeviceMapping {
+    #[serde(deserialize_with = "null_default")]
     pub path_on_host: String,
+    #[serde(deserialize_with = "null_default")]
     pub path_in_container: String,
     /// Some of `rwm`.
+    #[serde(deserialize_with = "null_default")]
     pub cgroup_permissions: String,
 }
 
@@ -173,7 +198,9 @@ pub struct DeviceMapping {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DeviceRequest {
+    #[serde(deserialize_with = "null_default")]
     pub driver: String,
+    #[serde(deserialize_with = "null_default")]
     pub count: i64,
     #[serde(rename = "DeviceIDs")]
     pub device_ids: Option<Vec<String>>,
@@ -185,8 +212,11 @@ pub struct DeviceRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Ulimit {
+    #[serde(deserialize_with = "null_default")]
     pub name: String,
+    #[serde(deserialize_with = "null_default")]
     pub hard: i64,
+    #[serde(deserialize_with = "null_default")]
     pub soft: i64,
 }
 
@@ -205,8 +235,10 @@ pub struct LogConfig {
 #[serde(rename_all = "PascalCase", default)]
 pub struct RestartPolicy {
     /// `no`, `always`, `unless-stopped`, `on-failure` or empty.
+    #[serde(deserialize_with = "null_default")]
     pub name: String,
     /// For `on-failure`: 0 is without limit.
+    #[serde(deserialize_with = "null_default")]
     pub maximum_retry_count: i64,
 }
 
@@ -225,7 +257,7 @@ pub struct PortBinding {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Mount {
-    #[serde(rename = "Type")]
+    #[serde(rename = "Type", deserialize_with = "null_default")]
     pub kind: MountType,
     #[serde(
         skip_serializing_if = "String::is_empty",
@@ -234,7 +266,10 @@ pub struct Mount {
     pub source: String,
     #[serde(deserialize_with = "null_default")]
     pub target: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub read_only: bool,
     #[serde(
         skip_serializing_if = "String::is_empty",
@@ -274,14 +309,26 @@ pub struct BindOptions {
         deserialize_with = "null_default"
     )]
     pub propagation: String,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub non_recursive: bool,
     /// Make the source directory when it is missing.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub create_mountpoint: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub read_only_non_recursive: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub read_only_force_recursive: bool,
 }
 
@@ -290,7 +337,10 @@ pub struct BindOptions {
 #[serde(rename_all = "PascalCase", default)]
 pub struct VolumeOptions {
     /// Do not copy the image's content into a new volume.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub no_copy: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,

@@ -17,6 +17,7 @@ pub struct EndpointSettings {
     pub mac_address: String,
     pub driver_opts: Option<Labels>,
     /// The endpoint with the highest value gives the default route.
+    #[serde(deserialize_with = "null_default")]
     pub gw_priority: i64,
     #[serde(rename = "NetworkID", deserialize_with = "null_default")]
     pub network_id: String,
@@ -26,13 +27,13 @@ pub struct EndpointSettings {
     pub gateway: String,
     #[serde(rename = "IPAddress", deserialize_with = "null_default")]
     pub ip_address: String,
-    #[serde(rename = "IPPrefixLen")]
+    #[serde(rename = "IPPrefixLen", deserialize_with = "null_default")]
     pub ip_prefix_len: u8,
     #[serde(rename = "IPv6Gateway", deserialize_with = "null_default")]
     pub ipv6_gateway: String,
     #[serde(rename = "GlobalIPv6Address", deserialize_with = "null_default")]
     pub global_ipv6_address: String,
-    #[serde(rename = "GlobalIPv6PrefixLen")]
+    #[serde(rename = "GlobalIPv6PrefixLen", deserialize_with = "null_default")]
     pub global_ipv6_prefix_len: u8,
     #[serde(rename = "DNSNames")]
     pub dns_names: Option<Vec<String>>,
@@ -150,6 +151,7 @@ pub struct Network {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ConfigReference {
+    #[serde(deserialize_with = "null_default")]
     pub network: String,
 }
 
@@ -172,6 +174,7 @@ pub struct EndpointResource {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkCreateRequest {
+    #[serde(deserialize_with = "null_default")]
     pub name: String,
     /// Obsolete: names are always unique.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,9 +192,13 @@ pub struct NetworkCreateRequest {
     pub enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
     pub ipam: Option<Ipam>,
+    #[serde(deserialize_with = "null_default")]
     pub internal: bool,
+    #[serde(deserialize_with = "null_default")]
     pub attachable: bool,
+    #[serde(deserialize_with = "null_default")]
     pub ingress: bool,
+    #[serde(deserialize_with = "null_default")]
     pub config_only: bool,
     pub config_from: Option<ConfigReference>,
     #[serde(deserialize_with = "null_default")]
@@ -213,6 +220,7 @@ pub struct NetworkCreateResponse {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkConnectRequest {
+    #[serde(deserialize_with = "null_default")]
     pub container: String,
     pub endpoint_config: Option<EndpointSettings>,
 }
@@ -221,6 +229,8 @@ pub struct NetworkConnectRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkDisconnectRequest {
+    #[serde(deserialize_with = "null_default")]
     pub container: String,
+    #[serde(deserialize_with = "null_default")]
     pub force: bool,
 }
