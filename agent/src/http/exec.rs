@@ -1,5 +1,7 @@
 //! `/exec` and `/containers/{}/exec`: further processes in a running container.
 
+use std::io;
+
 use agent_api::{ExecCreateRequest, ExecStartRequest, IdResponse, StreamKind};
 use http::StatusCode;
 use tokio::io::AsyncWriteExt;
@@ -10,8 +12,7 @@ use super::error::HttpError;
 use super::hijack::{self, DetachKeys, Taken};
 use super::router::{ApiVersion, Route, get, post};
 use super::{Call, Outcome, to_the_end};
-use crate::engine::ExecStarted;
-use crate::error::Error;
+use crate::engine::{Engine, ExecStarted};
 
 pub(super) const ROUTES: &[Route] = &[
     post("/containers/{}/exec", |call| Box::pin(create(call))),
@@ -50,56 +51,59 @@ async fn start(mut call: Call) -> Outcome {
     if call.version.before(42) || !request.tty {
         request.console_size = None;
     }
+    // Whatever else goes wrong is said where the output goes: the connection is in Docker's hands by then.
     let exec = call.engine.inspect_exec(&call.name).await?;
-    let keys = DetachKeys::parse(&exec.detach_keys)?;
-    let (detach, tty) = (request.detach, request.tty);
     let (engine, id) = (call.engine, call.name);
-    let settled = {
-        let (engine, id) = (engine.clone(), id.clone());
-        async move {
-            let _ = engine.wait_exec(&id).await;
-        }
-    };
-    // Runs to its end even when the client leaves: an exec must not be half started.
-    let started = tokio::spawn(async move { engine.start_exec(&id, request).await })
-        .await
-        .map_err(|failure| HttpError::internal(format!("the exec was not started: {failure}")))?;
-    let more = common_headers();
-    let attached = match started {
-        Ok(ExecStarted::Detached) => return Ok(body::empty(StatusCode::OK)),
-        Ok(ExecStarted::Attached(attached)) => attached,
-        // Docker has the connection in its hands already when the process cannot be run: the reason is output, and the
-        // exit code is for inspect to tell.
-        Err(failure @ (Error::InvalidParameter(_) | Error::System(_))) if !detach => {
-            let mut bytes = hijack::head(&call.headers, call.version, tty, &more).into_bytes();
-            bytes.extend_from_slice(&hijack::in_stream(
-                StreamKind::Stdout,
-                tty,
-                &format!("{failure}\r\n"),
-            ));
-            return call
-                .takeover
-                .take(move |mut taken: Taken| async move {
-                    let _ = taken.stream.write_all(&bytes).await;
-                    let _ = taken.stream.shutdown().await;
-                })
-                .await;
-        }
-        Err(failure) => return Err(failure.into()),
-    };
-    let head = hijack::head(&call.headers, call.version, attached.tty, &more);
-    let keys = (attached.tty && exec.open_stdin).then_some(keys);
+    if request.detach {
+        to_the_end(async move { engine.start_exec(&id, request).await }).await?;
+        return Ok(body::empty(StatusCode::OK));
+    }
+    let tty = exec.process_config.tty;
+    let keys = DetachKeys::parse(&exec.detach_keys)?;
+    let keys = (tty && exec.open_stdin).then_some(keys);
+    let head = hijack::head(&call.headers, call.version, tty, &common_headers());
     call.takeover
         .take(move |mut taken: Taken| async move {
-            let copied = match taken.stream.write_all(head.as_bytes()).await {
-                Ok(()) => hijack::splice(taken, attached.stream, keys, settled).await,
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = copied {
+            // The head goes out before the process is there: clients that read it in blocks (Python's) lose output that
+            // comes along with it.
+            if let Err(failure) = taken.stream.write_all(head.as_bytes()).await {
+                debug!(error = %failure, "the client left before its exec was started");
+                return;
+            }
+            if let Err(failure) = run(taken, engine, id, request, tty, keys).await {
                 debug!(error = %failure, "attached connection ended early");
             }
         })
         .await
+}
+
+/// Starts the exec and copies until it has ended.
+async fn run(
+    mut taken: Taken,
+    engine: Engine,
+    id: String,
+    request: ExecStartRequest,
+    tty: bool,
+    keys: Option<DetachKeys>,
+) -> io::Result<()> {
+    let started = {
+        let (engine, id) = (engine.clone(), id.clone());
+        // Runs to its end even when the client leaves: an exec must not be half started.
+        to_the_end(async move { engine.start_exec(&id, request).await }).await
+    };
+    let problem = match started {
+        Ok(ExecStarted::Attached(attached)) => {
+            let settled = async {
+                let _ = engine.wait_exec(&id).await;
+            };
+            return hijack::splice(taken, attached.stream, keys, settled).await;
+        }
+        Ok(ExecStarted::Detached) => return taken.stream.shutdown().await,
+        Err(problem) => problem,
+    };
+    let text = hijack::in_stream(StreamKind::Stdout, tty, &format!("{}\r\n", problem.message));
+    taken.stream.write_all(&text).await?;
+    taken.stream.shutdown().await
 }
 
 /// Docker copies the headers of every reply into this head, and into no other that it writes by hand.
