@@ -4,7 +4,7 @@
 //! request in work is finished and the connection closed.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::time::Duration;
 
 use http::Request;
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -23,11 +24,13 @@ use super::hijack::{Taken, Takeover};
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Bound of the buffer for what a client sends.
 const READ_BUFFER: usize = 64 * 1024;
+/// How long a client may go on sending what nobody wants any more; as in Go's net/http (`rstAvoidanceDelay`).
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Serves a connection from accept to close.
 pub(super) async fn serve<A, F>(stream: UnixStream, answer: A, closing: CancellationToken)
 where
-    A: Fn(Request<Incoming>, Takeover) -> F,
+    A: Fn(Request<Incoming>, Takeover) -> F + Unpin,
     F: Future<Output = Reply>,
 {
     let (takeover, mut jobs) = Takeover::channel();
@@ -45,12 +48,12 @@ where
     let job = loop {
         tokio::select! {
             biased;
-            Some(job) = jobs.recv() => break job,
-            result = &mut http => {
+            Some(job) = jobs.recv() => break Some(job),
+            result = poll_fn(|context| http.poll_without_shutdown(context)) => {
                 if let Err(failure) = result {
                     debug!(error = %failure, "connection ended early");
                 }
-                return;
+                break None;
             }
             () = closing.cancelled(), if !asked_to_close => {
                 asked_to_close = true;
@@ -63,10 +66,28 @@ where
         stream: parts.io.into_inner(),
         early: parts.read_buf,
     };
+    let rest = async {
+        match job {
+            Some(job) => job(taken).await,
+            None => linger(taken.stream).await,
+        }
+    };
     tokio::select! {
-        () = job(taken) => {}
+        () = rest => {}
         () = closing.cancelled() => {}
     }
+}
+
+/// Closes a connection without breaking off a client that still sends the body of a request which was refused: it would
+/// see its own write fail and never read why.
+async fn linger(mut stream: UnixStream) {
+    let discard = async {
+        stream.shutdown().await?;
+        let mut buffer = vec![0; READ_BUFFER];
+        while stream.read(&mut buffer).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LINGER, discard).await;
 }
 
 #[cfg(test)]
@@ -77,7 +98,6 @@ mod tests {
     use futures_util::stream;
     use http_body_util::BodyExt;
     use std::sync::Arc;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
 
     async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -89,7 +109,7 @@ mod tests {
     /// The client's end of a connection with this handler, and the token that stops the daemon.
     fn client<A, F>(answer: A) -> (UnixStream, CancellationToken)
     where
-        A: Fn(Request<Incoming>, Takeover) -> F + Send + Sync + 'static,
+        A: Fn(Request<Incoming>, Takeover) -> F + Unpin + Send + Sync + 'static,
         F: Future<Output = Reply> + Send + 'static,
     {
         let (client, server) = UnixStream::pair().unwrap();
@@ -213,6 +233,31 @@ mod tests {
         read_until(&mut client, "\r\n\r\n").await;
         drop(client);
         within(dropped.notified()).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_can_read_why_it_was_refused() {
+        let (mut client, _closing) =
+            client(|_, _| async { HttpError::bad_request("no").into_reply() });
+        client
+            .write_all(b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 8000000\r\n\r\n")
+            .await
+            .unwrap();
+        let (mut answers, mut body) = client.split();
+        let send = async {
+            for _ in 0..80 {
+                body.write_all(&[0; 100_000]).await?;
+            }
+            std::io::Result::Ok(())
+        };
+        let read = async {
+            let mut all = String::new();
+            answers.read_to_string(&mut all).await.unwrap();
+            all
+        };
+        let (sent, answer) = within(async { tokio::join!(send, read) }).await;
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request"), "{answer}");
+        sent.expect("nothing is broken off while the client sends");
     }
 
     #[tokio::test]
