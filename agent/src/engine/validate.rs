@@ -206,8 +206,8 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             .is_some_and(|name| !name.is_empty())
     };
     match host.ipc_mode.as_str() {
-        "" | "private" | "none" | "host" => {}
-        "shareable" => return Err(Error::unsupported("IpcMode shareable (--ipc)")),
+        // Whether others may join makes no difference to the container itself; clients before 1.40 always ask for it.
+        "" | "private" | "shareable" | "none" | "host" => {}
         mode if container(mode) => {
             return Err(Error::unsupported("IpcMode container:<id> (--ipc)"));
         }

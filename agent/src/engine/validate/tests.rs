@@ -146,7 +146,7 @@ fn what_is_not_there_is_refused_by_name() {
         ("DeviceRequests", json!([{"Count": -1}])),
         ("Links", json!(["db:db"])),
         ("CpuRealtimePeriod", json!(1)),
-        ("IpcMode", json!("shareable")),
+        ("IpcMode", json!("container:other")),
         ("Annotations", json!({"a": "b"})),
     ] {
         let text = refusal(json!({ "HostConfig": { option: value } }));
