@@ -183,7 +183,28 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Line, u8> {
         _ => error,
     };
     let _ = error.print();
-    Err(if error.use_stderr() { USAGE } else { 0 })
+    Err(exit_code(&error))
+}
+
+/// As Docker's command line ends: flags that cannot be understood with 125, a wrong number of arguments or an unknown
+/// command with 1, and a group without a command (which is a question for its help) well.
+fn exit_code(error: &clap::Error) -> u8 {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let given = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(given)) => given.as_str(),
+        _ => "",
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 0,
+        ErrorKind::InvalidSubcommand
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::MissingRequiredArgument
+        | ErrorKind::TooFewValues
+        | ErrorKind::WrongNumberOfValues => 1,
+        ErrorKind::UnknownArgument | ErrorKind::TooManyValues if !given.starts_with('-') => 1,
+        _ if error.use_stderr() => USAGE,
+        _ => 0,
+    }
 }
 
 /// `--help` everywhere, and `-h` where it is not a flag of the verb.
@@ -384,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn help_ends_well_and_usage_errors_end_with_125() {
+    fn help_ends_well_and_usage_errors_end_as_dockers() {
         for line in [
             "--help",
             "run --help",
@@ -395,15 +416,26 @@ mod tests {
             assert_eq!(code(line), Some(0), "{line}");
         }
         for line in [
-            "frobnicate",
-            "run",
             "run --frob busybox",
             "run --rm=maybe busybox",
-            "rm",
-            "exec x",
-            "compose frob",
+            "ps --format",
+            "rm --frob",
+            "--frob ps",
         ] {
             assert_eq!(code(line), Some(USAGE), "{line}");
         }
+        for line in [
+            "frobnicate",
+            "network frobnicate",
+            "run",
+            "rm",
+            "exec x",
+            "ps x",
+            "volume create a b",
+            "compose frob",
+        ] {
+            assert_eq!(code(line), Some(1), "{line}");
+        }
+        assert_eq!(code("network"), Some(0));
     }
 }

@@ -122,7 +122,7 @@ pub(crate) async fn exec(client: &Client, container: &str, request: &ExecCreateR
     drop(raw);
     if ended? == Ended::Detached {
         out::note("read escape sequence");
-        return Ok(0);
+        return Ok(1);
     }
     let code = client.inspect_exec(&id).await?.exit_code.unwrap_or(0);
     #[expect(

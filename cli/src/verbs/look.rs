@@ -74,7 +74,7 @@ pub(crate) async fn port(session: &Session, args: PortArgs) -> Outcome {
                 .filter(|(port, _)| *port == name)
                 .collect();
             if found.is_empty() {
-                let reason = format!("no public port '{wanted}' published for {}", args.container);
+                let reason = format!("No public port '{wanted}' published for {}", args.container);
                 return Err(Failure::new(1, reason).into());
             }
             found

@@ -158,7 +158,7 @@ fn row(container: &ContainerSummary, trunc: bool, now: Timestamp) -> Row {
                 .collect::<Vec<_>>()
                 .join(","),
         )
-        .with("Platform", Value::Nil)
+        .with("Platform", Value::default())
         .labels(container.labels.clone())
 }
 

@@ -174,10 +174,8 @@ impl Running<'_> {
         let ended = attached::accompany(client, self.id, tty, signals, ended).await;
         drop(raw);
         match ended? {
-            None => {
-                out::note("read escape sequence");
-                Ok(0)
-            }
+            // Detached: it runs on.
+            None => Ok(0),
             Some(result) => match result.error {
                 Some(error) => Err(Failure::new(USAGE, error.message).into()),
                 #[expect(

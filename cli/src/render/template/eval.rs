@@ -133,7 +133,7 @@ impl Run<'_> {
         let mark = self.variables.len();
         let value = self.commands(over, dot)?;
         let items: Vec<(Value, Value)> = match &value {
-            Value::Nil => Vec::new(),
+            Value::Nil(_) => Vec::new(),
             Value::List(items) => (0_i64..)
                 .map(Value::from)
                 .zip(items.iter().cloned())
@@ -385,7 +385,7 @@ impl Run<'_> {
                     ),
                 )
             }),
-            Value::Nil => Err(TemplateError::new(
+            Value::Nil(_) => Err(TemplateError::new(
                 at,
                 format!("nil data; no entry for key {name:?}"),
             )),
@@ -411,9 +411,9 @@ impl Value {
                 None if map.values().all(|value| matches!(value, Self::Str(_))) => {
                     Self::Str(Rc::from(""))
                 }
-                None => Self::Nil,
+                None => Self::default(),
             }),
-            (Self::Nil, _) => Ok(Self::Str(Rc::from(""))),
+            (Self::Nil(_), _) => Ok(Self::Str(Rc::from(""))),
             (Self::Str(text), Self::Int(at)) => usize::try_from(*at)
                 .ok()
                 .and_then(|at| text.as_bytes().get(at))

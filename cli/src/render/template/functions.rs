@@ -36,7 +36,7 @@ pub(super) fn call(name: &str, arguments: &[Value], functions: Functions) -> Res
             .collect::<Vec<_>>()
             .join(separator)
             .into(),
-        ("join", [Value::Nil, Value::Str(_)]) => "".into(),
+        ("join", [Value::Nil(_), Value::Str(_)]) => "".into(),
         ("pad", [Value::Str(text), Value::Int(before), Value::Int(after)]) => {
             let spaces =
                 |count: i64| " ".repeat(usize::try_from(count.clamp(0, 10_000)).unwrap_or(0));
@@ -135,7 +135,7 @@ fn length(value: &Value) -> Result<Value, String> {
         Value::Str(text) => text.len(),
         Value::List(items) => items.len(),
         Value::Map(map) => map.len(),
-        Value::Nil => 0,
+        Value::Nil(_) => 0,
         other => return Err(format!("len of type {}", other.kind())),
     };
     Ok(i64::try_from(length).unwrap_or(i64::MAX).into())
@@ -176,8 +176,8 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
 fn compare(a: &Value, b: &Value) -> Result<Ordering, String> {
     match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => Ok(a.cmp(b)),
-        (Value::Nil, Value::Nil) => Ok(Ordering::Equal),
-        (Value::Nil, _) | (_, Value::Nil) => Ok(Ordering::Less),
+        (Value::Nil(_), Value::Nil(_)) => Ok(Ordering::Equal),
+        (Value::Nil(_), _) | (_, Value::Nil(_)) => Ok(Ordering::Less),
         _ => ordered(a, b),
     }
 }

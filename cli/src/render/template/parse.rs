@@ -2,7 +2,7 @@
 
 use super::TemplateError;
 use super::lex::{Piece, Token};
-use super::value::Value;
+use super::value::{Nil, Value};
 use std::collections::HashMap;
 
 /// Nesting of actions and parentheses that is accepted.
@@ -314,7 +314,7 @@ impl Tokens {
                 Token::Word(word) => match word.as_str() {
                     "true" => Operand::Constant(true.into()),
                     "false" => Operand::Constant(false.into()),
-                    "nil" => Operand::Constant(Value::Nil),
+                    "nil" => Operand::Constant(Value::Nil(Nil::Pointer)),
                     _ => Operand::Function(word),
                 },
                 Token::Field(name) if name.is_empty() => Operand::Chain(Root::Dot, self.fields()),

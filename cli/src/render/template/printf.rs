@@ -80,7 +80,7 @@ impl Directive {
                 Some(length) => text.chars().take(length).collect(),
                 None => text.to_string(),
             },
-            ('v', Value::Nil) => "<nil>".to_owned(),
+            ('v', Value::Nil(_)) => "<nil>".to_owned(),
             ('v', value) => value.to_string(),
             ('s', value @ (Value::List(_) | Value::Map(_))) => value.to_string(),
             ('q', Value::Str(text)) => json::compact(&serde_json::Value::from(&**text)),
@@ -99,7 +99,7 @@ impl Directive {
                 .to_string(),
             ('f', Value::Float(number)) => format!("{number:.*}", self.precision.unwrap_or(6)),
             ('g', Value::Float(_)) => value.to_string(),
-            (verb, Value::Nil) => format!("%!{verb}(<nil>)"),
+            (verb, Value::Nil(_)) => format!("%!{verb}(<nil>)"),
             (verb, value) => format!("%!{verb}({}={value})", value.kind()),
         };
         let missing = self.width.saturating_sub(text.chars().count());

@@ -8,6 +8,7 @@ fn data() -> Value {
         "Labels": {"b": "2", "a": "1", "com.x": "y"},
         "List": ["x", "y", "z"],
         "Empty": [],
+        "Absent": {"Cmd": null, "Volumes": null},
         "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": null},
         "State": {"Running": true, "Health": {"Status": "healthy"}},
         "Html": "<a & b>"
@@ -31,7 +32,11 @@ fn templates_render_as_in_go() {
             "{{.State.Health.Status}} {{ .State.Running }}",
             "healthy true",
         ),
-        ("{{.None}}", "<no value>"),
+        ("{{.None}}", "<nil>"),
+        (
+            "{{.Absent.Cmd}} {{.Absent.Volumes}} {{len .Absent.Cmd}} {{json .Absent.Cmd}}",
+            "[] map[] 0 null",
+        ),
         ("{{.Labels}} {{.List}}", "map[a:1 b:2 com.x:y] [x y z]"),
         (
             "{{.Ports}}",

@@ -6,11 +6,10 @@ use std::fmt;
 use std::rc::Rc;
 
 /// A value. Clones share their content.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) enum Value {
-    /// Absent: a map's missing key, JSON's `null`.
-    #[default]
-    Nil,
+    /// Absent, and how Go prints what is absent.
+    Nil(Nil),
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -18,6 +17,72 @@ pub(crate) enum Value {
     List(Rc<Vec<Value>>),
     Map(Rc<IndexMap<String, Value>>),
     Row(Rc<Row>),
+}
+
+/// What is absent. Go's JSON has lost the type by then, Go's programs have not: it decides what they print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nil {
+    /// A missing key.
+    NoValue,
+    List,
+    Map,
+    Pointer,
+}
+
+impl Nil {
+    /// What `null` means below a key of the Engine API. Source: moby `api/types`.
+    fn below(key: &str) -> Self {
+        match key {
+            "Binds"
+            | "BlkioDeviceReadBps"
+            | "BlkioDeviceReadIOps"
+            | "BlkioDeviceWriteBps"
+            | "BlkioDeviceWriteIOps"
+            | "BlkioWeightDevice"
+            | "CapAdd"
+            | "CapDrop"
+            | "Cmd"
+            | "DNSNames"
+            | "DeviceCgroupRules"
+            | "DeviceRequests"
+            | "Devices"
+            | "Dns"
+            | "DnsOptions"
+            | "DnsSearch"
+            | "Entrypoint"
+            | "Env"
+            | "ExecIDs"
+            | "ExtraHosts"
+            | "GroupAdd"
+            | "Links"
+            | "MaskedPaths"
+            | "Mounts"
+            | "OnBuild"
+            | "ReadonlyPaths"
+            | "RepoDigests"
+            | "RepoTags"
+            | "SecondaryIPAddresses"
+            | "SecondaryIPv6Addresses"
+            | "SecurityOpt"
+            | "Shell"
+            | "Test"
+            | "Ulimits"
+            | "VolumesFrom"
+            | "Warnings"
+            | "Aliases" => Self::List,
+            "Annotations" | "Containers" | "DriverOpts" | "ExposedPorts" | "Labels" | "Options"
+            | "PortBindings" | "Ports" | "StorageOpt" | "Sysctls" | "Tmpfs" | "Volumes" => {
+                Self::Map
+            }
+            _ => Self::Pointer,
+        }
+    }
+}
+
+impl Default for Value {
+    fn default() -> Self {
+        Self::Nil(Nil::NoValue)
+    }
 }
 
 /// One line of a list: named fields, and labels for the method `.Label "name"`.
@@ -77,7 +142,7 @@ impl Value {
     /// What `if` and `with` ask.
     pub(super) fn is_true(&self) -> bool {
         match self {
-            Self::Nil => false,
+            Self::Nil(_) => false,
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -91,7 +156,7 @@ impl Value {
     /// Go's word for the type, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Nil => "nil",
+            Self::Nil(_) => "nil",
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
             Self::Float(_) => "float64",
@@ -105,7 +170,7 @@ impl Value {
     /// The value as JSON; maps keep their order, rows are sorted as Go sorts the keys of a map.
     pub(crate) fn to_json(&self) -> Json {
         match self {
-            Self::Nil => Json::Null,
+            Self::Nil(_) => Json::Null,
             Self::Bool(value) => Json::Bool(*value),
             Self::Int(value) => Json::from(*value),
             Self::Float(value) => Json::from(*value),
@@ -129,7 +194,7 @@ impl Value {
 impl From<&Json> for Value {
     fn from(json: &Json) -> Self {
         match json {
-            Json::Null => Self::Nil,
+            Json::Null => Self::Nil(Nil::Pointer),
             Json::Bool(value) => Self::Bool(*value),
             Json::Number(number) => match number.as_i64() {
                 Some(value) => Self::Int(value),
@@ -139,7 +204,10 @@ impl From<&Json> for Value {
             Json::Array(items) => Self::list(items.iter().map(Value::from)),
             Json::Object(map) => Self::Map(Rc::new(
                 map.iter()
-                    .map(|(key, value)| (key.clone(), value.into()))
+                    .map(|(key, value)| match value {
+                        Json::Null => (key.clone(), Self::Nil(Nil::below(key))),
+                        value => (key.clone(), value.into()),
+                    })
                     .collect(),
             )),
         }
@@ -180,7 +248,10 @@ impl From<Row> for Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nil => f.write_str("<no value>"),
+            Self::Nil(Nil::NoValue) => f.write_str("<no value>"),
+            Self::Nil(Nil::List) => f.write_str("[]"),
+            Self::Nil(Nil::Map) => f.write_str("map[]"),
+            Self::Nil(Nil::Pointer) => f.write_str("<nil>"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
             Self::Float(value) => f.write_str(&go_float(*value)),
@@ -212,7 +283,7 @@ impl fmt::Display for Value {
 
 /// Inside a list or a map an absent value is `<nil>`.
 fn inner(value: &Value, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if matches!(value, Value::Nil) {
+    if matches!(value, Value::Nil(Nil::NoValue)) {
         f.write_str("<nil>")
     } else {
         write!(f, "{value}")
