@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use agent_api::{DeviceMapping, HostConfig};
+use agent_api::{DeviceMapping, HostConfig, Resources};
+use agent_runtime::cgroup::{BlkioRate, BlkioThrottle};
 use agent_runtime::spec::{Device, DeviceAccess, DeviceKind, DeviceRule};
 
 use crate::error::{Error, Result};
@@ -35,6 +36,40 @@ pub(crate) fn resolve(host: &HostConfig) -> Result<(Vec<Device>, Vec<DeviceRule>
     let mut seen = HashSet::new();
     devices.retain(|device| seen.insert(device.path.clone()));
     Ok((devices, rules))
+}
+
+/// Rate limits per block device (`--device-read-bps` and its kin), with the devices' numbers.
+pub(crate) fn throttles(resources: &Resources) -> Result<Vec<BlkioThrottle>> {
+    let kinds = [
+        (&resources.blkio_device_read_bps, BlkioRate::ReadBytes),
+        (&resources.blkio_device_write_bps, BlkioRate::WriteBytes),
+        (&resources.blkio_device_read_iops, BlkioRate::ReadOperations),
+        (
+            &resources.blkio_device_write_iops,
+            BlkioRate::WriteOperations,
+        ),
+    ];
+    let mut throttles = Vec::new();
+    for (devices, kind) in kinds {
+        for limit in devices {
+            let metadata = fs::metadata(&limit.path).map_err(|error| {
+                Error::invalid(format!("rate limit of device {:?}: {error}", limit.path))
+            })?;
+            if !metadata.file_type().is_block_device() {
+                return Err(Error::invalid(format!(
+                    "rate limit of device {:?}: not a block device",
+                    limit.path
+                )));
+            }
+            throttles.push(BlkioThrottle {
+                major: rustix::fs::major(metadata.rdev()),
+                minor: rustix::fs::minor(metadata.rdev()),
+                kind,
+                rate: limit.rate,
+            });
+        }
+    }
+    Ok(throttles)
 }
 
 fn map(
@@ -142,6 +177,25 @@ mod tests {
             cgroup_permissions: access.into(),
         }];
         config
+    }
+
+    #[test]
+    fn rate_limits_need_a_block_device() {
+        let limit = |path: &str| Resources {
+            blkio_device_read_bps: vec![agent_api::ThrottleDevice {
+                path: path.to_owned(),
+                rate: 1,
+            }],
+            ..Resources::default()
+        };
+        for (path, reason) in [
+            ("/dev/null", "not a block device"),
+            ("/no/such", "No such file"),
+        ] {
+            let error = throttles(&limit(path)).unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains(reason), "{error}");
+        }
+        assert_eq!(throttles(&Resources::default()).unwrap(), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use agent_api::{ContainerConfig, HostConfig, Ulimit};
+use agent_runtime::cgroup::BlkioThrottle;
 use agent_runtime::spec::{
     Capabilities, CapabilitySet, CgroupPath, CgroupSpec, DefaultMounts, Device, DeviceAccess,
     DeviceRule, LaunchSpec, Mount, MountKind, MountOptions, Namespace, Namespaces, Process,
@@ -40,6 +41,8 @@ pub(crate) struct Resolved {
     pub(crate) devices: Vec<Device>,
     /// Rules for those devices.
     pub(crate) device_rules: Vec<DeviceRule>,
+    /// Rate limits of block devices.
+    pub(crate) throttles: Vec<BlkioThrottle>,
     /// Where the cgroup goes.
     pub(crate) cgroup: CgroupPath,
     /// What this engine itself may do.
@@ -57,6 +60,7 @@ pub(crate) fn launch_spec(definition: &Definition, resolved: Resolved) -> Result
     let namespaces = namespaces(host, &resolved);
     let resources = Resources {
         devices: device_rules(host, &resolved)?,
+        blkio_throttle: resolved.throttles.clone(),
         ..limits(&host.resources)
     };
     let own_uts = namespaces.uts == Namespace::New;

@@ -477,6 +477,7 @@ impl<'a> Preparation<'a> {
             files: self.files.clone(),
             devices,
             device_rules,
+            throttles: devices::throttles(&host.resources)?,
             cgroup: self.shared.cgroup_path(self.definition)?,
             available: CapabilitySet::available(),
             default_ulimits: self.shared.options.default_ulimits.clone(),

@@ -49,6 +49,7 @@ fn resolved() -> Resolved {
         files: "/data/containers/c".into(),
         devices: Vec::new(),
         device_rules: Vec::new(),
+        throttles: Vec::new(),
         cgroup: CgroupPath::try_from(PathBuf::from("muster/c")).unwrap(),
         available: CapabilitySet::ALL,
         default_ulimits: Vec::new(),
