@@ -65,12 +65,12 @@ fn an_exec_shares_everything_with_the_container() {
         .run(&running.spec(
             "for n in pid net ipc uts mnt; do [ $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) ] || echo $n differs; done; \
              cat /proc/1/comm; grep Cap /proc/self/status | head -2 | tail -1 | tr -d '\\t'; grep Seccomp: /proc/self/status | tr -d '\\t'; \
-             ls /proc/$$/fd | tr '\\n' ' '; exit 9",
+             ls /proc/$$/fd; exit 9",
         ))
         .unwrap();
     assert_eq!(
         (code, output.as_str()),
-        (9, "sleep\nCapPrm:00000000a80425fb\nSeccomp:2\n0 1 2")
+        (9, "sleep\nCapPrm:00000000a80425fb\nSeccomp:2\n0\n1\n2")
     );
 }
 

@@ -7,7 +7,7 @@
 //! - `error.txt`: the project is broken, and this is what we say. `warnings.txt`: what we warn of besides.
 //!
 //! `UPDATE=1` rewrites `ours.yaml`, `error.txt` and `warnings.txt`, never `expected.yaml`. The case's directory is
-//! written `/CASE`.
+//! written `/CASE`, the one above it `/CASES`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,11 @@ fn cases() -> Vec<PathBuf> {
 /// What a case printed: its output or errors, and its warnings.
 fn run(directory: &Path) -> (Result<String, String>, String) {
     let place = directory.to_str().expect("the path is UTF-8");
-    let portable = |text: String| text.replace(place, "/CASE");
+    let above = directory
+        .parent()
+        .and_then(Path::to_str)
+        .expect("the path is UTF-8");
+    let portable = |text: String| text.replace(place, "/CASE").replace(above, "/CASES");
     match load(&options(directory)) {
         Ok(loaded) => {
             let warnings: Vec<String> = loaded
