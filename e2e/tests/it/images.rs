@@ -229,3 +229,34 @@ fn import_takes_standard_input_and_changes() {
     );
     host.finish();
 }
+
+/// A layer of one file of four gigabytes of zeros, in four megabytes of gzip.
+fn bomb() -> Vec<u8> {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut header = tar::Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_size(4 << 30);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut bomb = gzip(header.as_bytes());
+    // Members of a gzip file follow one another; so do their contents.
+    let zeros = gzip(&vec![0; 16 << 20]);
+    (0..256).for_each(|_| bomb.extend_from_slice(&zeros));
+    bomb
+}
+
+#[test]
+fn a_bomb_is_called_one_and_leaves_nothing() {
+    let host = Host::start();
+    let before = tree(&host.path("data"));
+    let file = host.path("bomb.tar.gz");
+    std::fs::write(&file, bomb()).unwrap();
+    host.muster(&["import", file.to_str().unwrap(), "bomb"])
+        .fails(1, "decompression bomb");
+    assert_eq!(tree(&host.path("data")), before);
+    host.finish();
+}
