@@ -29,6 +29,7 @@ mod limits;
 mod manifest;
 mod progress;
 mod reference;
+mod remove;
 mod store;
 mod tar_stream;
 
@@ -39,5 +40,6 @@ pub use layers::UnpackError;
 pub use limits::Limits;
 pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
 pub use reference::{Reference, ReferenceError};
+pub use remove::remove_tree;
 pub use store::*;
 pub use tar_stream::TarError;

@@ -21,6 +21,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,8 @@ pub(crate) struct Records {
     containers: PathBuf,
     trash: PathBuf,
     writer: mpsc::Sender<Job>,
+    /// Wakes the thread that empties the trash.
+    bell: SyncSender<()>,
     boot: String,
 }
 
@@ -48,10 +51,9 @@ enum Job {
     State {
         id: String,
         state: Box<State>,
-        done: oneshot::Sender<()>,
+        /// Whether it is written.
+        done: oneshot::Sender<bool>,
     },
-    /// Delete what is at this path in the trash.
-    Delete(PathBuf),
     /// Answer when everything queued before is written.
     Flush(oneshot::Sender<()>),
 }
@@ -85,14 +87,22 @@ impl Records {
             .name("records".into())
             .spawn(move || write_jobs(&states, jobs))
             .map_err(|error| Error::system(format!("cannot start the records thread: {error}")))?;
+        let (bell, rings) = std::sync::mpsc::sync_channel(1);
+        let doomed = trash.clone();
+        // On a thread of its own: a large directory must not hold up states.
+        std::thread::Builder::new()
+            .name("trash".into())
+            .spawn(move || empty_trash(&doomed, &rings))
+            .map_err(|error| Error::system(format!("cannot start the trash thread: {error}")))?;
         let records = Self {
             containers,
             trash,
             writer,
+            bell,
             boot: boot_id(),
         };
         let found = records.load()?;
-        records.empty_trash()?;
+        records.ring();
         Ok((records, found))
     }
 
@@ -147,7 +157,7 @@ impl Records {
 
     /// Queues a state for writing, in the order of the calls; await the receiver where the answer to a request depends
     /// on it. A failed write is logged: the container goes on.
-    pub(crate) async fn write_state(&self, id: &str, state: &State) -> oneshot::Receiver<()> {
+    pub(crate) async fn write_state(&self, id: &str, state: &State) -> oneshot::Receiver<bool> {
         let (done, receiver) = oneshot::channel();
         let mut state = Box::new(state.clone());
         state.boot.clone_from(&self.boot);
@@ -191,10 +201,13 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(Error::io("remove", directory))?,
         }
-        if let Err(error) = self.writer.try_send(Job::Delete(doomed)) {
-            tracing::debug!(%error, "deletion is left to the next start");
-        }
+        self.ring();
         Ok(())
+    }
+
+    fn ring(&self) {
+        // A full channel has rung already.
+        let _ = self.bell.try_send(());
     }
 
     fn load(&self) -> Result<Found> {
@@ -214,17 +227,6 @@ impl Records {
             .containers
             .sort_by(|(a, _), (b, _)| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(found)
-    }
-
-    fn empty_trash(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.trash)
-            .map_err(Error::io("read", &self.trash))?
-            .flatten()
-        {
-            // A queue that is full leaves the rest to the next start.
-            let _ = self.writer.try_send(Job::Delete(entry.path()));
-        }
-        Ok(())
     }
 }
 
@@ -318,30 +320,30 @@ fn write_jobs(containers: &Path, mut jobs: mpsc::Receiver<Job>) {
         match job {
             Job::State { id, state, done } => {
                 let directory = containers.join(&id);
-                match replace(&directory, STATE, &state, Durability::Buffered) {
+                let written = match replace(&directory, STATE, &state, Durability::Buffered) {
                     // A container that was removed meanwhile needs no state.
                     Err(error) if directory.exists() => {
                         tracing::error!(container.id = id, %error, "cannot record the state");
+                        false
                     }
-                    _ => {}
-                }
-                let _ = done.send(());
+                    _ => true,
+                };
+                let _ = done.send(written);
             }
             Job::Flush(done) => {
                 let _ = done.send(());
             }
-            Job::Delete(path) => {
-                // On a thread of its own: a large directory must not hold up states.
-                let spawned = std::thread::Builder::new().name("delete".into()).spawn(move || {
-                    if let Err(error) = fs::remove_dir_all(&path)
-                            && error.kind() != io::ErrorKind::NotFound
-                        {
-                        tracing::warn!(path = %path.display(), %error, "cannot delete; tried again at the next start");
-                    }
-                });
-                if let Err(error) = spawned {
-                    tracing::warn!(%error, "cannot start a thread for deleting; tried again at the next start");
-                }
+        }
+    }
+}
+
+/// Deletes what is in the trash whenever the bell rings.
+fn empty_trash(trash: &Path, rings: &Receiver<()>) {
+    while rings.recv().is_ok() {
+        for entry in fs::read_dir(trash).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if let Err(error) = agent_image::remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot delete; tried again later");
             }
         }
     }

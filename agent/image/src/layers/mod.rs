@@ -126,7 +126,7 @@ pub(crate) struct Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory)
+        if let Err(error) = crate::remove::remove_tree(&self.directory)
             && error.kind() != io::ErrorKind::NotFound
         {
             // What remains is removed at the next opening.
@@ -177,7 +177,7 @@ impl LayerStore {
         let sweeper = (!leftovers.is_empty()).then(|| {
             std::thread::spawn(move || {
                 for path in leftovers {
-                    if let Err(error) = std::fs::remove_dir_all(&path) {
+                    if let Err(error) = crate::remove::remove_tree(&path) {
                         tracing::warn!(path = %path.display(), %error, "cannot remove what a crash left");
                     }
                 }
@@ -290,7 +290,7 @@ impl LayerStore {
     /// Deletes what [`LayerStore::detach`] took away. What cannot be deleted now is at the next opening.
     pub(crate) fn discard(&self, doomed: Vec<PathBuf>) {
         for path in doomed {
-            if let Err(error) = std::fs::remove_dir_all(&path) {
+            if let Err(error) = crate::remove::remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot delete a removed layer");
             }
         }
