@@ -339,7 +339,7 @@ impl Driver {
     }
 
     /// Records the state; await the result where somebody relies on it.
-    async fn record(&self) -> oneshot::Receiver<()> {
+    async fn record(&self) -> oneshot::Receiver<bool> {
         self.shared
             .records
             .write_state(self.container.id(), &self.container.state)
@@ -401,6 +401,8 @@ impl Driver {
             None => signal::parse(self.container.definition.stop_signal())?,
         };
         self.container.state.stopped_by_user = true;
+        // Before the signal: whoever finds the exit after a crash knows that it was asked for.
+        let _ = self.record().await.await;
         let sent = self.signal(signal).await;
         let seconds = timeout
             .or(self.container.definition.config.stop_timeout)
@@ -443,6 +445,7 @@ impl Driver {
         if stops {
             self.after_exit = self.after_exit.max(AfterExit::Rest);
             self.container.state.stopped_by_user = true;
+            let _ = self.record().await.await;
         }
         if signal == SIGKILL || action == Action::Signal {
             return self.signal(signal).await;

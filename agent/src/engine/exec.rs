@@ -76,6 +76,14 @@ impl Execs {
         Ok(id)
     }
 
+    /// Ids of all that run.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let inner = self.inner.lock();
+        let running = |exec: &Exec| matches!(*exec.phase.borrow(), Phase::Running { .. });
+        let ids = inner.execs.iter().filter(|(_, exec)| running(exec));
+        ids.map(|(id, _)| id.clone()).collect()
+    }
+
     fn get(&self, id: &str) -> Result<Exec> {
         let none = || Error::not_found(format!("No such exec instance: {id}"));
         self.inner.lock().execs.get(id).cloned().ok_or_else(none)

@@ -205,7 +205,9 @@ async fn adopt_one(
                     container.state.exit_code = LOST;
                     container.state.exits += 1;
                     container.state.finished_at = Some(Timestamp::now());
-                    kill_leftovers(shared, &container).await;
+                    if container.state.boot == shared.records.boot() {
+                        kill_leftovers(shared, &container).await;
+                    }
                 }
                 container.state.status = ContainerStatus::Exited;
                 container.state.pid = 0;
@@ -273,9 +275,6 @@ async fn run_again(shared: &Arc<Shared>, container: &mut Container, process: &He
 
 /// Processes of a run whose keeper is gone would write to an upper directory that the next run uses.
 async fn kill_leftovers(shared: &Arc<Shared>, container: &Container) {
-    if container.state.boot != shared.records.boot() {
-        return;
-    }
     let Ok(cgroup) = shared.cgroup(&container.definition) else {
         return;
     };
@@ -321,7 +320,7 @@ async fn route(shared: Arc<Shared>, mut events: KeeperEvents) {
             }
         }
         tracing::error!(
-            "the keeper is gone: containers that ran are lost; starting another keeper"
+            "the connection to the keeper is gone; connecting anew, or starting another keeper"
         );
         events = match shared.keeper.reconnect(&shared.options).await {
             Ok(events) => events,
@@ -330,29 +329,43 @@ async fn route(shared: Arc<Shared>, mut events: KeeperEvents) {
                 return;
             }
         };
-        let held = shared.keeper.list().await.unwrap_or_default();
-        for container in shared
-            .registry
-            .pictures()
-            .iter()
-            .filter(|container| container.is_alive())
-        {
-            if !held.iter().any(|process| process.id == container.id()) {
-                kill_leftovers(&shared, container).await;
-                let finished_at =
-                    i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-                deliver(
-                    &shared,
-                    container.id(),
-                    Exit {
-                        exit_code: LOST,
-                        oom_killed: false,
-                        finished_at,
-                    },
-                )
-                .await;
+        // What ran before anybody could use the new connection.
+        let containers = shared.registry.pictures();
+        let execs = shared.execs.running();
+        match shared.keeper.list().await {
+            Ok(held) => enter_lost(&shared, &containers, &execs, &held).await,
+            Err(error) => tracing::error!(%error, "the keeper is gone again"),
+        }
+    }
+}
+
+/// Enters the ends that were missed, and those nobody saw.
+async fn enter_lost(
+    shared: &Arc<Shared>,
+    containers: &[Arc<Container>],
+    execs: &[String],
+    held: &[HeldProcess],
+) {
+    let lost = || Exit {
+        exit_code: LOST,
+        oom_killed: false,
+        finished_at: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
+    };
+    let find = |id: &str| held.iter().find(|process| process.id == id);
+    for container in containers.iter().filter(|container| container.is_alive()) {
+        match find(container.id()) {
+            Some(HeldProcess { exit: None, .. }) => {}
+            Some(HeldProcess {
+                exit: Some(exit), ..
+            }) => deliver(shared, container.id(), *exit).await,
+            None => {
+                kill_leftovers(shared, container).await;
+                deliver(shared, container.id(), lost()).await;
             }
         }
+    }
+    for id in execs.iter().filter(|id| find(id).is_none()) {
+        exec::exited(shared, id, &lost());
     }
 }
 

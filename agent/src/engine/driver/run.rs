@@ -121,8 +121,9 @@ impl Driver {
         self.deadline = None;
         let host = &self.container.definition.host;
         let state = &self.container.state;
+        let policy = Policy::of(&host.restart_policy);
         let restarts =
-            Policy::of(&host.restart_policy).restarts(state.exit_code, state.restart_count);
+            !state.stopped_by_user && policy.restarts(state.exit_code, state.restart_count);
         let next = lifecycle::after_exit(
             std::mem::take(&mut self.after_exit),
             host.auto_remove,
@@ -139,8 +140,9 @@ impl Driver {
         }
         if next != Next::Delete {
             // Recorded before the keeper may forget it, and before a stop is answered.
-            let _ = self.record().await.await;
-            self.shared.keeper.forget(self.container.id()).await;
+            if self.record().await.await == Ok(true) {
+                self.shared.keeper.forget(self.container.id()).await;
+            }
         }
         self.answer_stops();
         match next {
