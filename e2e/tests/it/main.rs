@@ -6,6 +6,7 @@
 )]
 
 mod compose;
+mod crash;
 mod docker_cli;
 mod examples;
 mod harness;
