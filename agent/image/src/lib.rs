@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod archive;
 mod config;
 mod digest;
 mod error;
@@ -33,6 +34,9 @@ mod remove;
 mod store;
 mod tar_stream;
 
+pub use archive::{
+    Destination, ExtractError, ExtractOptions, Overwrite, Owner, extract, write_tree,
+};
 pub use config::{Empty, Healthcheck, HistoryStep, ImageConfig, RootFs, RunConfig};
 pub use digest::{Digest, DigestError, ImageId};
 pub use error::{ErrorClass, ImageError};

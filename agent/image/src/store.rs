@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use commit::pack_error;
 pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;

@@ -16,3 +16,4 @@ pub mod seccomp;
 pub mod spec;
 mod sys;
 pub mod terminal;
+pub mod view;

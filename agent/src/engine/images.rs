@@ -296,7 +296,7 @@ fn uses(shared: &Shared) -> Vec<ImageUse> {
     used.collect()
 }
 
-fn named(repository: &str, tag: &str) -> Result<Reference> {
+pub(super) fn named(repository: &str, tag: &str) -> Result<Reference> {
     let invalid = |error: agent_image::ReferenceError| Error::invalid(error.to_string());
     let reference = Reference::parse(repository).map_err(invalid)?;
     if reference.digest().is_some() {

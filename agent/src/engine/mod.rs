@@ -11,16 +11,19 @@
 //!
 //! | files | topic |
 //! |---|---|
-//! | `containers` `execs` `images` `networks` `system` | the facade |
+//! | `archive` `commit` `containers` `execs` `images` `networks` `system` | the facade |
 //! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
 //! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
 //! | `exec` `probe` `logs` `events` `stats` `top` `diff` | beside the life of a container |
-//! | `volumes` `copy_up` `devices` `disk` `files` | the host's file systems |
+//! | `container_path` `volumes` `copy_up` `devices` `disk` `files` | the host's file systems |
 //!
 //! Must not: know HTTP, read configuration, or wait for anything by polling.
 
+mod archive;
+mod commit;
 mod container;
+mod container_path;
 mod containers;
 mod copy_up;
 mod create;
@@ -65,6 +68,8 @@ mod volumes;
 
 use std::sync::Arc;
 
+pub use archive::{ArchiveUpload, Archived};
+pub use commit::Commit;
 pub use diff::{Change, ChangeKind};
 pub use images::{ImageImport, ProgressStream};
 pub use options::EngineOptions;

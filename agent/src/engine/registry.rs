@@ -4,9 +4,9 @@
 //! for map operations only.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::container::Container;
@@ -18,7 +18,12 @@ use crate::error::{Error, Result};
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: RwLock<Inner>,
+    files: Mutex<HashMap<String, Weak<FilesLock>>>,
 }
+
+/// Held by whoever works on a container's file system from outside (`cp`, `export`), and while it is started: a root
+/// that is not running is mounted by one of them at a time.
+pub(crate) type FilesLock = tokio::sync::Mutex<()>;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -102,6 +107,18 @@ impl Registry {
     /// A container by its full id.
     pub(crate) fn get(&self, id: &str) -> Option<Handle> {
         self.inner.read().containers.get(id).cloned()
+    }
+
+    /// The lock on a container's file system.
+    pub(crate) fn files(&self, id: &str) -> Arc<FilesLock> {
+        let mut files = self.files.lock();
+        if let Some(lock) = files.get(id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        files.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        files.insert(id.to_owned(), Arc::downgrade(&lock));
+        lock
     }
 
     /// Pictures of all containers, newest first.

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::body::{self, BrokenOff};
 use super::error::HttpError;
 use super::hijack::{self, DetachKeys, Taken};
-use super::router::{Route, delete, get, head, post, put};
+use super::router::{Route, delete, get, post};
 use super::{Call, Outcome, compat, to_the_end};
 use crate::engine::{
     AttachOptions, ListOptions, RemoveOptions, StartOutcome, StopOptions, StopOutcome,
@@ -22,20 +22,8 @@ pub(super) const ROUTES: &[Route] = &[
     get("/containers/{}/json", |call| Box::pin(inspect(call))),
     get("/containers/{}/top", |call| Box::pin(top(call))),
     get("/containers/{}/changes", |call| Box::pin(changes(call))),
-    get("/containers/{}/export", |_| {
-        Box::pin(missing("exporting the file system of a container"))
-    }),
     get("/containers/{}/attach/ws", |_| {
         Box::pin(missing("attaching over a web socket"))
-    }),
-    get("/containers/{}/archive", |_| {
-        Box::pin(missing("copying files out of a container"))
-    }),
-    head("/containers/{}/archive", |_| {
-        Box::pin(missing("copying files out of a container"))
-    }),
-    put("/containers/{}/archive", |_| {
-        Box::pin(missing("copying files into a container"))
     }),
     post("/containers/create", |call| Box::pin(create(call))),
     post("/containers/prune", |call| Box::pin(prune(call))),
@@ -50,9 +38,6 @@ pub(super) const ROUTES: &[Route] = &[
     post("/containers/{}/attach", |call| Box::pin(attach(call))),
     post("/containers/{}/rename", |call| Box::pin(rename(call))),
     post("/containers/{}/update", |call| Box::pin(update(call))),
-    post("/commit", |_| {
-        Box::pin(missing("making an image of a container"))
-    }),
     delete("/containers/{}", |call| Box::pin(remove(call))),
 ];
 

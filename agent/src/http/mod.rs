@@ -16,6 +16,7 @@
 //!
 //! Source: moby `api/server/**` (v28.5), compared reply by reply with the running daemon.
 
+mod archive;
 mod body;
 mod compat;
 mod connection;
@@ -76,6 +77,7 @@ struct Call {
 /// All endpoints; fixed paths come before patterns that would match them.
 fn routes() -> impl Iterator<Item = &'static Route> {
     [
+        archive::ROUTES,
         containers::ROUTES,
         exec::ROUTES,
         logs::ROUTES,

@@ -1,6 +1,7 @@
 //! Wire types, one file per resource. Field names and order follow the Engine API reference; a field is documented
 //! here only where its shape or unit is not obvious from that reference.
 
+mod archive;
 mod container;
 mod container_config;
 mod events;
@@ -16,6 +17,7 @@ mod stream;
 mod system;
 mod volume;
 
+pub use archive::*;
 pub use container::*;
 pub use container_config::*;
 pub use events::*;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::tar_stream::Entry;
 
 /// Owner before mode before attributes: changing the owner clears set-id bits and file capabilities.
-pub(super) fn file_attributes(entry: &Entry, file: &std::fs::File) -> io::Result<()> {
+pub(crate) fn file_attributes(entry: &Entry, file: &std::fs::File) -> io::Result<()> {
     let (uid, gid) = owner(entry);
     if (entry.uid, entry.gid) != (0, 0) || !rustix::process::geteuid().is_root() {
         rustix::fs::fchown(file, uid, gid)?;
@@ -30,14 +30,14 @@ pub(super) fn file_attributes(entry: &Entry, file: &std::fs::File) -> io::Result
     Ok(())
 }
 
-pub(super) fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+pub(crate) fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
     (
         Some(Uid::from_raw(entry.uid)),
         Some(Gid::from_raw(entry.gid)),
     )
 }
 
-pub(super) fn times(entry: &Entry) -> Timestamps {
+pub(crate) fn times(entry: &Entry) -> Timestamps {
     let time = Timespec {
         tv_sec: entry.mtime.0,
         tv_nsec: i64::from(entry.mtime.1),
@@ -48,7 +48,7 @@ pub(super) fn times(entry: &Entry) -> Timestamps {
     }
 }
 
-pub(super) fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
     entry
         .xattrs
         .iter()
@@ -60,7 +60,7 @@ pub(super) fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])>
 
 /// A file system that cannot store an attribute is no reason to refuse an image, unless the attribute
 /// makes a program work: file capabilities.
-pub(super) fn tolerate(key: &[u8], result: rustix::io::Result<()>) -> io::Result<()> {
+pub(crate) fn tolerate(key: &[u8], result: rustix::io::Result<()>) -> io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP | Errno::PERM) if key != b"security.capability" => Ok(()),
         other => Ok(other?),

@@ -147,7 +147,7 @@ fn proc_link(fd: &impl AsFd) -> rustix::io::Result<Vec<u8>> {
 }
 
 /// The magic link of an open file, for the calls that take only a path.
-pub(super) fn proc_path(fd: &impl AsFd) -> String {
+pub(crate) fn proc_path(fd: &impl AsFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }

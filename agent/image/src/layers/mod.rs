@@ -12,7 +12,7 @@
 //! The rename is what makes a layer exist. A crash leaves `unfinished-*` and `doomed-*`, which
 //! [`LayerStore::open`] removes on a thread of its own.
 
-mod attributes;
+pub(crate) mod attributes;
 mod confined;
 mod ingest;
 mod pack;
@@ -35,7 +35,8 @@ use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::tar_stream::TarError;
-pub(crate) use pack::{PackError, Tree, pack};
+pub(crate) use confined::proc_path;
+pub(crate) use pack::{PackError, Tree, pack, pack_named};
 use recipe::{RecipeReader, Step};
 
 /// Why a layer could not be unpacked.

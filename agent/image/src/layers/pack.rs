@@ -65,6 +65,47 @@ pub(crate) fn pack(
     packer.output.flush().map_err(PackError::Write)
 }
 
+/// Writes `child` of the open directory, or without one the directory itself, under `name`, with everything below it,
+/// and the end-of-archive mark. `path` is for messages.
+pub(crate) fn pack_named(
+    directory: &OwnedFd,
+    child: Option<&OsStr>,
+    name: &[u8],
+    path: &Path,
+    limits: &Limits,
+    output: &mut dyn Write,
+) -> Result<(), PackError> {
+    let mut packer = Packer {
+        tree: Tree::Plain,
+        limits,
+        output,
+        links: HashMap::new(),
+        buffer: vec![0; 256 << 10],
+    };
+    let mut name = name.to_vec();
+    match child {
+        Some(child) => {
+            let stat = rustix::fs::statat(directory, child, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| read(path, e))?;
+            packer.entry(directory, child, path, &mut name, &stat, 0)?;
+        }
+        None => {
+            let stat = rustix::fs::fstat(directory).map_err(|e| read(path, e))?;
+            let member = Member {
+                name: &[&name[..], b"/"].concat(),
+                link: &[],
+                stat: &stat,
+                size: 0,
+                xattrs: kept_xattrs(directory),
+            };
+            packer.member(&member, EntryType::Directory)?;
+            packer.directory(directory, path, &mut name, 0)?;
+        }
+    }
+    packer.write(&[0; 1024])?;
+    packer.output.flush().map_err(PackError::Write)
+}
+
 struct Packer<'a> {
     tree: Tree,
     limits: &'a Limits,

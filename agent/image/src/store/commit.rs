@@ -123,7 +123,7 @@ pub fn export(root: &Path, output: &mut dyn Write) -> Result<()> {
     pack(root, Tree::Plain, &Limits::default(), output).map_err(pack_error)
 }
 
-fn pack_error(error: PackError) -> ImageError {
+pub(crate) fn pack_error(error: PackError) -> ImageError {
     match error {
         PackError::Read { path, source } => ImageError::Io {
             what: "read",

@@ -48,6 +48,8 @@ impl Driver {
     async fn launch(&mut self) -> Result<()> {
         self.after_exit = AfterExit::Policy;
         let clients = std::mem::take(&mut self.waiting_clients);
+        let files = self.shared.registry.files(self.container.id());
+        let _unused_from_outside = files.lock().await;
         match steps::start(&self.shared, &self.container, clients).await {
             Ok(started) => {
                 let state = &mut self.container.state;
