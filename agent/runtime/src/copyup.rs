@@ -29,7 +29,7 @@ pub(crate) fn filled_tmpfs(
         fs.set(&parameter.key, parameter.value.as_deref())?;
     }
     let readonly = crate::launch::step::attr::RDONLY;
-    let mount = fs.mount(attributes & !readonly)?;
+    let mut mount = fs.mount(attributes & !readonly)?;
     let path = CString::new(path.as_os_str().as_bytes())?;
     match kernel::open_in_root(root, &path, libc::O_RDONLY | libc::O_DIRECTORY) {
         Ok(source) => {
@@ -49,7 +49,7 @@ pub(crate) fn filled_tmpfs(
             set: readonly,
             ..Default::default()
         };
-        kernel::set_mount_attributes(mount.as_fd(), &attr, false)?;
+        crate::tree::set_attributes(&mut mount, &attr, false)?;
     }
     Ok(mount)
 }

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::spec::Rootfs;
 use crate::sys::kernel::{self, Filesystem};
 use crate::sys::raw::MountAttr;
+use crate::tree;
 
 /// The longest value `fsconfig` takes, the final zero included.
 const FSCONFIG_MAX: usize = 256;
@@ -47,17 +48,13 @@ pub(crate) fn detached(rootfs: &Rootfs) -> Result<OwnedFd, RootError> {
                 path: path.display().to_string(),
                 source,
             };
-            let tree = kernel::clone_tree(directory.as_fd(), true).map_err(clone)?;
+            let mut tree = kernel::clone_tree(directory.as_fd(), true).map_err(clone)?;
             let private = MountAttr {
                 propagation: libc::MS_PRIVATE,
                 ..MountAttr::default()
             };
-            match kernel::set_mount_attributes(tree.as_fd(), &private, true) {
-                // Before 5.12 the child's namespace is private as a whole, and the copy comes from a private tree there.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(tree),
-                Err(error) => Err(clone(error)),
-                Ok(()) => Ok(tree),
-            }
+            tree::set_attributes(&mut tree, &private, true).map_err(clone)?;
+            Ok(tree)
         }
         Rootfs::Overlay { lower, upper, work } => {
             let lower: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
@@ -65,22 +62,34 @@ pub(crate) fn detached(rootfs: &Rootfs) -> Result<OwnedFd, RootError> {
                 layers: lower.len(),
                 source,
             };
-            match modern_overlay(&lower, upper, work) {
-                Ok(mount) => Ok(mount),
-                Err(Modern::Unsupported) => classic_overlay(&lower, upper, work).map_err(failed),
-                Err(Modern::Failed(source)) => {
-                    // The kernel does not say which directory: look.
-                    for path in lower
-                        .iter()
-                        .copied()
-                        .chain([upper.as_path(), work.as_path()])
-                    {
-                        open_directory(path)?;
-                    }
-                    Err(failed(source))
-                }
-            }
+            let writable = Some((upper.as_path(), work.as_path()));
+            overlay(&lower, writable).map_err(|source| {
+                // The kernel does not say which directory: look.
+                let all = lower
+                    .iter()
+                    .copied()
+                    .chain([upper.as_path(), work.as_path()]);
+                let missing = all.map(open_directory).find_map(Result::err);
+                missing.unwrap_or_else(|| failed(source))
+            })
         }
+    }
+}
+
+/// A detached read-only mount of several layers put together, the uppermost first: what an image looks like.
+pub fn layers(layers: &[impl AsRef<Path>]) -> io::Result<OwnedFd> {
+    let lower: Vec<&Path> = layers.iter().map(AsRef::as_ref).collect();
+    overlay(&lower, None)
+}
+
+/// Directories that make an overlay writable: where changes go, and the kernel's work directory beside it.
+type Writable<'a> = Option<(&'a Path, &'a Path)>;
+
+fn overlay(lower: &[&Path], writable: Writable<'_>) -> io::Result<OwnedFd> {
+    match modern_overlay(lower, writable) {
+        Err(Modern::Unsupported) => classic_overlay(lower, writable),
+        Err(Modern::Failed(source)) => Err(source),
+        Ok(mount) => Ok(mount),
     }
 }
 
@@ -102,8 +111,13 @@ enum Modern {
     Failed(io::Error),
 }
 
-fn modern_overlay(lower: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Modern> {
+fn modern_overlay(lower: &[&Path], writable: Writable<'_>) -> Result<OwnedFd, Modern> {
     let fs = Filesystem::open(c"overlay").map_err(Modern::Failed)?;
+    // Before 6.5 overlays were not yet part of this interface: it takes any word and complains at the end, when the
+    // reason can no longer be told.
+    if fs.set(c"no-such-option", Some(c"")).is_ok() {
+        return Err(Modern::Unsupported);
+    }
     // Directories whose paths are too long for the call are named through descriptors, which must live until then.
     let mut held = Vec::new();
     for (index, layer) in lower.iter().enumerate() {
@@ -117,7 +131,8 @@ fn modern_overlay(lower: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd,
             other => other.map_err(|error| Modern::Failed(fs.explain(error)))?,
         }
     }
-    for (key, path) in [(c"upperdir", upper), (c"workdir", work)] {
+    let directories = writable.map(|(upper, work)| [(c"upperdir", upper), (c"workdir", work)]);
+    for (key, path) in directories.into_iter().flatten() {
         let value = short_path(path, &mut held).map_err(Modern::Failed)?;
         fs.set(key, Some(&value))
             .map_err(|error| Modern::Failed(fs.explain(error)))?;
@@ -145,8 +160,8 @@ fn short_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<CString> {
 }
 
 /// One option string and mount(2), in a mount namespace that lives as long as this call.
-fn classic_overlay(lower: &[&Path], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
-    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+fn classic_overlay(lower: &[&Path], writable: Writable<'_>) -> io::Result<OwnedFd> {
+    use rustix::mount::{MountFlags, mount};
     let open = |path: &Path| {
         rustix::fs::open(
             path,
@@ -154,47 +169,40 @@ fn classic_overlay(lower: &[&Path], upper: &Path, work: &Path) -> io::Result<Own
             Mode::empty(),
         )
     };
-    std::thread::scope(|scope| {
-        let mounter = scope.spawn(|| -> io::Result<OwnedFd> {
-            nix::sched::unshare(
-                nix::sched::CloneFlags::CLONE_FS | nix::sched::CloneFlags::CLONE_NEWNS,
-            )?;
-            mount_change(
-                "/",
-                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-            )?;
-            // Opened after the unshare: the kernel takes layers only from the caller's own namespace.
-            let layers = lower
-                .iter()
-                .map(|path| open(path))
-                .collect::<Result<Vec<_>, _>>()?;
-            let (upper_fd, work_fd) = (open(upper)?, open(work)?);
-            let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-            let names: Vec<String> = layers.iter().map(name).collect();
-            let options = format!(
-                "lowerdir={},upperdir={},workdir={},index=off,redirect_dir=off,metacopy=off",
-                names.join(":"),
-                name(&upper_fd),
-                name(&work_fd)
-            );
-            if options.len() >= 4096 {
-                return Err(io::Error::other(
-                    "this kernel's overlay takes about 200 layers",
-                ));
-            }
-            let options = CString::new(options)?;
-            mount(
-                "overlay",
-                upper,
-                "overlay",
-                MountFlags::empty(),
-                options.as_c_str(),
-            )?;
-            kernel::clone_tree(open(upper)?.as_fd(), false)
-        });
-        mounter
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
+    // Any directory would do: nobody else sees what is mounted on it.
+    let place = match (writable, lower.first()) {
+        (Some((upper, _)), _) => upper,
+        (None, Some(layer)) => layer,
+        (None, None) => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    };
+    tree::in_private_namespace(|| {
+        // Opened in here: the kernel takes layers only from the caller's own namespace.
+        let layers = lower
+            .iter()
+            .map(|path| open(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let names: Vec<String> = layers.iter().map(name).collect();
+        let mut options = format!("lowerdir={}", names.join(":"));
+        let upper = match writable {
+            Some((upper, work)) => Some((open(upper)?, open(work)?)),
+            None => None,
+        };
+        if let Some((upper, work)) = &upper {
+            options += &format!(",upperdir={},workdir={}", name(upper), name(work));
+        }
+        for (key, value) in FIXED {
+            options += &format!(",{}={}", key.to_string_lossy(), value.to_string_lossy());
+        }
+        if options.len() >= 4096 {
+            return Err(io::Error::other(
+                "this kernel's overlay takes about 200 layers",
+            ));
+        }
+        let options = CString::new(options)?;
+        let flags = MountFlags::empty();
+        mount("overlay", place, "overlay", flags, options.as_c_str())?;
+        kernel::clone_tree(open(place)?.as_fd(), false)
     })
 }
 
@@ -226,12 +234,20 @@ mod tests {
         })
         .unwrap();
         let layers: Vec<&Path> = lower.iter().map(AsRef::as_ref).collect();
-        let classic = classic_overlay(&layers, &path("upper2"), &path("work2")).unwrap();
+        let classic = classic_overlay(&layers, Some((&path("upper2"), &path("work2")))).unwrap();
         for root in [&modern, &classic] {
             for (file, text) in [(c"f", "top"), (c"g", "only")] {
                 let fd = kernel::open_in_root(root.as_fd(), file, libc::O_RDONLY).unwrap();
                 assert_eq!(io::read_to_string(std::fs::File::from(fd)).unwrap(), text);
             }
+        }
+        // Without an upper layer: the image alone, by both ways.
+        for root in [
+            super::layers(&lower).unwrap(),
+            classic_overlay(&layers, None).unwrap(),
+        ] {
+            let fd = kernel::open_in_root(root.as_fd(), c"f", libc::O_RDONLY).unwrap();
+            assert_eq!(io::read_to_string(std::fs::File::from(fd)).unwrap(), "top");
         }
         // Nothing of it is visible outside.
         assert_eq!(std::fs::read_dir(path("upper2")).unwrap().count(), 0);

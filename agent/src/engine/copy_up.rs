@@ -16,7 +16,6 @@ use rustix::fs::{
     XattrFlags,
 };
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 /// Deepest directory that is copied: protects the stack from a hostile image.
 const DEPTH_MAX: usize = 512;
@@ -52,47 +51,8 @@ fn open_image(layers: &[PathBuf]) -> io::Result<Option<OwnedFd>> {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             Ok(Some(rustix::fs::open(only, flags, Mode::empty())?))
         }
-        many => overlay(many).map(Some),
+        many => agent_runtime::root::layers(many).map(Some),
     }
-}
-
-fn overlay(layers: &[PathBuf]) -> io::Result<OwnedFd> {
-    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in layers {
-        match rustix::mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer) {
-            Err(Errno::INVAL) => return overlay_before_6_7(layers),
-            other => other?,
-        }
-    }
-    rustix::mount::fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    Ok(rustix::mount::fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
-}
-
-/// Older kernels take all layers in one option of at most a page, through mount(2) alone. The mount is attached for
-/// the time of opening it.
-fn overlay_before_6_7(layers: &[PathBuf]) -> io::Result<OwnedFd> {
-    let place = tempfile::tempdir()?;
-    let names: Vec<String> = layers
-        .iter()
-        .map(|layer| layer.to_string_lossy().replace(':', "\\:"))
-        .collect();
-    let data = CString::new(format!("lowerdir={}", names.join(":")))?;
-    rustix::mount::mount(
-        "overlay",
-        place.path(),
-        "overlay",
-        rustix::mount::MountFlags::RDONLY,
-        data.as_c_str(),
-    )?;
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(place.path(), flags, Mode::empty());
-    rustix::mount::unmount(place.path(), rustix::mount::UnmountFlags::DETACH)?;
-    Ok(opened?)
 }
 
 struct Copy {

@@ -35,10 +35,25 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
     ];
     for rule in super::resources::closed(rules).rev() {
         program.extend(compile_rule(&rule));
+        if applies_always(&rule) {
+            // The kernel refuses a program with instructions that cannot be reached.
+            return program;
+        }
     }
     program.push(Instruction::move_number(0, 0));
     program.push(Instruction::exit());
     program
+}
+
+/// Whether nothing can get past a rule.
+fn applies_always(rule: &DeviceRule) -> bool {
+    let access = rule.access;
+    rule.kind.is_none()
+        && rule.major.is_none()
+        && rule.minor.is_none()
+        && access.mknod
+        && access.read
+        && access.write
 }
 
 fn compile_rule(rule: &DeviceRule) -> Vec<Instruction> {
@@ -123,6 +138,39 @@ mod tests {
             !allowed(&program, char_device, i64::from(MKNOD | READ), 10, 200),
             "making and reading"
         );
+    }
+
+    /// The kernel's first check of a program: every instruction can be reached.
+    fn reaches_everything(program: &[Instruction]) -> bool {
+        let mut seen = vec![false; program.len()];
+        let mut ahead = vec![0];
+        while let Some(at) = ahead.pop() {
+            if std::mem::replace(&mut seen[at], true) {
+                continue;
+            }
+            if program[at] != Instruction::exit() {
+                ahead.push(at + 1);
+            }
+            if program[at].is_jump() {
+                ahead.push(at + 1 + program[at].offset());
+            }
+        }
+        seen.into_iter().all(|seen| seen)
+    }
+
+    #[test]
+    fn no_instruction_is_out_of_reach() {
+        let everything = DeviceRule::parse("a *:* rwm").unwrap();
+        let one = DeviceRule::parse("c 1:3 r").unwrap();
+        let default = crate::spec::default_device_rules();
+        for rules in [
+            default.clone(),
+            vec![everything.clone()],
+            vec![one.clone(), everything.clone(), one.clone()],
+            [default, vec![everything, one]].concat(),
+        ] {
+            assert!(reaches_everything(&compile(&rules)), "{rules:?}");
+        }
     }
 
     #[test]

@@ -677,7 +677,10 @@ fn set_attributes(mount: i32, attr: &MountAttr, recursive: bool) -> Outcome {
     };
     match raw::mount_setattr(mount, &flat, deep) {
         Ok(_) => Ok(()),
-        Err(libc::ENOSYS) => super::remount::by_path(mount, attr).map_err(whole),
+        Err(libc::ENOSYS) => {
+            let reach = if deep { libc::MS_REC } else { 0 };
+            super::remount::by_path(mount, &flat, reach).map_err(whole)
+        }
         Err(errno) => Err(whole(errno)),
     }
 }

@@ -17,7 +17,7 @@ mod failure;
 mod open;
 pub(crate) mod parent;
 pub(crate) mod plan;
-mod remount;
+pub(crate) mod remount;
 pub(crate) mod step;
 mod sysctl;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::cgroup::{Cgroup, Hierarchy};
 use crate::sys::kernel;
 use crate::sys::raw::MountAttr;
 use crate::terminal::{self, Terminal};
-use crate::{identity, root, seccomp};
+use crate::{identity, root, seccomp, tree};
 
 /// Superblock magic of procfs.
 const PROC_MAGIC: u64 = 0x9fa0;
@@ -351,7 +351,7 @@ fn bind_source(
     wanted.propagation &= !libc::MS_REC;
     let deep_readonly = recursive && reach != Recursion::Top && wanted.set & attr::RDONLY != 0;
     let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let tree = kernel::clone_tree(fd.as_fd(), recursive)?;
+    let mut tree = kernel::clone_tree(fd.as_fd(), recursive)?;
     let plain = wanted.set == 0;
     if recursive && deep_propagation != (plain || deep_readonly) {
         // The two reach differently far.
@@ -359,7 +359,7 @@ fn bind_source(
             propagation: wanted.propagation,
             ..MountAttr::default()
         };
-        kernel::set_mount_attributes(tree.as_fd(), &only, deep_propagation)?;
+        tree::set_attributes(&mut tree, &only, deep_propagation)?;
         wanted.propagation = 0;
     }
     let deep = recursive
@@ -368,14 +368,16 @@ fn bind_source(
         } else {
             deep_readonly
         };
-    match kernel::set_mount_attributes(tree.as_fd(), &wanted, deep) {
+    match tree::set_attributes(&mut tree, &wanted, deep) {
+        // A file system below may refuse, and so does a kernel before 5.12.
         Err(error)
             if deep_readonly
                 && reach == Recursion::IfPossible
-                && error.raw_os_error() == Some(libc::EINVAL) =>
+                && (error.raw_os_error() == Some(libc::EINVAL)
+                    || error.kind() == io::ErrorKind::Unsupported) =>
         {
             warnings.push(format!("{}: mounts below it stay writable", path.display()));
-            kernel::set_mount_attributes(tree.as_fd(), &wanted, false)?;
+            tree::set_attributes(&mut tree, &wanted, false)?;
         }
         other => other?,
     }
@@ -389,8 +391,8 @@ fn detached_copy(
     deep: bool,
 ) -> io::Result<OwnedFd> {
     let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let tree = kernel::clone_tree(fd.as_fd(), recursive)?;
-    kernel::set_mount_attributes(tree.as_fd(), attr, deep)?;
+    let mut tree = kernel::clone_tree(fd.as_fd(), recursive)?;
+    tree::set_attributes(&mut tree, attr, deep)?;
     Ok(tree)
 }
 
@@ -418,15 +420,13 @@ fn null_device() -> io::Result<OwnedFd> {
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
         return Err(io::Error::other("it is not the null device"));
     }
-    let tree = kernel::clone_tree(fd.as_fd(), false)?;
+    let mut tree = kernel::clone_tree(fd.as_fd(), false)?;
     let private = MountAttr {
         propagation: libc::MS_PRIVATE,
         ..MountAttr::default()
     };
-    match kernel::set_mount_attributes(tree.as_fd(), &private, false) {
-        Err(error) if error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
-        _ => Ok(tree),
-    }
+    tree::set_attributes(&mut tree, &private, false)?;
+    Ok(tree)
 }
 
 fn credentials(

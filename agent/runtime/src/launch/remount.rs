@@ -1,15 +1,15 @@
 //! Mount attributes on kernels before 5.12, which have no `mount_setattr`.
 //!
-//! Called in the child: same rules as `child`. The mount is named through the host's `/proc/self/fd`, so it must be
-//! attached already. Not recursive: a recursive read-only request is refused earlier on such kernels.
+//! Called in the child, too: same rules as there. The mount is named through the host's `/proc/self/fd`, so it must be
+//! attached already. Only propagation can be recursive: a recursive read-only request is refused earlier.
 
 use core::ffi::CStr;
 
 use super::step::attr;
 use crate::sys::raw::{self, Errno, MountAttr};
 
-/// Applies attributes and propagation to an attached mount.
-pub(super) fn by_path(mount: i32, attr: &MountAttr) -> Result<(), Errno> {
+/// Applies attributes and propagation to an attached mount; `reach` is `MS_REC` or 0 and concerns the propagation.
+pub(crate) fn by_path(mount: i32, attr: &MountAttr, reach: u64) -> Result<(), Errno> {
     let mut path = [0u8; 38];
     let mut relative = [0u8; 32];
     let prefix = b"/proc/";
@@ -25,7 +25,7 @@ pub(super) fn by_path(mount: i32, attr: &MountAttr) -> Result<(), Errno> {
         .copy_from_slice(name);
     let path = CStr::from_bytes_until_nul(&path).map_err(|_| libc::EINVAL)?;
     if attr.propagation != 0 {
-        raw::mount_flags(path, attr.propagation | libc::MS_REC)?;
+        raw::mount_flags(path, attr.propagation | reach)?;
     }
     if attr.set != 0 {
         let kept = raw::mount_flags_of(mount)?;

@@ -76,6 +76,12 @@ impl Instruction {
         matches!(self.code, 0x56 | 0x16)
     }
 
+    /// How many instructions a jump skips.
+    #[cfg(test)]
+    pub(crate) const fn offset(self) -> usize {
+        self.offset as usize
+    }
+
     pub(crate) const fn set_offset(&mut self, offset: i16) {
         self.offset = offset;
     }
