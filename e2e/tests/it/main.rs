@@ -5,6 +5,8 @@
     reason = "tests, and notes in their captured output"
 )]
 
+mod autostart;
+mod compat;
 mod compose;
 mod crash;
 mod docker_cli;
@@ -14,4 +16,5 @@ mod images;
 mod networks;
 mod run;
 mod survive;
+mod terminal;
 mod web;
