@@ -1,5 +1,5 @@
 # Thin: each line is a command a person could type. Needs Linux, root, a Rust toolchain; installs the rest with apt-get.
-.PHONY: help demo test lint images tools bench fast
+.PHONY: help demo test test-vm lint images tools bench fast
 
 CARGO ?= cargo
 IMAGES := .cache/images
@@ -17,6 +17,9 @@ test: tools images ## everything: unit, integration and end-to-end tests
 	$(CARGO) build --locked -p cli
 	MUSTER_TEST_IMAGES=$(CURDIR)/$(IMAGES) $(CARGO) $(TEST_RUNNER) --workspace --locked
 	$(CARGO) test --doc --workspace --locked --quiet
+
+test-vm: tools fast ## cgroup v2 and older kernels in a virtual machine, see e2e/vm/README.md
+	e2e/vm/run $(ARGS)
 
 lint:            ## formatting, clippy and rustdoc, warnings are errors
 	$(CARGO) fmt --all --check
