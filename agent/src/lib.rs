@@ -7,6 +7,14 @@
 //! `daemon` is the only module that sees all parts. `http` knows statuses and wire formats and decides nothing;
 //! `engine` knows containers and has never heard of HTTP.
 
+/// Tar archives of file trees that others may change meanwhile: both ends of a copy use the same code.
+pub mod archive {
+    pub use crate::engine::{ByteReceiver, ByteSender, byte_pipe};
+    pub use agent_image::{
+        Destination, ExtractError, ExtractOptions, ImageError, Limits, Overwrite, Owner, extract,
+        write_tree,
+    };
+}
 pub mod config;
 pub mod daemon;
 pub mod engine;

@@ -5,8 +5,8 @@ use crate::failure::{Outcome, USAGE, usage};
 use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
-    completion, compose, daemon, doctor, events, exec, image, inspect, lifecycle, logs, look,
-    network, ps, pull, refused, run, stats, system, transfer, volume,
+    commit, completion, compose, copy, daemon, doctor, events, exec, image, inspect, lifecycle,
+    logs, look, network, ps, pull, refused, run, stats, system, transfer, volume,
 };
 use agent_api::client::ObjectKind;
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -122,6 +122,8 @@ enum ContainerVerb {
     Diff(look::DiffArgs),
     Stats(stats::StatsArgs),
     Export(transfer::ExportArgs),
+    Cp(copy::CpArgs),
+    Commit(commit::CommitArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -326,6 +328,8 @@ async fn container(session: &Session, verb: ContainerVerb) -> Outcome {
         ContainerVerb::Diff(args) => look::diff(session, args).await,
         ContainerVerb::Stats(args) => stats::run(session, args).await,
         ContainerVerb::Export(args) => transfer::export(session, args).await,
+        ContainerVerb::Cp(args) => copy::run(session, args).await,
+        ContainerVerb::Commit(args) => commit::run(session, args).await,
     }
 }
 

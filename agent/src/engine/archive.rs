@@ -318,6 +318,7 @@ impl Work {
                 false => Overwrite::Anything,
             },
             owner,
+            rename: None,
             limits: agent_image::Limits::default(),
         };
         let destination = Destination {

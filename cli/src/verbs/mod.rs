@@ -1,7 +1,9 @@
 //! The commands: one file per group, each with its arguments and what it does.
 
+pub(crate) mod commit;
 pub(crate) mod completion;
 pub(crate) mod compose;
+pub(crate) mod copy;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod events;

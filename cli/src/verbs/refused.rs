@@ -15,12 +15,6 @@ pub(crate) enum RefusedVerb {
     /// Build an image from a Dockerfile (not there yet)
     #[command(alias = "builder", alias = "buildx", hide = true)]
     Build(Rest),
-    /// Create a new image from a container's changes (not there yet)
-    #[command(hide = true)]
-    Commit(Rest),
-    /// Copy files between a container and the local filesystem (not there yet)
-    #[command(hide = true)]
-    Cp(Rest),
     /// Authenticate to a registry (not there yet)
     #[command(hide = true)]
     Login(Rest),
@@ -56,14 +50,6 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
         RefusedVerb::Build(_) => (
             "build",
             "there is no image builder yet: build elsewhere, then \"muster load\" the image",
-        ),
-        RefusedVerb::Commit(_) => (
-            "commit",
-            "images cannot be made of containers yet: use \"muster export\" and \"muster import\"",
-        ),
-        RefusedVerb::Cp(_) => (
-            "cp",
-            "archives of container paths are missing: use \"muster exec NAME tar c PATH\" or a volume",
         ),
         RefusedVerb::Login(_) | RefusedVerb::Logout(_) => (
             "login",

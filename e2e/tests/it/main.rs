@@ -8,6 +8,7 @@
 mod autostart;
 mod compat;
 mod compose;
+mod copy;
 mod crash;
 mod docker_cli;
 mod examples;

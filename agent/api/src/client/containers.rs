@@ -150,7 +150,7 @@ pub struct LogsOptions {
     pub details: bool,
 }
 
-fn of(id: &str, verb: &str) -> String {
+pub(super) fn of(id: &str, verb: &str) -> String {
     format!("/containers/{}{verb}", segment(id))
 }
 

@@ -11,6 +11,7 @@
 //! ```
 //! Source: the Engine API reference v1.51 and moby `client/`.
 
+mod archive;
 mod containers;
 mod error;
 mod exec;
@@ -24,6 +25,7 @@ mod system;
 mod transport;
 mod volumes;
 
+pub use archive::{CommitOptions, UploadOptions};
 pub use containers::{
     AttachOptions, Follow, ListContainersOptions, LogsOptions, Outcome, RemoveContainerOptions,
     StopOptions, Wait, WaitCondition,

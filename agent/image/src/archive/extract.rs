@@ -62,6 +62,9 @@ pub struct ExtractOptions {
     pub overwrite: Overwrite,
     /// Owner of everything.
     pub owner: Owner,
+    /// What the first part of every name becomes: `(before, after)`. With nothing (or `.`) before, the names are put
+    /// below `after`. A name that begins with something else leads out of the destination.
+    pub rename: Option<(Vec<u8>, Vec<u8>)>,
     /// Bounds on the archive.
     pub limits: Limits,
 }
@@ -223,6 +226,16 @@ impl Extraction<'_> {
                 limit: self.options.limits.path_depth as u64,
             }
             .into());
+        }
+        if let Some((before, after)) = &self.options.rename {
+            if matches!(before.as_slice(), b"" | b".") {
+                parts.insert(0, after);
+            } else if let Some(first) = parts.first_mut() {
+                if *first != before.as_slice() {
+                    return Err(ExtractError::Outside { entry: text(path) });
+                }
+                *first = after;
+            }
         }
         Ok(parts.join(&b'/'))
     }
@@ -536,6 +549,7 @@ mod tests {
         let options = ExtractOptions {
             overwrite: Overwrite::SameKind,
             owner: Owner::Caller,
+            rename: None,
             limits: Limits::default(),
         };
         extract(bytes, destination, &options).map_err(|error| error.to_string())
@@ -636,10 +650,47 @@ mod tests {
         let options = ExtractOptions {
             overwrite: Overwrite::Anything,
             owner: Owner::Caller,
+            rename: None,
             limits: Limits::default(),
         };
         extract(&tar(&[("d", Regular, "x")])[..], destination, &options).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("d")).unwrap(), "x");
+    }
+
+    #[test]
+    fn names_are_changed_and_others_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let opened = fs::File::open(root.path()).unwrap();
+        let unpack = |before: &str, entries: &[(&str, tar::EntryType, &str)]| {
+            let destination = Destination {
+                root: opened.as_fd(),
+                directory: b"",
+            };
+            let options = ExtractOptions {
+                overwrite: Overwrite::SameKind,
+                owner: Owner::Caller,
+                rename: Some((before.into(), b"new".to_vec())),
+                limits: Limits::default(),
+            };
+            extract(&tar(entries)[..], destination, &options)
+        };
+        unpack(
+            "d",
+            &[
+                ("d", Directory, ""),
+                ("d/f", Regular, "1"),
+                ("d/h", Link, "d/f"),
+            ],
+        )
+        .unwrap();
+        unpack(".", &[("./", Directory, ""), ("./g", Regular, "2")]).unwrap();
+        let read = |name: &str| fs::read_to_string(root.path().join("new").join(name)).unwrap();
+        assert_eq!(
+            (read("f"), read("h"), read("g")),
+            ("1".into(), "1".into(), "2".into())
+        );
+        assert!(unpack("d", &[("other", Regular, "")]).is_err());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! stderr, data to stdout. Loading is in `compose_model`, deciding and executing in `compose`.
 
 mod config;
+mod copy;
 mod down;
 mod exec;
 mod lifecycle;
@@ -84,6 +85,7 @@ enum ComposeVerb {
     Ls(ps::LsArgs),
     Logs(logs::LogsArgs),
     Events(logs::EventsArgs),
+    Cp(copy::CpArgs),
     Exec(exec::ExecArgs),
     Run(Box<oneoff::RunArgs>),
     #[command(alias = "convert")]
@@ -120,6 +122,7 @@ pub(crate) async fn run(session: &Session, args: ComposeArgs) -> Outcome {
         ComposeVerb::Events(args) => logs::events(session, flags, args).await,
         ComposeVerb::Exec(args) => exec::run(session, flags, args).await,
         ComposeVerb::Run(args) => oneoff::run(session, flags, *args).await,
+        ComposeVerb::Cp(args) => copy::run(session, flags, args).await,
         ComposeVerb::Config(args) => config::run(flags, &args),
         ComposeVerb::Images(args) => look::images(session, flags, args).await,
         ComposeVerb::Port(args) => look::port(session, flags, args).await,

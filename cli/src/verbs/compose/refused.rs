@@ -24,9 +24,6 @@ pub(crate) enum RefusedVerb {
     /// Watch build context (not there yet)
     #[command(hide = true)]
     Watch(Rest),
-    /// Copy files (not there yet)
-    #[command(hide = true)]
-    Cp(Rest),
     /// Attach to a service's container (not there yet)
     #[command(hide = true)]
     Attach(Rest),
@@ -61,10 +58,6 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
         RefusedVerb::Watch(_) => (
             "watch",
             "watching needs the image builder, which is missing",
-        ),
-        RefusedVerb::Cp(_) => (
-            "cp",
-            "archives of container paths are missing: use \"muster compose exec SERVICE tar c PATH\"",
         ),
         RefusedVerb::Attach(_) => ("attach", "use \"muster attach CONTAINER\""),
         RefusedVerb::Stats(_) => ("stats", "use \"muster stats CONTAINER\""),
