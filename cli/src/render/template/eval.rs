@@ -372,7 +372,8 @@ impl Run<'_> {
                 let other = map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
                 let missing =
                     || TemplateError::new(at, format!("map has no entry for key {name:?}"));
-                other.map(|(_, value)| value.clone()).ok_or_else(missing)
+                let value = other.map(|(_, value)| value.clone());
+                value.or_else(|| Value::left_out(name)).ok_or_else(missing)
             }
             Value::Row(row) => row.field(name).cloned().ok_or_else(|| {
                 let mut known: Vec<_> = row.names().collect();

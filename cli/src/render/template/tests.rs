@@ -34,6 +34,10 @@ fn templates_render_as_in_go() {
         ),
         ("{{.None}}", "<nil>"),
         (
+            "{{.Absent.Health}} {{if .Absent.Health}}y{{else}}n{{end}} {{.Absent.Tmpfs}} {{.Absent.StopSignal}}|",
+            "<nil> n map[] |",
+        ),
+        (
             "{{.Absent.Cmd}} {{.Absent.Volumes}} {{len .Absent.Cmd}} {{json .Absent.Cmd}}",
             "[] map[] 0 null",
         ),

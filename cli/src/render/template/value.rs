@@ -139,6 +139,19 @@ impl Value {
         Self::List(Rc::new(items.into_iter().collect()))
     }
 
+    /// A field that the Engine API leaves out of its JSON while it is empty. `{{if .State.Health}}` works on Docker's
+    /// types, which have the field all the same.
+    pub(super) fn left_out(name: &str) -> Option<Self> {
+        match name {
+            "Annotations" | "ExposedPorts" | "Health" | "Healthcheck" | "Init" | "Mounts"
+            | "Shell" | "SizeRootFs" | "SizeRw" | "StopTimeout" | "StorageOpt" | "Sysctls"
+            | "Tmpfs" | "UsageData" => Some(Self::Nil(Nil::below(name))),
+            "MacAddress" | "Runtime" | "StopSignal" => Some("".into()),
+            "ArgsEscaped" | "NetworkDisabled" => Some(false.into()),
+            _ => None,
+        }
+    }
+
     /// What `if` and `with` ask.
     pub(super) fn is_true(&self) -> bool {
         match self {
