@@ -116,7 +116,7 @@ impl From<CgroupPath> for PathBuf {
 }
 
 /// One container's cgroup: a directory in every hierarchy in use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     /// v1 directories with their controllers.
     v1: Vec<V1Directory>,
@@ -128,7 +128,7 @@ pub struct Cgroup {
 }
 
 /// A cgroup's directory in one v1 hierarchy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct V1Directory {
     controllers: Vec<String>,
     mount: PathBuf,

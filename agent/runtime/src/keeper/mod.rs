@@ -12,13 +12,13 @@
 //! and in a journal beside the socket, until the daemon says [`protocol::Request::Forget`]; after a restart it asks
 //! [`protocol::Request::List`] and knows everything. The keeper quits when it holds nothing and nobody is connected.
 //!
-//! It is single-threaded, never allocates per idle container more than its descriptors and a map entry, and
-//! knows nothing of images, networks, restart policies or health: those are the engine's.
+//! One thread does everything but the launches, which have one each while they last. It never allocates per idle
+//! container more than its descriptors and a map entry, and knows nothing of images, networks, restart policies or health: those are the engine's.
 //!
 //! | file | topic |
 //! |---|---|
 //! | `protocol` | messages and their framing |
-//! | `process` | the event loop of the keeper process, one file per topic: connection, starting, streams, ending |
+//! | `process` | the event loop of the keeper process, one file per topic: connection, starting, launches, streams, ending |
 //! | `held` | one held process: stdio, attached clients, exit |
 //! | `attach` | one attached client: framing out, stdin in, back-pressure |
 //! | `log_file` | Docker's json-file format with rotation |

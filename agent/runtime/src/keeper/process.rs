@@ -1,4 +1,6 @@
-//! The keeper process: one thread, one epoll loop, no timers but the drain limit of ended processes.
+//! The keeper process: one epoll loop, no timers but those of ended processes. A launch has a thread of its own,
+//! because the cloned process runs in its container's cgroup before it executes: throttled or frozen, it would hold up
+//! everybody else.
 //!
 //! Start-up handshake: take the lock in the run directory (waits for a keeper that is quitting), listen on the
 //! socket, write `ready` to stdout. Quits when nothing runs and no daemon is connected; exit records that were not
@@ -6,6 +8,7 @@
 
 mod connection;
 mod ending;
+mod launches;
 mod starting;
 mod streams;
 
@@ -22,12 +25,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use self::ending::Doomed;
+use self::launches::Launches;
 use super::attach::Attached;
 use super::held::{Held, Phase};
 use super::journal::Journal;
 use super::log_file::LogStream;
 use super::protocol::FromKeeper;
-use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cgroup::Hierarchy;
 
 /// Name of the socket in the run directory.
 pub(super) const SOCKET: &str = "keeper.sock";
@@ -106,6 +111,7 @@ enum Source {
     Output(u32, LogStream),
     Input(u32),
     Client(u32),
+    Launches,
 }
 
 impl Source {
@@ -118,6 +124,7 @@ impl Source {
             Source::Output(key, LogStream::Stderr) => (4, key),
             Source::Input(key) => (5, key),
             Source::Client(key) => (6, key),
+            Source::Launches => (7, 0),
         };
         EventData::new_u64(kind << 32 | u64::from(key))
     }
@@ -132,6 +139,7 @@ impl Source {
             4 => Source::Output(key, LogStream::Stderr),
             5 => Source::Input(key),
             6 => Source::Client(key),
+            7 => Source::Launches,
             _ => return None,
         })
     }
@@ -142,6 +150,8 @@ struct Keeper {
     listener: OwnedFd,
     signals: SignalFd,
     connection: Option<OwnedFd>,
+    /// Grows with every connection: replies for an earlier daemon are not for this one.
+    generation: u64,
     /// Somebody was connected at least once: from then on quitting is possible.
     served: bool,
     outgoing: VecDeque<FromKeeper>,
@@ -153,7 +163,8 @@ struct Keeper {
     journal: Journal,
     hierarchy: Option<Hierarchy>,
     /// Cgroups that still had dying processes in them when their container ended.
-    doomed_cgroups: Vec<Cgroup>,
+    doomed_cgroups: Vec<Doomed>,
+    launches: Launches,
     chunk: Box<[u8]>,
 }
 
@@ -175,12 +186,20 @@ impl Keeper {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, Source::Listener.pack(), EventFlags::IN)?;
         epoll::add(&epoll, &signals, Source::Signals.pack(), EventFlags::IN)?;
+        let launches = Launches::new()?;
+        epoll::add(
+            &epoll,
+            launches.bell(),
+            Source::Launches.pack(),
+            EventFlags::IN,
+        )?;
         let (journal, left) = Journal::open(journal_path)?;
         let mut keeper = Self {
             epoll,
             listener,
             signals,
             connection: None,
+            generation: 0,
             served: false,
             outgoing: VecDeque::new(),
             held: HashMap::new(),
@@ -191,6 +210,7 @@ impl Keeper {
             journal,
             hierarchy: None,
             doomed_cgroups: Vec::new(),
+            launches,
             chunk: vec![0; CHUNK].into_boxed_slice(),
         };
         for process in left {
@@ -207,7 +227,7 @@ impl Keeper {
         let mut events = Vec::with_capacity(64);
         loop {
             let timeout = self.next_deadline().map(|left| {
-                rustix::event::Timespec::try_from(left).expect("the drain limit is a few seconds")
+                rustix::event::Timespec::try_from(left).expect("the pauses are a few seconds")
             });
             events.clear();
             match epoll::wait(
@@ -225,6 +245,7 @@ impl Keeper {
                 }
             }
             self.end_overdue();
+            self.remove_doomed();
             if self.served && self.connection.is_none() && self.idle() {
                 return Ok(());
             }
@@ -234,6 +255,8 @@ impl Keeper {
     /// Nothing runs and no client waits for output.
     fn idle(&self) -> bool {
         self.clients.is_empty()
+            && self.launches.is_empty()
+            && self.doomed_cgroups.is_empty()
             && self
                 .held
                 .values()
@@ -248,6 +271,7 @@ impl Keeper {
             Source::Output(key, stream) => self.read_output(key, stream),
             Source::Input(key) => self.write_input(key, flags),
             Source::Client(key) => self.serve_client(key, flags),
+            Source::Launches => self.finish_launches(),
         }
     }
 }

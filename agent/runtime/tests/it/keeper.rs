@@ -335,3 +335,83 @@ async fn a_client_that_never_reads_holds_up_its_process_alone() {
     let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib < 40 << 10, "{kib} KiB");
 }
+
+#[tokio::test]
+async fn a_throttled_container_holds_up_nobody_else() {
+    need_root!();
+    let run = tempfile::tempdir().unwrap();
+    let (client, mut events) = connect(run.path()).await;
+    // One hundredth of a processor, and many who want it: whoever joins waits long for a turn.
+    let busy = "i=0; while [ $i -lt 30 ]; do i=$((i+1)); while :; do :; done & done; echo up; wait";
+    let mut container = Container::sh(busy);
+    let cgroup = container.spec.cgroup.as_mut().unwrap();
+    let path = cgroup.path.clone();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    client
+        .launch(
+            launch("busy", &container, StdinMode::Null),
+            vec![(theirs.into(), ALL)],
+        )
+        .await
+        .unwrap();
+    tokio::task::spawn_blocking(move || ours.read_exact(&mut [0; 11]).unwrap())
+        .await
+        .unwrap();
+    let throttle = agent_runtime::cgroup::Resources {
+        cpu_period_us: Some(100_000),
+        cpu_quota_us: Some(1_000),
+        ..Default::default()
+    };
+    let hierarchy = agent_runtime::cgroup::Hierarchy::detect().unwrap();
+    hierarchy.open(&path).apply(&throttle).unwrap();
+    let exec = Launch {
+        id: "slow".to_owned(),
+        kind: LaunchKind::Exec {
+            container: "busy".to_owned(),
+            spec: agent_runtime::spec::ExecSpec {
+                target_pid: 0,
+                cgroup: Some(path),
+                process: crate::box_::process(&["true"]),
+            },
+        },
+        stdin: StdinMode::Null,
+        log: None,
+        attach: Vec::new(),
+    };
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { client.launch(exec, Vec::new()).await }
+    });
+    // The shell, its loops, and then the exec on its way.
+    let cgroup = hierarchy.open(&container.spec.cgroup.as_ref().unwrap().path);
+    while cgroup.processes().unwrap().len() < 32 {
+        tokio::task::yield_now().await;
+    }
+    let other = Container::sh("exit 3");
+    let begun = std::time::Instant::now();
+    client
+        .launch(launch("other", &other, StdinMode::Null), Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(exit_of(&mut events, "other").await.exit_code, 3);
+    let took = begun.elapsed();
+    assert!(!slow.is_finished(), "the exec was not slow at all");
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    let free = agent_runtime::cgroup::Resources {
+        cpu_quota_us: Some(-1),
+        ..Default::default()
+    };
+    cgroup.apply(&free).unwrap();
+    slow.await.unwrap().unwrap();
+    client.signal("busy", 9).await.unwrap();
+    // The exec's end and the container's, in any order.
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        let Some(Event::Exited { id, .. }) = events.recv().await else {
+            panic!("the keeper is gone")
+        };
+        ended.push(id);
+    }
+    ended.sort();
+    assert_eq!(ended, ["busy", "slow"]);
+}

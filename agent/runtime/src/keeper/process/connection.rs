@@ -21,6 +21,7 @@ impl Keeper {
                 // A daemon connects once per life; a second connection means the first daemon is gone or stuck.
                 self.connection = None;
                 self.outgoing.clear();
+                self.generation += 1;
                 if let Err(error) = epoll::add(
                     &self.epoll,
                     &socket,
@@ -45,11 +46,9 @@ impl Keeper {
         while let Some(connection) = &self.connection {
             match protocol::receive::<Call>(connection.as_fd()) {
                 Ok(Some((call, fds))) => {
-                    let result = self.answer(call.request, fds);
-                    self.send(FromKeeper::Reply {
-                        number: call.number,
-                        result,
-                    });
+                    if let Some(result) = self.answer(call.number, call.request, fds) {
+                        self.reply(call.number, result);
+                    }
                 }
                 Ok(None) => self.connection = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -101,11 +100,33 @@ impl Keeper {
         let _ = epoll::modify(&self.epoll, connection, Source::Connection.pack(), interest);
     }
 
-    pub(super) fn answer(
+    pub(super) fn reply(&mut self, number: u64, result: Result<Reply, LaunchFailure>) {
+        self.send(FromKeeper::Reply { number, result });
+    }
+
+    /// `None` when the answer comes later.
+    fn answer(
         &mut self,
+        number: u64,
         request: Request,
         fds: Vec<OwnedFd>,
-    ) -> Result<Reply, LaunchFailure> {
+    ) -> Option<Result<Reply, LaunchFailure>> {
+        match request {
+            Request::Launch(launch) => self.begin_launch(number, *launch, fds).err().map(Err),
+            // What is being launched belongs in the list: a new daemon hears of it in no other way.
+            Request::List if !self.launches.is_empty() => {
+                self.launches.lists.push((self.generation, number));
+                None
+            }
+            request => Some(self.answer_now(request, fds)),
+        }
+    }
+
+    pub(super) fn list(&self) -> Reply {
+        Reply::Held(self.held.values().map(Held::describe).collect())
+    }
+
+    fn answer_now(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, LaunchFailure> {
         match request {
             Request::Hello { version } if version == PROTOCOL_VERSION => {
                 let pid = rustix::process::getpid().as_raw_nonzero().get();
@@ -118,7 +139,6 @@ impl Keeper {
                 "the running keeper speaks protocol {PROTOCOL_VERSION} and the daemon {version}: \
                  stop all containers, then start the daemon again"
             ))),
-            Request::Launch(launch) => self.launch(*launch, fds).map(Reply::Started),
             Request::Attach { id, options } => {
                 let key = self.key_of(&id)?;
                 let [fd] = <[OwnedFd; 1]>::try_from(fds)
@@ -138,9 +158,8 @@ impl Keeper {
                 Ok(Reply::Done)
             }
             Request::Signal { id, signal } => self.signal(&id, signal).map(|()| Reply::Done),
-            Request::List => Ok(Reply::Held(
-                self.held.values().map(Held::describe).collect(),
-            )),
+            Request::List => Ok(self.list()),
+            Request::Launch(_) => Err(LaunchFailure::engine("a launch is answered later")),
             Request::Forget { id } => {
                 self.forget(&id);
                 Ok(Reply::Done)
@@ -158,7 +177,9 @@ impl Keeper {
     pub(super) fn fresh_key(&mut self) -> u32 {
         loop {
             self.next_key = self.next_key.wrapping_add(1);
-            if !self.held.contains_key(&self.next_key) && !self.clients.contains_key(&self.next_key)
+            if !self.held.contains_key(&self.next_key)
+                && !self.clients.contains_key(&self.next_key)
+                && !self.launches.contains(self.next_key)
             {
                 return self.next_key;
             }

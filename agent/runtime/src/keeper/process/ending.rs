@@ -6,9 +6,23 @@ use nix::sys::signal::Signal;
 use rustix::process::WaitOptions;
 
 use super::{Keeper, nanoseconds, report};
+use crate::cgroup::Cgroup;
 use crate::keeper::attach::Attached;
 use crate::keeper::held::{DRAIN_LIMIT, Phase};
 use crate::keeper::protocol::{Event, Exit, FromKeeper};
+
+/// First pause before a cgroup that is still busy is removed again; it doubles.
+const DOOMED_PAUSE: Duration = Duration::from_millis(1);
+/// The pause at which that is given up.
+const DOOMED_LIMIT: Duration = Duration::from_secs(4);
+
+/// A cgroup whose container has ended. The kernel counts a process as a member a moment longer than its parent does, and
+/// nothing tells when the last one has gone (cgroup v1).
+pub(super) struct Doomed {
+    pub(super) cgroup: Cgroup,
+    pause: Duration,
+    next: Instant,
+}
 
 impl Keeper {
     pub(super) fn take_signals(&mut self) {
@@ -37,14 +51,35 @@ impl Keeper {
                 }
             };
             let signal = status.terminating_signal().map(|signal| 128 + signal);
-            if let Some(code) = status.exit_status().or(signal)
-                && let Some(key) = self.keys_by_pid.remove(&pid.as_raw_nonzero().get())
-            {
-                self.process_ended(key, code);
+            let Some(code) = status.exit_status().or(signal) else {
+                continue;
+            };
+            let pid = pid.as_raw_nonzero().get();
+            match self.keys_by_pid.remove(&pid) {
+                Some(key) => self.process_ended(key, code),
+                None => self.launches.ended_early(pid, code),
             }
         }
-        self.doomed_cgroups
-            .retain(|cgroup| cgroup.remove().is_err());
+    }
+
+    /// Tries again to remove cgroups; gives up on one after some seconds.
+    pub(super) fn remove_doomed(&mut self) {
+        let now = Instant::now();
+        self.doomed_cgroups.retain_mut(|doomed| {
+            if doomed.next > now {
+                return true;
+            }
+            let Err(error) = doomed.cgroup.remove() else {
+                return false;
+            };
+            doomed.pause *= 2;
+            doomed.next = now + doomed.pause;
+            let goes_on = doomed.pause < DOOMED_LIMIT;
+            if !goes_on {
+                report(format_args!("remove a cgroup: {error}"));
+            }
+            goes_on
+        });
     }
 
     pub(super) fn process_ended(&mut self, key: u32, exit_code: i32) {
@@ -85,7 +120,11 @@ impl Keeper {
         if let Some(cgroup) = held.cgroup.take()
             && cgroup.remove().is_err()
         {
-            self.doomed_cgroups.push(cgroup);
+            self.doomed_cgroups.push(Doomed {
+                cgroup,
+                pause: DOOMED_PAUSE,
+                next: Instant::now() + DOOMED_PAUSE,
+            });
         }
         let attached = std::mem::take(&mut held.attached);
         let described = held.describe();
@@ -106,11 +145,13 @@ impl Keeper {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let doomed = self.doomed_cgroups.iter().map(|doomed| doomed.next);
         let deadline = self.held.values().filter_map(|held| match held.phase {
             Phase::Draining { until, .. } => Some(until),
             Phase::Running | Phase::Ended(_) => None,
         });
         deadline
+            .chain(doomed)
             .min()
             .map(|until| until.saturating_duration_since(Instant::now()))
     }

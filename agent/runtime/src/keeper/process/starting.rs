@@ -6,20 +6,23 @@ use std::path::PathBuf;
 use rustix::event::epoll::EventFlags;
 use rustix::pipe::PipeFlags;
 
+use super::launches::{Launching, StartedProcess, Work};
 use super::{Keeper, Source, nanoseconds, report};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::keeper::held::{Held, Streams};
 use crate::keeper::log_file::{LogFile, LogStream};
-use crate::keeper::protocol::{Launch, LaunchFailure, LaunchKind, Started, StdinMode};
+use crate::keeper::protocol::{Launch, LaunchFailure, LaunchKind, Reply, Started, StdinMode};
 use crate::launch::{self, LaunchError, Launched, Stdio};
 use crate::spec::{ExecSpec, LaunchSpec, Namespace};
 
 impl Keeper {
-    pub(super) fn launch(
+    /// Begins a launch; the answer to call `number` is sent when it has succeeded or failed.
+    pub(super) fn begin_launch(
         &mut self,
+        number: u64,
         launch: Launch,
         fds: Vec<OwnedFd>,
-    ) -> Result<Started, LaunchFailure> {
+    ) -> Result<(), LaunchFailure> {
         let Launch {
             id,
             kind,
@@ -29,7 +32,7 @@ impl Keeper {
         } = launch;
         // A new run of what has ended: whoever asks for it knows of the end.
         self.forget(&id);
-        if self.keys_by_id.contains_key(&id) {
+        if self.keys_by_id.contains_key(&id) || self.launches.has(&id) {
             return Err(LaunchFailure::engine(format!("{id} is held already")));
         }
         if fds.len() != attach.len() {
@@ -46,16 +49,70 @@ impl Keeper {
             }
             None => None,
         };
-        let (launched, streams, cgroup, shares_pids) = match kind {
-            LaunchKind::Container(spec) => self.launch_container(&spec, stdin)?,
-            LaunchKind::Exec { container, spec } => self.launch_exec(&container, spec, stdin)?,
-        };
-        let started = Started {
-            pid: launched.pid,
-            started_at: nanoseconds(jiff::Timestamp::now()),
-            warnings: launched.warnings,
+        let (work, cgroup, shares_pids) = match kind {
+            LaunchKind::Container(spec) => self.container_work(spec, stdin)?,
+            LaunchKind::Exec { container, spec } => self.exec_work(&container, spec, stdin)?,
         };
         let key = self.fresh_key();
+        let launching = Launching {
+            generation: self.generation,
+            number,
+            id,
+            stdin,
+            log,
+            cgroup,
+            shares_pids,
+            clients: fds.into_iter().zip(attach).collect(),
+        };
+        self.launches.begin(key, launching, work)
+    }
+
+    /// Takes over what the launching threads have started.
+    pub(super) fn finish_launches(&mut self) {
+        for (key, launching, outcome) in self.launches.finished() {
+            let (generation, number) = (launching.generation, launching.number);
+            let result = outcome.map(|process| self.hold(key, launching, process));
+            if generation == self.generation {
+                self.reply(number, result.map(Reply::Started));
+            }
+            // After the answer: nobody hears of an end before the start.
+            if let Some(held) = self.held.get(&key)
+                && let Some(code) = self.launches.early_end(held)
+            {
+                self.keys_by_pid.remove(&held.started.pid);
+                self.process_ended(key, code);
+            }
+        }
+        if self.launches.is_empty() {
+            self.launches.forget_early();
+            for (generation, number) in std::mem::take(&mut self.launches.lists) {
+                if generation == self.generation {
+                    self.reply(number, Ok(self.list()));
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, key: u32, launching: Launching, process: StartedProcess) -> Started {
+        let StartedProcess {
+            launched,
+            streams,
+            started_at,
+        } = process;
+        let started = Started {
+            pid: launched.pid,
+            started_at,
+            warnings: launched.warnings,
+        };
+        let Launching {
+            id,
+            stdin,
+            log,
+            cgroup,
+            shares_pids,
+            clients,
+            ..
+        } = launching;
         let mut held = Held::new(id.clone(), started.clone(), launched.pidfd, streams, stdin);
         held.cgroup = cgroup;
         held.shares_pids = shares_pids;
@@ -71,48 +128,58 @@ impl Keeper {
         self.held.insert(key, held);
         self.keys_by_id.insert(id, key);
         self.keys_by_pid.insert(started.pid, key);
-        for (fd, options) in fds.into_iter().zip(attach) {
+        for (fd, options) in clients {
             if let Err(error) = self.attach(key, fd, options) {
                 report(format_args!("attach a client: {error}"));
             }
         }
-        Ok(started)
+        started
     }
 
-    pub(super) fn launch_container(
+    fn container_work(
         &mut self,
-        spec: &LaunchSpec,
+        spec: LaunchSpec,
         stdin: StdinMode,
-    ) -> Result<(Launched, Streams, Option<Cgroup>, bool), LaunchFailure> {
-        let plan = launch::prepare(spec).map_err(failure)?;
+    ) -> Result<(Work, Option<Cgroup>, bool), LaunchFailure> {
         let cgroup = match &spec.cgroup {
             Some(cgroup) => Some(self.hierarchy()?.open(&cgroup.path)),
             None => None,
         };
+        // The launch takes over what is left of the last run.
+        self.doomed_cgroups
+            .retain(|doomed| Some(&doomed.cgroup) != cgroup.as_ref());
         let shares_pids = spec.namespaces.pid != Namespace::New;
-        let (launched, streams) = with_streams(spec.process.terminal.is_some(), stdin, |stdio| {
-            launch::spawn(&plan, stdio)
-        })?;
-        Ok((launched, streams, cgroup, shares_pids))
+        let work: Work = Box::new(move || {
+            let plan = launch::prepare(&spec).map_err(failure)?;
+            with_streams(spec.process.terminal.is_some(), stdin, |stdio| {
+                launch::spawn(&plan, stdio)
+            })
+        });
+        Ok((work, cgroup, shares_pids))
     }
 
-    pub(super) fn launch_exec(
+    fn exec_work(
         &mut self,
         container: &str,
         mut spec: ExecSpec,
         stdin: StdinMode,
-    ) -> Result<(Launched, Streams, Option<Cgroup>, bool), LaunchFailure> {
+    ) -> Result<(Work, Option<Cgroup>, bool), LaunchFailure> {
         let held = &self.held[&self.key_of(container)?];
         let Some(target) = &held.pidfd else {
             return Err(LaunchFailure::engine(format!(
                 "container {container} is not running"
             )));
         };
+        let target = target
+            .try_clone()
+            .map_err(|error| LaunchFailure::engine(format!("duplicate a pidfd: {error}")))?;
         spec.target_pid = held.started.pid;
-        let (launched, streams) = with_streams(spec.process.terminal.is_some(), stdin, |stdio| {
-            crate::exec::spawn(&spec, target.as_fd(), stdio)
-        })?;
-        Ok((launched, streams, None, false))
+        let work: Work = Box::new(move || {
+            with_streams(spec.process.terminal.is_some(), stdin, |stdio| {
+                crate::exec::spawn(&spec, target.as_fd(), stdio)
+            })
+        });
+        Ok((work, None, false))
     }
 
     pub(super) fn hierarchy(&mut self) -> Result<&Hierarchy, LaunchFailure> {
@@ -137,7 +204,7 @@ fn with_streams(
     has_terminal: bool,
     stdin: StdinMode,
     start: impl FnOnce(Option<Stdio<'_>>) -> Result<Launched, LaunchError>,
-) -> Result<(Launched, Streams), LaunchFailure> {
+) -> Result<StartedProcess, LaunchFailure> {
     let broken = |error: rustix::io::Errno| {
         LaunchFailure::engine(format!("make the standard streams: {error}"))
     };
@@ -160,7 +227,11 @@ fn with_streams(
             stderr: None,
             terminal: Some(master),
         };
-        return Ok((launched, streams));
+        return Ok(StartedProcess {
+            launched,
+            streams,
+            started_at: nanoseconds(jiff::Timestamp::now()),
+        });
     }
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(broken);
     let (stdout, child_stdout) = pipe()?;
@@ -188,13 +259,14 @@ fn with_streams(
         stderr: child_stderr.as_fd(),
     };
     let launched = start(Some(stdio)).map_err(failure)?;
-    Ok((
+    Ok(StartedProcess {
         launched,
-        Streams {
+        streams: Streams {
             stdin,
             stdout: Some(stdout),
             stderr: Some(stderr),
             terminal: None,
         },
-    ))
+        started_at: nanoseconds(jiff::Timestamp::now()),
+    })
 }
