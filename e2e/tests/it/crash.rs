@@ -88,7 +88,7 @@ fn a_daemon_killed_at_any_moment_goes_on_where_it_was() {
                 &["rm", "-f", "-v"],
                 &["start"],
             ] {
-                if next(&mut random) % 2 == 0 {
+                if next(&mut random).is_multiple_of(2) {
                     let mut arguments = verb.to_vec();
                     arguments.push(&name);
                     children.push(quiet(&host, &arguments));
@@ -116,7 +116,7 @@ fn a_daemon_killed_at_any_moment_goes_on_where_it_was() {
                 ["created", "running", "exited", "restarting", "removing"].contains(&status),
                 "{context}"
             );
-            if name.starts_with('c') && next(&mut random) % 2 == 0 {
+            if name.starts_with('c') && next(&mut random).is_multiple_of(2) {
                 let removed = host.muster(&["rm", "-f", "-v", name]);
                 assert_eq!(removed.code, 0, "{context}: {removed}");
             }
