@@ -3,7 +3,6 @@
 //! Reads files of the project, bounded in size; keeps nothing but digests. A file that cannot be read is recorded as
 //! such: only a plan that needs it fails.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -15,35 +14,36 @@ use crate::state::{Content, Contents};
 /// Largest file that is digested, bytes.
 const MAX_FILE: u64 = 64 << 20;
 
-/// Digests of all configs and secrets of a project that come from files. Blocking.
+/// Digests of all configs and secrets of a project that can be given to a container. Blocking.
 #[must_use]
 pub fn contents(project: &Project) -> Contents {
-    let configs = project
-        .configs
-        .iter()
-        .map(|(key, config)| (key, config.file.as_deref()));
-    let secrets = project
-        .secrets
-        .iter()
-        .map(|(key, secret)| (key, secret.file.as_deref()));
+    let variable = |name: &Option<String>| project.environment.get(name.as_ref()?);
+    let configs = project.configs.iter().filter_map(|(key, config)| {
+        let text = config
+            .content
+            .as_ref()
+            .or_else(|| variable(&config.environment));
+        Some((key.clone(), content(config.file.as_ref(), text)?))
+    });
+    let secrets = project.secrets.iter().filter_map(|(key, secret)| {
+        let text = variable(&secret.environment);
+        Some((key.clone(), content(secret.file.as_ref(), text)?))
+    });
     Contents {
-        configs: digests(configs),
-        secrets: digests(secrets),
+        configs: configs.collect(),
+        secrets: secrets.collect(),
     }
 }
 
-fn digests<'a>(
-    files: impl Iterator<Item = (&'a String, Option<&'a str>)>,
-) -> BTreeMap<String, Content> {
-    files
-        .filter_map(|(key, path)| {
-            let content = match digest(path?) {
-                Ok(digest) => Content::Digest(digest),
-                Err(error) => Content::Unreadable(error.to_string()),
-            };
-            Some((key.clone(), content))
-        })
-        .collect()
+fn content(path: Option<&String>, text: Option<&String>) -> Option<Content> {
+    let Some(path) = path else {
+        let digest = ring::digest::digest(&SHA256, text?.as_bytes());
+        return Some(Content::Digest(hex::encode(digest)));
+    };
+    Some(match digest(path) {
+        Ok(digest) => Content::Digest(digest),
+        Err(error) => Content::Unreadable(error.to_string()),
+    })
 }
 
 /// SHA-256 of a file; a directory, which may be mounted too, has the same digest whatever it holds.
@@ -103,5 +103,21 @@ mod tests {
             Content::Unreadable(_)
         ));
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn text_and_variables_count_like_files() {
+        let mut project: Project = serde_json::from_value(serde_json::json!({
+            "configs": {"inline": {"name": "inline", "content": "x=1"}},
+            "secrets": {"token": {"name": "token", "environment": "TOKEN"}},
+        }))
+        .unwrap();
+        assert!(contents(&project).secrets.is_empty());
+        project.environment.insert("TOKEN".into(), "one".into());
+        let one = contents(&project);
+        project.environment.insert("TOKEN".into(), "two".into());
+        let two = contents(&project);
+        assert_ne!(one.secrets["token"], two.secrets["token"]);
+        assert_eq!(one.configs["inline"], two.configs["inline"]);
     }
 }

@@ -138,6 +138,7 @@ async fn read_contents(project: &Project) -> Contents {
     let parts = Project {
         configs: project.configs.clone(),
         secrets: project.secrets.clone(),
+        environment: project.environment.clone(),
         ..Project::default()
     };
     let read = tokio::task::spawn_blocking(move || contents::contents(&parts));

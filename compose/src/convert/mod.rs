@@ -5,6 +5,7 @@
 //! the engine nor this tool honours is refused or warned of by [`support`], never dropped here.
 
 mod config;
+pub mod files;
 mod host;
 mod mounts;
 mod networks;

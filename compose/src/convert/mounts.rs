@@ -168,14 +168,14 @@ fn file_mount(source: String, target: String) -> Mount {
     }
 }
 
-fn secret_target(secret: &FileReference) -> String {
+pub(super) fn secret_target(secret: &FileReference) -> String {
     match secret.target.as_deref() {
         Some(target) if target.starts_with('/') => target.to_owned(),
         target => format!("/run/secrets/{}", target.unwrap_or(&secret.source)),
     }
 }
 
-fn config_target(config: &FileReference) -> String {
+pub(super) fn config_target(config: &FileReference) -> String {
     match config.target.as_deref() {
         Some(target) if target.starts_with('/') => target.to_owned(),
         target => format!("/{}", target.unwrap_or(&config.source)),

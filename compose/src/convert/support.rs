@@ -1,7 +1,9 @@
 //! What is not supported yet, said aloud: a problem where going on would make something else than the file asks for, a
 //! warning where the file stays true without it.
 
-use compose_model::{MountType, Project, PullPolicy, ServiceConfig};
+use compose_model::{FileReference, MountType, Project, PullPolicy, ServiceConfig};
+
+use super::files;
 
 /// One finding about a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,55 +72,79 @@ fn refuse_attributes(service: &ServiceConfig, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Secrets and configs: only those from files can be given to a container yet.
+/// Secrets and configs: what cannot be given to a container, and what a bind-mounted file cannot have.
 fn check_files(project: &Project, service: &ServiceConfig, findings: &mut Vec<Finding>) {
-    let mut check = |kind: &str, key: &str, file: Option<&String>, origin: &str| {
-        if file.is_none() {
-            findings.push(Finding::Refused(format!(
-                "{kind} {key} comes from {origin}, which is not supported yet: put it into a file and use `file:`"
-            )));
-        }
-    };
     for reference in &service.secrets {
-        let Some(secret) = project.secrets.get(&reference.source) else {
-            continue;
-        };
-        let origin = if secret.external {
-            "outside the project (external)"
-        } else if secret.environment.is_some() {
-            "an environment variable"
-        } else {
-            "a driver"
-        };
-        check("secret", &reference.source, secret.file.as_ref(), origin);
+        if let Some(secret) = project.secrets.get(&reference.source)
+            && secret.file.is_none()
+            && secret.environment.is_none()
+        {
+            let origin = match secret.external {
+                true => "outside the project (external)",
+                false => "a driver",
+            };
+            refuse_origin("secret", &reference.source, origin, findings);
+        }
     }
     for reference in &service.configs {
-        let Some(config) = project.configs.get(&reference.source) else {
-            continue;
-        };
-        let origin = if config.external {
-            "outside the project (external)"
-        } else if config.environment.is_some() {
-            "an environment variable"
-        } else {
-            "`content:`"
-        };
-        check("config", &reference.source, config.file.as_ref(), origin);
+        if let Some(config) = project.configs.get(&reference.source)
+            && config.external
+        {
+            let origin = "outside the project (external)";
+            refuse_origin("config", &reference.source, origin, findings);
+        }
     }
-    for (attribute, references) in [
-        ("uid, gid or mode of a secret", &service.secrets),
-        ("uid, gid or mode of a config", &service.configs),
+    let written = files::files(project, service);
+    if service.read_only
+        && let Ok(written) = &written
+        && let Some(file) = written.first()
+    {
+        findings.push(Finding::Refused(format!(
+            "cannot create {} in a read_only service: put it into a file and use `file:`",
+            file.origin
+        )));
+    }
+    if let Err(reason) = written {
+        findings.push(Finding::Refused(reason));
+    }
+    let mounted_secret = |reference: &&FileReference| {
+        project
+            .secrets
+            .get(&reference.source)
+            .is_some_and(|secret| secret.file.is_some())
+    };
+    let mounted_config = |reference: &&FileReference| {
+        project
+            .configs
+            .get(&reference.source)
+            .is_some_and(|config| config.file.is_some())
+    };
+    let owned = |reference: &FileReference| {
+        reference.uid.is_some() || reference.gid.is_some() || reference.mode.is_some()
+    };
+    for (attribute, ignored) in [
+        (
+            "uid, gid or mode of a secret",
+            service.secrets.iter().filter(mounted_secret).any(owned),
+        ),
+        (
+            "uid, gid or mode of a config",
+            service.configs.iter().filter(mounted_config).any(owned),
+        ),
     ] {
-        let owned = references.iter().any(|reference| {
-            reference.uid.is_some() || reference.gid.is_some() || reference.mode.is_some()
-        });
-        if owned {
+        if ignored {
             findings.push(Finding::Ignored(
                 attribute,
                 "the file is bind-mounted and keeps its own owner and mode".to_owned(),
             ));
         }
     }
+}
+
+fn refuse_origin(kind: &str, key: &str, origin: &str, findings: &mut Vec<Finding>) {
+    findings.push(Finding::Refused(format!(
+        "{kind} {key} comes from {origin}, which is not supported yet: put it into a file and use `file:`"
+    )));
 }
 
 /// What only a cluster does.

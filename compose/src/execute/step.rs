@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 
 use super::wait::Events;
+use crate::convert;
 use crate::plan::{ContainerHandle, NewContainer, Operation, Plan, Step};
 
 /// Lines of output that go with a failure.
@@ -213,6 +214,16 @@ impl<'a> Runner<'a> {
             .client
             .create_container(Some(&new.name), new.platform.as_deref(), &request)
             .await?;
+        if let Err(error) = convert::files::write(self.client, &reply.id, &new.files).await {
+            // Left there, it would be taken for complete the next time.
+            let options = RemoveContainerOptions {
+                force: true,
+                volumes: true,
+                link: false,
+            };
+            let _ = self.client.remove_container(&reply.id, options).await;
+            return Err(error.into());
+        }
         let mut created = self
             .created
             .lock()

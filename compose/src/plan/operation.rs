@@ -4,6 +4,8 @@ use agent_api::{
     ContainerCreateRequest, ExecCreateRequest, NetworkCreateRequest, VolumeCreateRequest,
 };
 
+use crate::convert::files::NewFile;
+
 /// One unit of work.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
@@ -128,6 +130,8 @@ pub struct NewContainer {
     pub request: ContainerCreateRequest,
     /// Containers of the project whose id goes into the request.
     pub shares: Vec<Share>,
+    /// What is written into it before it starts.
+    pub files: Vec<NewFile>,
 }
 
 /// A namespace or the volumes of another container of the project.

@@ -385,3 +385,70 @@ fn the_stock_client_copies_commits_and_exports() {
     );
     host.finish();
 }
+
+#[test]
+fn configs_and_secrets_need_no_file_on_the_host() {
+    let host = Host::start();
+    let compose = |content: &str, more: &str| {
+        host.write(
+            "p/compose.yaml",
+            &format!(
+                r#"
+services:
+  web:
+    image: busybox
+    command: sleep 600
+    stop_grace_period: 0s
+    {more}
+    configs:
+      - inline
+      - {{source: inline, target: /etc/app/app.conf, uid: "70", gid: "71", mode: 0440}}
+    secrets: [token]
+configs:
+  inline: {{content: "{content}"}}
+secrets:
+  token: {{environment: TOKEN}}
+"#
+            ),
+        );
+    };
+    let up = |token: &str| {
+        let mut command = host.muster_command(&["compose", "up", "-d"]);
+        command.current_dir(host.path("p")).env("TOKEN", token);
+        host.run(command)
+    };
+    let id = || host.muster_in("p", &["compose", "ps", "-q"]).ok();
+    compose("x=1", "");
+    up("hush").ok();
+    let first = id();
+    let shown = sh(
+        &host,
+        &first,
+        "cat /inline /etc/app/app.conf /run/secrets/token; stat -c ' %a %u %g' /etc/app/app.conf /run/secrets/token",
+    );
+    assert_eq!(shown, "x=1x=1hush 440 70 71\n 444 0 0");
+    up("hush").ok();
+    assert_eq!(id(), first, "nothing has changed");
+    up("other").ok();
+    let second = id();
+    assert_ne!(second, first, "another secret is another container");
+    assert_eq!(sh(&host, &second, "cat /run/secrets/token"), "other");
+    compose("x=2", "");
+    up("other").ok();
+    assert_eq!(sh(&host, &id(), "cat /inline"), "x=2");
+    host.muster_in("p", &["compose", "cp", "web:/inline", "copied"])
+        .ok();
+    assert_eq!(fs::read_to_string(host.path("p/copied")).unwrap(), "x=2");
+    host.muster_in("p", &["compose", "cp", "copied", "web:/back"])
+        .ok();
+    assert_eq!(sh(&host, &id(), "cat /back"), "x=2");
+    compose("x=2", "read_only: true");
+    up("other").fails(1, "in a read_only service");
+    compose("x=2", "");
+    host.muster_in("p", &["compose", "up", "-d", "--force-recreate"])
+        .fails(
+            1,
+            "environment variable \"TOKEN\" required by secret token is not set",
+        );
+    host.finish();
+}

@@ -8,8 +8,9 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::{env, mounts, ports::Ports};
 use crate::verbs::run::Running;
 use agent_api::ContainerCreateRequest;
+use agent_api::client::RemoveContainerOptions;
 use clap::Args;
-use compose::convert::{self, ContainerSpec};
+use compose::convert::{self, ContainerSpec, files};
 use compose::labels;
 use compose::plan::options::{Dependencies, Orphans, UpOptions};
 use compose::{ObservedState, Plan};
@@ -128,6 +129,8 @@ pub(super) async fn run(session: &Session, flags: &ProjectFlags, args: RunArgs) 
     let tty = wants_terminal(args.no_tty, args.detach);
     let request = request(&args, &loaded, &observed, service, command, tty)
         .map_err(|reason| Failure::new(1, reason))?;
+    let written = files::files(project, &project.services[service])
+        .map_err(|reason| Failure::new(1, reason))?;
     let name = args.name.clone().unwrap_or_else(|| {
         format!(
             "{}-{service}-run-{:012x}",
@@ -142,6 +145,15 @@ pub(super) async fn run(session: &Session, flags: &ProjectFlags, args: RunArgs) 
             &request,
         )
         .await?;
+    if let Err(error) = files::write(client, &created.id, &written).await {
+        let options = RemoveContainerOptions {
+            force: true,
+            volumes: true,
+            link: false,
+        };
+        let _ = client.remove_container(&created.id, options).await;
+        return Err(error.into());
+    }
     drop(lock);
     for warning in created.warnings.iter().filter(|_| !args.quiet) {
         crate::out::note(format!("WARNING: {warning}"));

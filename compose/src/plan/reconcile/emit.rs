@@ -252,6 +252,8 @@ impl<'a> Planner<'a> {
             platform: service.platform.clone(),
             request,
             shares: self.shares(name),
+            // Those that cannot be made are problems that end the plan.
+            files: convert::files::files(self.project, service).unwrap_or_default(),
         }
     }
 
