@@ -206,7 +206,8 @@ fn descriptors_of_the_engine_do_not_reach_the_container() {
     need_root!();
     let leak = fs::File::open("/etc/passwd").unwrap();
     rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
-    let output = Container::sh("ls /proc/$$/fd | tr '\\n' ' '").output();
+    // A pipe of the shell's own would be among them.
+    let output = Container::sh("ls /proc/$$/fd; true").output();
     assert_eq!(
         output.split_whitespace().collect::<Vec<_>>(),
         ["0", "1", "2"],
