@@ -183,7 +183,11 @@ fn check_platform(wanted: &str, image: &str, name: &str) -> Result<()> {
 
 /// Names of containers whose namespaces are shared become ids, so that renaming them breaks nothing.
 fn resolve_containers(shared: &Shared, host: &mut agent_api::HostConfig) {
-    for mode in [&mut host.network_mode, &mut host.pid_mode] {
+    for mode in [
+        &mut host.network_mode,
+        &mut host.pid_mode,
+        &mut host.ipc_mode,
+    ] {
         if let Some(reference) = mode.strip_prefix("container:")
             && let Ok(other) = shared.registry.find(reference)
         {

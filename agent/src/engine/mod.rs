@@ -16,7 +16,7 @@
 //! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
 //! | `exec` `probe` `logs` `events` `stats` `top` `diff` | beside the life of a container |
-//! | `container_path` `volumes` `copy_up` `devices` `disk` `files` | the host's file systems |
+//! | `container_path` `volumes` `copy_up` `devices` `disk` `files` `shm` | the host's file systems |
 //!
 //! Must not: know HTTP, read configuration, or wait for anything by polling.
 
@@ -57,6 +57,7 @@ mod registry;
 mod requests;
 mod restart;
 mod shared;
+mod shm;
 mod signal;
 mod spec;
 mod stats;

@@ -147,6 +147,13 @@ async fn adopt(shared: &Arc<Shared>, found: Found, held: Vec<HeldProcess>) -> Re
         let (networks, live) = (shared.networks.clone(), live.clone());
         blocking(move || Ok(networks.reconcile(&live))).await?
     };
+    let left = {
+        let (exec_root, live) = (shared.options.exec_root.clone(), live.clone());
+        blocking(move || Ok(super::shm::reconcile(&exec_root, &live))).await?
+    };
+    for error in left {
+        tracing::warn!(%error, "shared memory of a container that does not run is left");
+    }
     for problem in &reconciled.problems {
         tracing::warn!(problem, "network state could not be restored completely");
     }

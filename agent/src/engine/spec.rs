@@ -33,6 +33,9 @@ pub(crate) struct Resolved {
     pub(crate) directory: PathBuf,
     pub(crate) net: Namespace,
     pub(crate) pid: Namespace,
+    pub(crate) ipc: Namespace,
+    /// What is bound to `/dev/shm` when the container's shm is not its own: the host's, or one that containers share.
+    pub(crate) shm: Option<PathBuf>,
     /// Host name inside; empty with the host's UTS namespace.
     pub(crate) hostname: String,
     /// `hosts`, `hostname` and `resolv.conf` are to be mounted from here, unless the user mounts something there.
@@ -126,7 +129,7 @@ fn namespaces(host: &HostConfig, resolved: &Resolved) -> Namespaces {
     Namespaces {
         pid: resolved.pid.clone(),
         net: resolved.net.clone(),
-        ipc: choose(host.ipc_mode == "host"),
+        ipc: resolved.ipc.clone(),
         uts: choose(host.uts_mode == "host"),
         cgroup: choose(host.cgroupns_mode != "private"),
     }
@@ -140,10 +143,10 @@ fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
         shm_bytes,
         privileged: host.privileged,
     });
-    let shared = |target: &str| Mount {
+    let shared = |target: &str, source: &Path| Mount {
         target: target.into(),
         kind: MountKind::Bind {
-            source: target.into(),
+            source: source.into(),
             recursive: true,
         },
         options: MountOptions {
@@ -154,10 +157,12 @@ fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
         },
     };
     for mount in &mut mounts {
-        if host.ipc_mode == "host" && mount.target == Path::new("/dev/shm") {
-            *mount = shared("/dev/shm");
-        } else if host.ipc_mode == "host" && mount.target == Path::new("/dev/mqueue") {
-            *mount = shared("/dev/mqueue");
+        if let Some(shm) = &resolved.shm
+            && mount.target == Path::new("/dev/shm")
+        {
+            *mount = shared("/dev/shm", shm);
+        } else if resolved.ipc == Namespace::Host && mount.target == Path::new("/dev/mqueue") {
+            *mount = shared("/dev/mqueue", Path::new("/dev/mqueue"));
         }
         // A sysfs of a network namespace that is not the container's own cannot be mounted new.
         if resolved.net == Namespace::Host

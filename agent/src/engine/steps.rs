@@ -1,7 +1,7 @@
 //! Starting a container: a list of steps, each with its undo.
 //!
 //! ```text
-//! namespaces → layers → sources → sandbox → endpoints → ports → files → (launch)
+//! namespaces → shm → layers → sources → sandbox → endpoints → ports → files → (launch)
 //! ```
 //!
 //! A step that fails undoes the finished ones in reverse; an undo that fails is logged and the others go on. The
@@ -27,8 +27,11 @@ use super::mounts::MountSource;
 use super::registry::Handle;
 use super::shared::{Shared, blocking};
 use super::spec::{self, Resolved};
-use super::{devices, endpoint, files, logs, ports};
+use super::{devices, endpoint, files, logs, ports, shm};
 use crate::error::{Error, Result};
+
+/// Containers that may hand on an IPC namespace, one to the next.
+const SHARING_DEPTH_MAX: usize = 32;
 
 /// A container that runs now.
 pub(crate) struct Started {
@@ -75,18 +78,25 @@ pub(crate) async fn start(
             })
         }
         Err(failure) => {
-            tear_down_network(shared, &definition, &attachment).await;
+            tear_down(shared, &definition, &attachment).await;
             Err(failure)
         }
     }
 }
 
-/// Takes back what the network steps did. Goes on past errors, which are logged.
-pub(crate) async fn tear_down_network(
+/// Takes back what the steps did. Goes on past errors, which are logged.
+pub(crate) async fn tear_down(
     shared: &Arc<Shared>,
     definition: &Arc<Definition>,
     attachment: &Attachment,
 ) {
+    if definition.host.ipc_mode == "shareable" {
+        let (parts, definition) = (Arc::clone(shared), Arc::clone(definition));
+        let id = definition.id.clone();
+        if let Err(error) = blocking(move || remove_shm(&parts, &definition)).await {
+            tracing::error!(container.id = id, %error, "the shared memory is left");
+        }
+    }
     if definition.host.network_mode.starts_with("container:") {
         return;
     }
@@ -96,6 +106,13 @@ pub(crate) async fn tear_down_network(
     }
     for endpoint in &attachment.endpoints {
         network_event(shared, definition, endpoint, "disconnect");
+    }
+}
+
+fn remove_shm(shared: &Shared, definition: &Definition) -> Result<()> {
+    match definition.host.ipc_mode.as_str() {
+        "shareable" => shm::unmount(&shm::path(&shared.options.exec_root, &definition.id)),
+        _ => Ok(()),
     }
 }
 
@@ -162,6 +179,8 @@ struct Preparation<'a> {
     container: &'a Container,
     net: Namespace,
     pid: Namespace,
+    ipc: Namespace,
+    shm: Option<PathBuf>,
     layers: Vec<PathBuf>,
     attachment: Attachment,
     /// Whose `hosts`, `hostname` and `resolv.conf` are mounted.
@@ -178,6 +197,8 @@ fn prepare(shared: &Shared, container: &Container) -> Result<(LaunchSpec, Attach
         container,
         net: Namespace::New,
         pid: Namespace::New,
+        ipc: Namespace::New,
+        shm: None,
         layers: Vec::new(),
         attachment: Attachment::default(),
         files: shared.records.directory(&definition.id),
@@ -203,11 +224,16 @@ fn prepare(shared: &Shared, container: &Container) -> Result<(LaunchSpec, Attach
 }
 
 impl<'a> Preparation<'a> {
-    const STEPS: [Step<'a>; 7] = [
+    const STEPS: [Step<'a>; 8] = [
         Step {
             name: "namespaces",
             run: Self::namespaces,
             undo: Self::nothing,
+        },
+        Step {
+            name: "shm",
+            run: Self::shm,
+            undo: Self::remove_shm,
         },
         Step {
             name: "layers",
@@ -270,6 +296,14 @@ impl<'a> Preparation<'a> {
         } else if host.pid_mode == "host" {
             self.pid = Namespace::Host;
         }
+        if let Some(reference) = host.ipc_mode.strip_prefix("container:") {
+            let other = self.running(reference, "IPC namespace")?.container();
+            self.ipc = Namespace::Join(format!("/proc/{}/ns/ipc", other.state.pid).into());
+            self.shm = Some(self.shm_of(&other, SHARING_DEPTH_MAX)?);
+        } else if host.ipc_mode == "host" {
+            self.ipc = Namespace::Host;
+            self.shm = Some("/dev/shm".into());
+        }
         if let Some(reference) = self.shares_network() {
             let other = self.running(reference, "network")?;
             let picture = other.container();
@@ -284,6 +318,46 @@ impl<'a> Preparation<'a> {
             self.donor = Some(other);
         }
         Ok(())
+    }
+
+    /// What a container that shares its IPC namespace has at `/dev/shm`.
+    fn shm_of(&self, donor: &Container, depth: usize) -> Result<PathBuf> {
+        let mode = donor.definition.host.ipc_mode.as_str();
+        if mode == "host" {
+            return Ok("/dev/shm".into());
+        }
+        let refused = || {
+            Error::invalid(format!(
+                "container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                donor.id()
+            ))
+        };
+        if let Some(reference) = mode.strip_prefix("container:") {
+            let further = self.shared.registry.find(reference)?.container();
+            let depth = depth.checked_sub(1).ok_or_else(refused)?;
+            return self.shm_of(&further, depth);
+        }
+        let path = shm::path(&self.shared.options.exec_root, donor.id());
+        match path.is_dir() {
+            true => Ok(path),
+            false => Err(refused()),
+        }
+    }
+
+    /// A shm that others may bind, too.
+    fn shm(&mut self) -> Result<()> {
+        let host = &self.definition.host;
+        if host.ipc_mode != "shareable" {
+            return Ok(());
+        }
+        let path = shm::path(&self.shared.options.exec_root, &self.definition.id);
+        shm::mount(&path, u64::try_from(host.shm_size).unwrap_or(0))?;
+        self.shm = Some(path);
+        Ok(())
+    }
+
+    fn remove_shm(&self) -> Result<()> {
+        remove_shm(self.shared, self.definition)
     }
 
     fn running(&self, reference: &str, what: &str) -> Result<Handle> {
@@ -473,6 +547,8 @@ impl<'a> Preparation<'a> {
             directory: self.shared.records.directory(&self.definition.id),
             net: self.net.clone(),
             pid: self.pid.clone(),
+            ipc: self.ipc.clone(),
+            shm: self.shm.clone(),
             hostname: self.hostname.clone(),
             files: self.files.clone(),
             devices,

@@ -206,11 +206,8 @@ fn modes(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
             .is_some_and(|name| !name.is_empty())
     };
     match host.ipc_mode.as_str() {
-        // Whether others may join makes no difference to the container itself; clients before 1.40 always ask for it.
         "" | "private" | "shareable" | "none" | "host" => {}
-        mode if container(mode) => {
-            return Err(Error::unsupported("IpcMode container:<id> (--ipc)"));
-        }
+        mode if container(mode) => {}
         mode => return Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
     }
     match host.pid_mode.as_str() {

@@ -60,11 +60,11 @@ impl Driver {
         let definition = Arc::clone(&self.container.definition);
         self.shared.keeper.forget(&id).await;
         if let Some(attachment) = self.container.attachment.take() {
-            steps::tear_down_network(&self.shared, &definition, &attachment).await;
+            steps::tear_down(&self.shared, &definition, &attachment).await;
         } else if self.container.state.exits == 0 && self.container.state.error.is_empty() {
             // Never started: there is no sandbox.
         } else {
-            steps::tear_down_network(&self.shared, &definition, &Attachment::default()).await;
+            steps::tear_down(&self.shared, &definition, &Attachment::default()).await;
         }
         self.shared.execs.forget_container(&id);
         let anonymous: Vec<String> = match volumes {

@@ -100,7 +100,7 @@ impl Driver {
             .take()
             .unwrap_or_else(|| Arc::new(Attachment::default()));
         // Before anybody hears of the exit: its addresses and ports are free by then.
-        steps::tear_down_network(&self.shared, &self.container.definition, &attachment).await;
+        steps::tear_down(&self.shared, &self.container.definition, &attachment).await;
         let finished_at = Timestamp::from_nanosecond(exit.finished_at.into())
             .unwrap_or_else(|_| Timestamp::now());
         let state = &mut self.container.state;

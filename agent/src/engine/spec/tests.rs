@@ -45,6 +45,8 @@ fn resolved() -> Resolved {
         directory: "/data/containers/c".into(),
         net: Namespace::Join("/run/netns/c".into()),
         pid: Namespace::New,
+        ipc: Namespace::New,
+        shm: None,
         hostname: "0123456789ab".into(),
         files: "/data/containers/c".into(),
         devices: Vec::new(),
@@ -127,24 +129,44 @@ fn a_user_mount_replaces_the_engines() {
 
 #[test]
 fn ipc_modes_decide_about_shm() {
-    let with = |mode: &str| {
-        spec(
-            HostConfig {
-                ipc_mode: mode.into(),
-                ..HostConfig::default()
-            },
-            ContainerConfig::default(),
-        )
+    let with = |mode: &str, ipc: Namespace, shm: Option<&str>| {
+        let host = HostConfig {
+            ipc_mode: mode.into(),
+            ..HostConfig::default()
+        };
+        let resolved = Resolved {
+            ipc,
+            shm: shm.map(PathBuf::from),
+            ..resolved()
+        };
+        launch_spec(&definition(host, ContainerConfig::default()), resolved).unwrap()
     };
-    assert!(!targets(&with("none")).contains(&"/dev/shm".to_owned()));
-    let host = with("host");
-    assert_eq!(host.namespaces.ipc, Namespace::Host);
-    let shm = host
-        .mounts
-        .iter()
-        .find(|mount| mount.target == Path::new("/dev/shm"))
-        .unwrap();
-    assert!(matches!(shm.kind, MountKind::Bind { .. }));
+    let none = with("none", Namespace::New, None);
+    assert!(!targets(&none).contains(&"/dev/shm".to_owned()));
+    let other = || Namespace::Join("/proc/7/ns/ipc".into());
+    for (mode, ipc, shm) in [
+        ("host", Namespace::Host, "/dev/shm"),
+        ("shareable", Namespace::New, "/run/shm/own"),
+        ("container:x", other(), "/run/shm/x"),
+    ] {
+        let spec = with(mode, ipc.clone(), Some(shm));
+        assert_eq!(spec.namespaces.ipc, ipc, "{mode}");
+        let kind = |target: &str| {
+            let mount = spec
+                .mounts
+                .iter()
+                .find(|mount| mount.target == Path::new(target));
+            mount.unwrap().kind.clone()
+        };
+        let expected = MountKind::Bind {
+            source: shm.into(),
+            recursive: true,
+        };
+        assert_eq!(kind("/dev/shm"), expected, "{mode}");
+        // A new queue file system shows the queues of the namespace it is mounted in.
+        let is_bind = matches!(kind("/dev/mqueue"), MountKind::Bind { .. });
+        assert_eq!(is_bind, mode == "host", "{mode}");
+    }
 }
 
 #[test]
