@@ -137,6 +137,8 @@ pub struct Config {
     pub containers: ContainerDefaults,
     /// Defaults of networks.
     pub networks: NetworkDefaults,
+    /// Mirrors, and registries without TLS.
+    pub registries: Registries,
 }
 
 /// What containers get that do not say otherwise.
@@ -162,6 +164,54 @@ pub struct ContainerDefaults {
     pub dns_search: Vec<String>,
     /// `--host-gateway-ip`.
     pub host_gateway: Option<IpAddr>,
+}
+
+/// Which registries are special.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registries {
+    /// `--insecure-registry`: `host[:port]` or a network.
+    pub insecure: Vec<String>,
+    /// `--registry-mirror`: base URLs asked before `docker.io`.
+    pub mirrors: Vec<String>,
+}
+
+impl Registries {
+    /// Source: moby `daemon/pkg/registry/config.go` (`ValidateMirror`, `loadInsecureRegistries`).
+    fn validate(read: &Reader<'_>) -> Result<Self, ConfigError> {
+        let mut registries = Self::default();
+        for name in read.list("insecure-registries") {
+            let host = name
+                .strip_prefix("http://")
+                .or_else(|| name.strip_prefix("https://"))
+                .unwrap_or(name);
+            let network = host.parse::<ipnet::IpNet>().is_ok();
+            if host.is_empty() || host.starts_with('-') || (host.contains('/') && !network) {
+                return Err(read.invalid(
+                    "insecure-registries",
+                    format!("{name:?} is neither host[:port] nor a network such as 10.0.0.0/8"),
+                ));
+            }
+            registries.insecure.push(host.to_owned());
+        }
+        for mirror in read.list("registry-mirrors") {
+            let fine = url::Url::parse(mirror).is_ok_and(|url| {
+                matches!(url.scheme(), "http" | "https")
+                    && url.has_host()
+                    && url.query().is_none()
+                    && url.fragment().is_none()
+                    && url.username().is_empty()
+                    && url.password().is_none()
+            });
+            if !fine {
+                return Err(read.invalid(
+                    "registry-mirrors",
+                    format!("{mirror:?} is not a URL such as https://mirror.example.com"),
+                ));
+            }
+            registries.mirrors.push(mirror.to_owned());
+        }
+        Ok(registries)
+    }
 }
 
 /// What networks get that do not say otherwise.
@@ -249,6 +299,7 @@ impl Config {
             },
             containers: ContainerDefaults::validate(&read)?,
             networks: NetworkDefaults::validate(&read)?,
+            registries: Registries::validate(&read)?,
         })
     }
 }

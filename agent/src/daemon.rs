@@ -232,6 +232,11 @@ fn engine_options(config: &Config) -> Result<EngineOptions, DaemonError> {
         bridge_address: networks.bridge_address,
         mtu: networks.mtu.unwrap_or(0),
         default_publish_address: networks.publish_address,
+        registries: agent_image::RegistryConfig {
+            insecure: config.registries.insecure.clone(),
+            mirrors: config.registries.mirrors.clone(),
+            ..agent_image::RegistryConfig::default()
+        },
         ..EngineOptions::new(&config.data_root, &config.exec_root, executable)
     })
 }

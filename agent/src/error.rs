@@ -27,6 +27,9 @@ pub enum Error {
     /// The engine cannot serve the request at the moment; trying again later may help.
     #[error("{0}")]
     Unavailable(String),
+    /// A registry does not know the user.
+    #[error("{0}")]
+    Unauthorized(String),
     /// The host failed.
     #[error("{0}")]
     System(String),
@@ -71,6 +74,7 @@ impl Error {
             Self::Forbidden(text) => Self::Forbidden(prefix(text)),
             Self::NotImplemented(text) => Self::NotImplemented(prefix(text)),
             Self::Unavailable(text) => Self::Unavailable(prefix(text)),
+            Self::Unauthorized(text) => Self::Unauthorized(prefix(text)),
             Self::System(text) => Self::System(prefix(text)),
         }
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::digest::Digest;
 use crate::layers::UnpackError;
 use crate::reference::ReferenceError;
+use crate::registry::RegistryError;
 
 /// An operation on the image store failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,12 @@ pub enum ImageError {
         /// `os/arch` of this machine.
         machine: String,
     },
+    /// The image is there, but not for the platform that was asked for. The text is complete.
+    #[error("{0}")]
+    NoSuchPlatform(String),
+    /// The exchange with a registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A file of the store itself is damaged.
     #[error("image store: {} is damaged: {reason}", path.display())]
     Damaged {
@@ -98,7 +105,9 @@ pub enum ErrorClass {
     InvalidParameter,
     /// The state of the store forbids it.
     Conflict,
-    /// The machine failed.
+    /// A registry refuses the user.
+    Unauthorized,
+    /// The machine failed, or another one that was needed.
     System,
 }
 
@@ -106,7 +115,8 @@ impl ImageError {
     /// The class of the failure.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoSuchImage(_) => ErrorClass::NotFound,
+            Self::NoSuchImage(_) | Self::NoSuchPlatform(_) => ErrorClass::NotFound,
+            Self::Registry(error) => error.class(),
             Self::AmbiguousId(_)
             | Self::Reference(_)
             | Self::Invalid(_)

@@ -16,7 +16,7 @@
 //! other way. What the index does not reach is garbage and is collected at the next opening.
 //!
 //! Must not: mount anything, know containers (the caller says which images are in use), talk to a
-//! network, or print.
+//! network outside of `registry`, or print.
 
 #![warn(missing_docs)]
 
@@ -30,6 +30,7 @@ mod limits;
 mod manifest;
 mod progress;
 mod reference;
+mod registry;
 mod remove;
 mod store;
 mod tar_stream;
@@ -44,6 +45,7 @@ pub use layers::UnpackError;
 pub use limits::Limits;
 pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
 pub use reference::{Reference, ReferenceError};
+pub use registry::{Credentials, Description, Registry, RegistryConfig, RegistryError};
 pub use remove::remove_tree;
 pub use store::*;
 pub use tar_stream::TarError;

@@ -41,6 +41,22 @@ impl ProgressMessage {
         }
     }
 
+    /// A result, without a layer.
+    pub fn status(text: impl Into<String>) -> Self {
+        Self {
+            status: Some(text.into()),
+            ..Self::default()
+        }
+    }
+
+    /// A step of layer `id` that has no length.
+    pub fn of_layer(id: &str, status: &str) -> Self {
+        Self {
+            id: Some(id.to_owned()),
+            ..Self::status(status)
+        }
+    }
+
     /// `current` of `total` bytes of layer `id` are through.
     pub fn layer(id: &str, status: &str, current: u64, total: u64) -> Self {
         Self {

@@ -21,6 +21,7 @@ mod inspect;
 mod list;
 mod load;
 mod prune;
+mod pull;
 mod remove;
 mod save;
 mod tag;
@@ -42,6 +43,7 @@ pub use inspect::Image;
 pub use list::ListFilter;
 pub use load::{LoadOptions, Loaded};
 pub use prune::{PruneFilter, Pruned};
+pub use pull::{PullRequest, Pulled};
 pub use remove::{ImageUse, RemoveOptions, Removed};
 pub use usage::{DiskUsage, ImageUsage};
 

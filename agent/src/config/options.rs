@@ -400,7 +400,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "insecure-registry",
         "insecure-registries",
         List,
-        No(NO_REGISTRY),
+        Done,
         "Registries without TLS",
     ),
     opt(
@@ -593,7 +593,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "registry-mirror",
         "registry-mirrors",
         List,
-        No(NO_REGISTRY),
+        Done,
         "Registry mirrors",
     ),
     opt(

@@ -156,6 +156,7 @@ fn every_supported_option_changes_the_configuration() {
         ("host", "unix:///h"),
         ("host-gateway-ip", "10.0.0.1"),
         ("init", "true"),
+        ("insecure-registry", "10.0.0.0/8"),
         ("ip", "127.0.0.1"),
         ("label", "a=b"),
         ("live-restore", "false"),
@@ -165,6 +166,7 @@ fn every_supported_option_changes_the_configuration() {
         ("log-opt", "max-file=2"),
         ("mtu", "1400"),
         ("pidfile", "/p"),
+        ("registry-mirror", "https://mirror.example.com"),
         ("shutdown-timeout", "3"),
     ];
     let default = load("", &[]).unwrap();

@@ -19,7 +19,7 @@ use super::{ByteReceiver, Engine, byte_pipe, list};
 use crate::error::{Error, Result};
 
 /// Progress messages that may wait for the client.
-const PROGRESS_QUEUE: usize = 64;
+pub(super) const PROGRESS_QUEUE: usize = 64;
 
 /// Progress of a long operation; an error is its last item.
 pub type ProgressStream = BoxStream<'static, Result<ProgressMessage>>;
@@ -310,7 +310,7 @@ pub(super) fn named(repository: &str, tag: &str) -> Result<Reference> {
     }
 }
 
-fn translate(message: agent_image::ProgressMessage) -> ProgressMessage {
+pub(super) fn translate(message: agent_image::ProgressMessage) -> ProgressMessage {
     ProgressMessage {
         stream: message.stream,
         status: message.status,

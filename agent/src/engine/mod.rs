@@ -11,7 +11,7 @@
 //!
 //! | files | topic |
 //! |---|---|
-//! | `archive` `commit` `containers` `execs` `images` `networks` `system` | the facade |
+//! | `archive` `commit` `containers` `execs` `images` `networks` `pull` `system` | the facade |
 //! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
 //! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
@@ -52,6 +52,7 @@ mod options;
 mod pipe;
 mod ports;
 mod probe;
+mod pull;
 mod records;
 mod registry;
 mod requests;

@@ -70,6 +70,10 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
         registry: Registry::default(),
         volumes: parts.volumes,
         images: Arc::new(parts.images),
+        registries: agent_image::Registry::new(
+            options.registries.clone(),
+            tokio::runtime::Handle::current(),
+        ),
         networks: parts.networks,
         keeper,
         hierarchy: parts.hierarchy,

@@ -53,6 +53,8 @@ pub struct EngineOptions {
     pub default_publish_address: Option<IpAddr>,
     /// What `host-gateway` stands for.
     pub host_gateway: Option<IpAddr>,
+    /// Mirrors, registries without TLS, certificates.
+    pub registries: agent_image::RegistryConfig,
 }
 
 impl EngineOptions {
@@ -85,6 +87,7 @@ impl EngineOptions {
             mtu: 0,
             default_publish_address: None,
             host_gateway: None,
+            registries: agent_image::RegistryConfig::default(),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) volumes: Volumes,
     pub(crate) images: Arc<Store>,
+    pub(crate) registries: agent_image::Registry,
     pub(crate) networks: netdriver::Networks,
     pub(crate) keeper: Keeper,
     pub(crate) hierarchy: Hierarchy,
@@ -119,6 +120,7 @@ impl From<agent_image::ImageError> for Error {
             agent_image::ErrorClass::NotFound => Self::NotFound(text),
             agent_image::ErrorClass::InvalidParameter => Self::InvalidParameter(text),
             agent_image::ErrorClass::Conflict => Self::Conflict(text),
+            agent_image::ErrorClass::Unauthorized => Self::Unauthorized(text),
             agent_image::ErrorClass::System => Self::System(text),
         }
     }

@@ -131,10 +131,7 @@ impl Engine {
             architecture: uname.machine().to_string_lossy().into_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
             firewall_backend: Some(json!({ "Driver": "nftables" })),
-            registry_config: Some(json!({
-                "IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": null,
-                "AllowNondistributableArtifactsCIDRs": null, "AllowNondistributableArtifactsHostnames": null,
-            })),
+            registry_config: Some(super::pull::registry_config(&options.registries)),
             ncpu: i64::try_from(shared.host.cpus).unwrap_or(-1),
             mem_total: stats::host_memory()
                 .and_then(|bytes| i64::try_from(bytes).ok())

@@ -90,6 +90,7 @@ impl From<Error> for HttpError {
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Error::System(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
@@ -102,13 +103,14 @@ mod tests {
 
     #[test]
     fn every_class_has_the_status_docker_gives_it() {
-        let cases: [(Error, u16); 7] = [
+        let cases: [(Error, u16); 8] = [
             (Error::NotFound("x".into()), 404),
             (Error::InvalidParameter("x".into()), 400),
             (Error::Conflict("x".into()), 409),
             (Error::Forbidden("x".into()), 403),
             (Error::NotImplemented("x".into()), 501),
             (Error::Unavailable("x".into()), 503),
+            (Error::Unauthorized("x".into()), 401),
             (Error::System("x".into()), 500),
         ];
         for (error, status) in cases {

@@ -77,7 +77,8 @@ async fn load(call: Call) -> Outcome {
 
 async fn create(call: Call) -> Outcome {
     if call.query.optional("fromImage").is_some() {
-        return registry::pull(&call);
+        let progress = registry::pull(&call)?;
+        return with_status(progress).await;
     }
     let source = call.query.text("fromSrc").to_owned();
     if source != "-" {

@@ -190,13 +190,13 @@ pub(super) fn plain_manifest(
 
 /// Layers that must not be removed while a load relies on them. On drop, those that no image came to need go,
 /// if an image that had needed them went in the meantime.
-struct Pins<'a> {
+pub(super) struct Pins<'a> {
     store: &'a Store,
     pinned: parking_lot::Mutex<HashSet<Digest>>,
 }
 
 impl<'a> Pins<'a> {
-    fn new(store: &'a Store) -> Self {
+    pub(super) fn new(store: &'a Store) -> Self {
         Self {
             store,
             pinned: parking_lot::Mutex::default(),
@@ -204,7 +204,7 @@ impl<'a> Pins<'a> {
     }
 
     /// Finds a layer by the digest of its tar or of its compressed form, and pins it.
-    fn find(&self, blob: &Digest) -> Option<Digest> {
+    pub(super) fn find(&self, blob: &Digest) -> Option<Digest> {
         let mut users = self.store.pinned.lock();
         let diff_id = self.store.layers.find_blob(blob)?;
         if self.pinned.lock().insert(diff_id) {

@@ -9,6 +9,7 @@ mod crash;
 mod hostile;
 mod layers;
 mod load;
+mod registry;
 mod remove;
 
 use agent_image::{ImageError, Limits, LoadOptions, Loaded, Store, silent};

@@ -1,0 +1,145 @@
+//! Whom to trust: the system's certificate authorities and those of `certs.d/<registry>`; nobody is asked for a
+//! certificate that can be verified where the configuration calls a registry insecure.
+//! Source of the layout of `certs.d`: moby `daemon/pkg/registry/registry.go`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::endpoint::Endpoint;
+use super::error::RegistryError;
+
+/// The TLS configuration for one endpoint.
+pub(super) fn client_config(
+    endpoint: &Endpoint,
+    directories: &[PathBuf],
+) -> Result<ClientConfig, RegistryError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3");
+    let files = Files::of(endpoint, directories)?;
+    let builder = if endpoint.insecure {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+    } else {
+        let mut roots = RootCertStore::empty();
+        let system = rustls_native_certs::load_native_certs();
+        for error in system.errors {
+            tracing::debug!(%error, "a certificate authority of the system is not usable");
+        }
+        roots.add_parsable_certificates(system.certs);
+        roots.add_parsable_certificates(files.authorities);
+        builder.with_root_certificates(roots)
+    };
+    let config = match files.client {
+        None => builder.with_no_client_auth(),
+        Some((path, chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| broken(endpoint, &path, error))?,
+    };
+    Ok(config)
+}
+
+/// What `certs.d` holds for one registry.
+#[derive(Default)]
+struct Files {
+    authorities: Vec<CertificateDer<'static>>,
+    client: Option<(
+        PathBuf,
+        Vec<CertificateDer<'static>>,
+        PrivateKeyDer<'static>,
+    )>,
+}
+
+impl Files {
+    fn of(endpoint: &Endpoint, directories: &[PathBuf]) -> Result<Self, RegistryError> {
+        let mut files = Self::default();
+        for directory in directories {
+            let directory = directory.join(&endpoint.authority);
+            let Ok(entries) = std::fs::read_dir(&directory) else {
+                continue;
+            };
+            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            paths.sort();
+            for path in paths {
+                match path.extension().and_then(|extension| extension.to_str()) {
+                    Some("crt") => files.authorities.extend(certificates(endpoint, &path)?),
+                    Some("cert") => {
+                        let key = path.with_extension("key");
+                        let private = PrivateKeyDer::from_pem_file(&key)
+                            .map_err(|error| broken(endpoint, &key, error))?;
+                        files.client =
+                            Some((path.clone(), certificates(endpoint, &path)?, private));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn certificates(
+    endpoint: &Endpoint,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| broken(endpoint, path, error))
+}
+
+fn broken(endpoint: &Endpoint, path: &Path, error: impl std::fmt::Display) -> RegistryError {
+    RegistryError::Certificate {
+        registry: endpoint.authority.clone(),
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Accepts every certificate whose owner holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,285 @@
+//! `pull`: an image out of a registry. Layers that are here already are not fetched; the others arrive three at a time,
+//! each straight from the connection into its directory. Nothing exists until everything is verified; what was
+//! unpacked when a pull fails or is cancelled goes with it.
+//!
+//! Source of the texts and their order: moby `daemon/internal/distribution/pull_v2.go`, `xfer/download.go`.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::index::Record;
+use super::load::Pins;
+use super::tag::give_name;
+use super::{Additions, Result, Store};
+use crate::config::ImageConfig;
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::layers::Unfinished;
+use crate::manifest::{Descriptor, Manifest};
+use crate::progress::{ProgressMessage, ProgressSink};
+use crate::reference::Reference;
+use crate::registry::{BlobReader, Credentials, Registry, RegistryError, Session};
+
+/// Layers on their way at once, as Docker.
+const PARALLEL: usize = 3;
+/// Between two progress messages of one layer.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// Name with tag or digest; `latest` without.
+    pub reference: Reference,
+    /// `os/arch[/variant]`; this machine's if not given.
+    pub platform: Option<String>,
+    /// For whom.
+    pub credentials: Option<Credentials>,
+}
+
+/// What a pull brought in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The image.
+    pub id: ImageId,
+    /// Of the manifest or index that the name stands for at the registry.
+    pub digest: Digest,
+    /// Whether the name stands for another image than before.
+    pub newer: bool,
+}
+
+impl Store {
+    /// Pulls one image. All or nothing; cancelling leaves nothing behind. Blocks, and must not be called on a thread of
+    /// the registry's runtime.
+    pub fn pull(
+        &self,
+        registry: &Registry,
+        request: &PullRequest,
+        cancel: &CancellationToken,
+        progress: ProgressSink<'_>,
+    ) -> Result<Pulled> {
+        let reference = request.reference.clone().with_default_tag();
+        let credentials = request.credentials.as_ref();
+        let (session, found) = registry.find(&reference, credentials, cancel)?;
+        progress(ProgressMessage {
+            status: Some(format!("Pulling from {}", reference.path())),
+            id: reference
+                .tag()
+                .filter(|_| reference.digest().is_none())
+                .map_or_else(
+                    || Some(found.digest.to_string()),
+                    |tag| Some(tag.to_owned()),
+                ),
+            ..ProgressMessage::default()
+        });
+        let (image, manifest) = session.image(&found, request.platform.as_deref())?;
+        let id = ImageId::new(manifest.config.digest);
+        let mut additions = Additions::default();
+        // Held until the image is in the index.
+        let pins = Pins::new(self);
+        let known = self.snapshot().images.contains_key(&id);
+        if known {
+            let config = self.config(&id)?;
+            for diff_id in &config.rootfs.diff_ids {
+                pins.find(diff_id);
+            }
+        } else {
+            let bytes = session.small_blob(&manifest.config)?;
+            let config = self.check(&manifest, &bytes, request)?;
+            additions.layers = self.fetch(&session, &pins, &manifest, &config, progress)?;
+            additions.blobs = vec![bytes, image.bytes.clone()];
+        }
+        if cancel.is_cancelled() {
+            return Err(RegistryError::Cancelled.into());
+        }
+        let record = Record {
+            media_type: image.media_type,
+            manifest: image.digest,
+            manifest_size: image.bytes.len() as u64,
+            parent: None,
+            last_tagged: None,
+        };
+        let pinned = reference.with_digest(found.digest);
+        let (newer, _) = self.change(additions, |catalog| {
+            if known && !catalog.images.contains_key(&id) {
+                return Err(ImageError::Conflict(format!(
+                    "{} was removed while it was being pulled: pull it again",
+                    reference.familiar()
+                )));
+            }
+            catalog.images.entry(id).or_insert(record);
+            let name = match reference.digest() {
+                Some(_) => &pinned,
+                None => &reference,
+            };
+            let newer = catalog.names.get(name) != Some(&id);
+            if newer {
+                give_name(catalog, name.clone(), id);
+            }
+            catalog.names.insert(pinned.clone(), id);
+            Ok(newer)
+        })?;
+        progress(ProgressMessage::status(format!("Digest: {}", found.digest)));
+        let outcome = match newer {
+            true => "Downloaded newer image for",
+            false => "Image is up to date for",
+        };
+        progress(ProgressMessage::status(format!(
+            "Status: {outcome} {}",
+            reference.familiar()
+        )));
+        Ok(Pulled {
+            id,
+            digest: found.digest,
+            newer,
+        })
+    }
+
+    fn check(
+        &self,
+        manifest: &Manifest,
+        config: &[u8],
+        request: &PullRequest,
+    ) -> Result<ImageConfig> {
+        let name = request.reference.familiar();
+        let config: ImageConfig = serde_json::from_slice(config)
+            .map_err(|error| ImageError::Archive(format!("{name}: configuration: {error}")))?;
+        if let Some(wanted) = &request.platform
+            && wanted.contains('/')
+            && !config.matches(wanted)
+        {
+            return Err(ImageError::NoSuchPlatform(format!(
+                "image with reference {name} was found but its platform ({}) does not match the specified platform ({wanted})",
+                config.platform()
+            )));
+        }
+        let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+        if layers != diff_ids || layers > self.limits.layers {
+            return Err(ImageError::Archive(format!(
+                "{name} has {layers} layers, its configuration {diff_ids}; at most {} are possible",
+                self.limits.layers
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Brings the layers here that are missing.
+    fn fetch(
+        &self,
+        session: &Session<'_>,
+        pins: &Pins<'_>,
+        manifest: &Manifest,
+        config: &ImageConfig,
+        progress: ProgressSink<'_>,
+    ) -> Result<Vec<Unfinished>> {
+        let mut queue = VecDeque::new();
+        let mut seen = HashMap::new();
+        for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+            let short = layer.digest.short();
+            if let Some(before) = seen.insert(*diff_id, layer.digest) {
+                if before != layer.digest {
+                    return Err(ImageError::Archive(format!(
+                        "{} and {before} are said to be the same layer",
+                        layer.digest
+                    )));
+                }
+                continue;
+            }
+            if pins.find(diff_id).is_some() {
+                progress(ProgressMessage::of_layer(&short, "Already exists"));
+            } else {
+                progress(ProgressMessage::of_layer(&short, "Pulling fs layer"));
+                queue.push_back((layer, diff_id));
+            }
+        }
+        for (layer, _) in queue.iter().skip(PARALLEL) {
+            progress(ProgressMessage::of_layer(&layer.digest.short(), "Waiting"));
+        }
+        let workers = queue.len().min(PARALLEL);
+        let queue = Mutex::new(queue);
+        let done = Mutex::new(Vec::new());
+        let failed = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while failed.lock().is_none() {
+                        let Some((layer, diff_id)) = queue.lock().pop_front() else {
+                            return;
+                        };
+                        match self.fetch_layer(session, layer, diff_id, progress) {
+                            Ok(unfinished) => done.lock().push(unfinished),
+                            Err(error) => {
+                                // The others' downloads are in vain.
+                                failed.lock().get_or_insert(error);
+                                session.give_up();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        match failed.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(done.into_inner()),
+        }
+    }
+
+    fn fetch_layer(
+        &self,
+        session: &Session<'_>,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        progress: ProgressSink<'_>,
+    ) -> Result<Unfinished> {
+        let short = layer.digest.short();
+        let failure = Mutex::new(None);
+        let mut reader = BlobReader::new(session, layer, &failure);
+        let mut head = Vec::new();
+        let begun = std::io::Read::read_to_end(
+            &mut std::io::Read::take(&mut reader, HEAD_BYTES),
+            &mut head,
+        );
+        let shown = Mutex::new(Instant::now());
+        let told = |count: u64| {
+            let mut shown = shown.lock();
+            if count == layer.size || shown.elapsed() >= PROGRESS_PAUSE {
+                *shown = Instant::now();
+                drop(shown);
+                let message = ProgressMessage::layer(&short, "Downloading", count, layer.size);
+                progress(message);
+            }
+        };
+        let ingested = match begun {
+            Ok(_) => self.layers.ingest(&head, &mut reader, &told),
+            Err(error) => Err(error).map_err(|source| crate::layers::UnpackError::Machine {
+                path: short.clone().into(),
+                source,
+            }),
+        };
+        let (unfinished, blob) = ingested.map_err(|source| match failure.lock().take() {
+            Some(error) => ImageError::from(error),
+            None => ImageError::Layer {
+                layer: layer.digest.to_string(),
+                source,
+            },
+        })?;
+        progress(ProgressMessage::of_layer(&short, "Download complete"));
+        for (expected, actual) in [(&layer.digest, blob), (diff_id, unfinished.layer.diff_id)] {
+            if *expected != actual {
+                return Err(RegistryError::Digest {
+                    what: format!("layer {}", layer.digest),
+                    expected: *expected,
+                    actual,
+                }
+                .into());
+            }
+        }
+        progress(ProgressMessage::of_layer(&short, "Pull complete"));
+        Ok(unfinished)
+    }
+}
+
+/// Enough of a layer to tell its compression.
+const HEAD_BYTES: u64 = 512;

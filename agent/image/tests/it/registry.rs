@@ -1,0 +1,654 @@
+//! Pulling from a registry that is written here, so that it can do everything wrong that a registry can.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use agent_image::{
+    Credentials, Digest, ErrorClass, ImageError, ProgressMessage, PullRequest, Pulled, Reference,
+    Registry, RegistryConfig, silent,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::Bed;
+use crate::archive::{Tar, config, gzip};
+
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A request as the registry sees it.
+struct Request {
+    method: String,
+    path: String,
+    headers: HashMap<String, String>,
+    body: String,
+}
+
+/// What a registry answers.
+struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    /// Bytes of the body that are sent before the connection breaks.
+    cut: Option<usize>,
+}
+
+impl Reply {
+    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+            cut: None,
+        }
+    }
+
+    fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
+type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
+
+/// A registry on a loopback port, with a log of what it was asked.
+struct Server {
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let handler: Arc<Handler> = Arc::new(handler);
+        let log = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
+                std::thread::spawn(move || serve(connection, &*handler, &log));
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|line| line.contains(what)).count()
+    }
+}
+
+fn serve(mut connection: TcpStream, handler: &Handler, log: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(connection.try_clone().ok()?);
+    // A TLS greeting is no HTTP: the connection ends, and the client tries plain http.
+    if reader.fill_buf().ok()?.first() == Some(&0x16) {
+        return None;
+    }
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let mut words = line.split_whitespace();
+        let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            match line.trim().split_once(": ") {
+                None => break,
+                Some((name, value)) => {
+                    headers.insert(name.to_ascii_lowercase(), value.to_owned());
+                }
+            }
+        }
+        let length = headers
+            .get("content-length")
+            .map_or(0, |n| n.parse().unwrap());
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let range = headers.get("range").cloned().unwrap_or_default();
+        log.lock().unwrap().push(format!("{method} {path} {range}"));
+        let reply = handler(&Request {
+            method,
+            path,
+            headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        });
+        let mut head = format!(
+            "HTTP/1.1 {} X\r\ncontent-length: {}\r\n",
+            reply.status,
+            reply.body.len()
+        );
+        for (name, value) in &reply.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        connection
+            .write_all(format!("{head}\r\n").as_bytes())
+            .ok()?;
+        let sent = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
+        connection.write_all(&reply.body[..sent]).ok()?;
+        if reply.cut.is_some() {
+            return None;
+        }
+    }
+}
+
+/// An image as a registry holds it: documents and blobs by path.
+struct Image {
+    paths: HashMap<String, (String, Vec<u8>)>,
+    manifest: Digest,
+    layers: Vec<Digest>,
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(length)
+    .collect()
+}
+
+/// `app:1` with four layers, one of them of some length.
+fn image() -> Image {
+    let tars = [
+        Tar::new().dir("bin/").file("bin/sh", "#!").end(),
+        Tar::new().file("data", noise(7, 1 << 20)).end(),
+        Tar::new().file("etc/motd", "hello").end(),
+        Tar::new().file("last", "one").end(),
+    ];
+    let refs: Vec<&[u8]> = tars.iter().map(|tar| &tar[..]).collect();
+    let config = config(&refs, "0");
+    let blobs: Vec<Vec<u8>> = refs.iter().map(|tar| gzip(tar)).collect();
+    let descriptor = |kind: &str, blob: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(blob).to_string(), "size": blob.len() });
+    let layer_kind = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor("application/vnd.docker.container.image.v1+json", &config),
+        "layers": blobs.iter().map(|blob| descriptor(layer_kind, blob)).collect::<Vec<Value>>(),
+    }))
+    .unwrap();
+    let digest = Digest::of(&manifest);
+    let mut paths = HashMap::new();
+    for name in ["1", &digest.to_string()] {
+        let path = format!("/v2/app/manifests/{name}");
+        paths.insert(path, (MANIFEST.to_owned(), manifest.clone()));
+    }
+    let layers: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
+    for blob in blobs.into_iter().chain([config]) {
+        let path = format!("/v2/app/blobs/{}", Digest::of(&blob));
+        paths.insert(path, (String::new(), blob));
+    }
+    Image {
+        paths,
+        manifest: digest,
+        layers,
+    }
+}
+
+impl Image {
+    /// What a good registry answers.
+    fn reply(&self, request: &Request) -> Reply {
+        let Some((kind, body)) = self.paths.get(&request.path) else {
+            return Reply::new(
+                404,
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no"}]}"#,
+            );
+        };
+        let reply = match request.headers.get("range") {
+            None => Reply::new(200, body.clone()),
+            Some(range) => {
+                let from: usize = range["bytes=".len()..]
+                    .trim_end_matches('-')
+                    .parse()
+                    .unwrap();
+                let whole = body.len();
+                Reply::new(206, &body[from..]).with(
+                    "content-range",
+                    format!("bytes {from}-{}/{whole}", whole - 1),
+                )
+            }
+        };
+        match kind.is_empty() {
+            true => reply,
+            false => reply
+                .with("content-type", kind)
+                .with("docker-content-digest", Digest::of(body)),
+        }
+    }
+
+    fn is_large_layer(&self, request: &Request) -> bool {
+        request.path.ends_with(&self.layers[1].to_string())
+    }
+}
+
+/// A store and a client.
+struct Puller {
+    bed: Bed,
+    registry: Registry,
+    cancel: CancellationToken,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Puller {
+    fn new() -> Self {
+        Self::with(RegistryConfig::default())
+    }
+
+    fn with(config: RegistryConfig) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            bed: Bed::new(),
+            registry: Registry::new(config, runtime.handle().clone()),
+            cancel: CancellationToken::new(),
+            runtime,
+        }
+    }
+
+    fn pull(&self, server: &Server, name: &str) -> Result<Pulled, ImageError> {
+        self.pull_as(server, name, None)
+    }
+
+    fn pull_as(
+        &self,
+        server: &Server,
+        name: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Pulled, ImageError> {
+        let request = PullRequest {
+            reference: Reference::parse(&format!("{}/{name}", server.address)).unwrap(),
+            platform: None,
+            credentials,
+        };
+        let store = &self.bed.store;
+        store.pull(&self.registry, &request, &self.cancel, &silent)
+    }
+
+    /// The text of the failure, after checking that it left nothing.
+    fn refused(&self, server: &Server, name: &str) -> String {
+        let before = self.bed.files();
+        let error = self.pull(server, name).unwrap_err();
+        assert_eq!(self.bed.files(), before, "{error}");
+        error.to_string()
+    }
+}
+
+fn me() -> Credentials {
+    Credentials {
+        username: "me".into(),
+        password: "secret".into(),
+        ..Credentials::default()
+    }
+}
+
+#[test]
+fn an_image_is_pulled_once_and_found_by_tag_and_digest() {
+    let image = image();
+    let digest = image.manifest;
+    let server = Server::start(move |request| image.reply(request));
+    let puller = Puller::new();
+    let request = PullRequest {
+        reference: Reference::parse(&format!("{}/app:1", server.address)).unwrap(),
+        platform: None,
+        credentials: None,
+    };
+    let seen = Mutex::new(Vec::new());
+    let sink = |message: ProgressMessage| {
+        if message.progress_detail.is_none() {
+            seen.lock().unwrap().push(message.status.unwrap());
+        }
+    };
+    let store = &puller.bed.store;
+    let pulled = store
+        .pull(&puller.registry, &request, &puller.cancel, &sink)
+        .unwrap();
+    assert!(pulled.newer);
+    assert_eq!(pulled.digest, digest);
+    let seen = seen.into_inner().unwrap();
+    assert_eq!(seen[0], "Pulling from app");
+    let name = format!("{}/app:1", server.address);
+    assert_eq!(seen[seen.len() - 2], format!("Digest: {digest}"));
+    assert_eq!(
+        seen[seen.len() - 1],
+        format!("Status: Downloaded newer image for {name}")
+    );
+    for text in ["Pulling fs layer", "Download complete", "Pull complete"] {
+        assert_eq!(
+            seen.iter().filter(|status| *status == text).count(),
+            4,
+            "{text}"
+        );
+    }
+    assert_eq!(store.resolve(&name).unwrap(), pulled.id);
+    let pinned = format!("{}/app@{digest}", server.address);
+    assert_eq!(store.resolve(&pinned).unwrap(), pulled.id);
+    let shown = store.inspect(&name).unwrap();
+    assert_eq!(shown.digests[0].to_string(), pinned);
+    assert_eq!(
+        std::fs::read(shown.layers[2].join("data")).unwrap(),
+        noise(7, 1 << 20)
+    );
+
+    let blobs = server.asked("/blobs/");
+    let again = puller.pull(&server, "app:1").unwrap();
+    assert_eq!((again.id, again.newer), (pulled.id, false));
+    assert_eq!(server.asked("/blobs/"), blobs);
+    let by_digest = puller.pull(&server, &format!("app@{digest}")).unwrap();
+    assert_eq!((by_digest.id, by_digest.newer), (pulled.id, false));
+}
+
+#[test]
+fn a_layer_goes_on_where_the_connection_broke() {
+    for ranges in [true, false] {
+        let image = image();
+        let layer = image.layers[1];
+        let tries = Mutex::new(0);
+        let server = Server::start(move |request| {
+            let mut reply = image.reply(request);
+            if image.is_large_layer(request) {
+                let mut tries = tries.lock().unwrap();
+                *tries += 1;
+                if !ranges {
+                    // A registry that does not know ranges sends everything again.
+                    reply = Reply::new(200, image.paths[&request.path].1.clone());
+                }
+                if *tries <= 2 {
+                    reply.cut = Some(reply.body.len() / 2);
+                }
+            }
+            reply
+        });
+        Puller::new().pull(&server, "app:1").unwrap();
+        assert_eq!(server.asked(&format!("{layer} bytes=")), 2);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_again_and_again_is_an_error() {
+    let image = image();
+    let server = Server::start(move |request| {
+        let mut reply = image.reply(request);
+        if image.is_large_layer(request) {
+            reply.cut = Some(0);
+        }
+        reply
+    });
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(error.contains("cannot reach registry"), "{error}");
+}
+
+#[test]
+fn wrong_bytes_are_refused() {
+    // Another layer's bytes of the same length; and a longer one; and a manifest that is not the one pinned.
+    let good = image();
+    let large = good.layers[1];
+    let server = Server::start(move |request| {
+        let mut reply = good.reply(request);
+        if request.path.contains("/v2/app/blobs/") && good.is_large_layer(request) {
+            let last = reply.body.len() - 5;
+            reply.body[last] ^= 1;
+        }
+        reply
+    });
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(
+        error.contains("verification failed") || error.contains("gzip"),
+        "{error}"
+    );
+
+    let good = image();
+    let server = Server::start(move |request| {
+        let mut reply = good.reply(request);
+        if good.is_large_layer(request) {
+            reply.body.extend_from_slice(b"more");
+        }
+        reply
+    });
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(error.contains("longer than the promised"), "{error}");
+    assert!(error.contains(&large.to_string()), "{error}");
+
+    let good = image();
+    let digest = good.manifest;
+    let server = Server::start(move |request| {
+        let mut reply = good.reply(request);
+        if request.path.contains("/manifests/sha256:") {
+            reply.body.push(b'\n');
+        }
+        reply
+    });
+    let error = Puller::new().refused(&server, &format!("app@{digest}"));
+    assert!(error.contains("verification failed"), "{error}");
+}
+
+#[test]
+fn what_is_not_there_is_said_in_dockers_words() {
+    let image = image();
+    let server = Server::start(move |request| image.reply(request));
+    let puller = Puller::new();
+    let error = puller.refused(&server, "app:nope");
+    assert_eq!(
+        error,
+        format!(
+            "manifest for {}/app:nope not found: manifest unknown: manifest unknown",
+            server.address
+        )
+    );
+    let server =
+        Server::start(|_| Reply::new(401, "").with("www-authenticate", "Basic realm=\"x\""));
+    assert!(
+        puller
+            .refused(&server, "app:1")
+            .contains("no basic auth credentials")
+    );
+    let error = puller.pull_as(&server, "app:1", Some(me())).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Unauthorized);
+    // Once without, once with: a registry that always says no is not asked for ever.
+    assert!(server.asked("manifests") <= 3);
+    let server = Server::start(|_| Reply::new(403, ""));
+    assert!(
+        puller
+            .refused(&server, "app:1")
+            .contains("pull access denied for")
+    );
+}
+
+#[test]
+fn documents_are_bounded() {
+    let server =
+        Server::start(|_| Reply::new(200, vec![b' '; 5 << 20]).with("content-type", MANIFEST));
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(error.contains("longer than 4194304 bytes"), "{error}");
+
+    // An index that leads to itself has no digest that fits; one that leads nowhere ends.
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        { "mediaType": MANIFEST, "digest": Digest::of(b"x").to_string(), "size": 1,
+          "platform": { "os": "linux", "architecture": "s390x" } } ] });
+    let index = serde_json::to_vec(&index).unwrap();
+    let server = Server::start(move |_| Reply::new(200, index.clone()).with("content-type", INDEX));
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(error.contains("no matching manifest for linux/"), "{error}");
+    assert!(error.contains("linux/s390x"), "{error}");
+}
+
+/// A registry whose token service is itself.
+fn with_tokens(
+    image: Image,
+    address: Arc<Mutex<String>>,
+    good: &'static str,
+) -> impl Fn(&Request) -> Reply {
+    move |request| {
+        if request.path.starts_with("/token") {
+            let basic = request.headers.get("authorization").map(String::as_str);
+            let by_password = basic == Some("Basic bWU6c2VjcmV0");
+            let by_identity = request.method == "POST"
+                && request.body.contains("grant_type=refresh_token")
+                && request.body.contains("refresh_token=identity");
+            let scoped = format!("{} {}", request.path, request.body)
+                .contains("scope=repository%3Aapp%3Apull");
+            return match (by_password || by_identity) && scoped {
+                true => Reply::new(200, r#"{"token":"good","expires_in":300}"#),
+                false => Reply::new(401, ""),
+            };
+        }
+        if request.headers.get("authorization").map(String::as_str) == Some(good) {
+            return image.reply(request);
+        }
+        let address = address.lock().unwrap();
+        Reply::new(401, "").with(
+            "www-authenticate",
+            format!("Bearer realm=\"http://{address}/token\",service=\"s\",scope=\"x\""),
+        )
+    }
+}
+
+#[test]
+fn a_token_is_got_once_by_password_or_identity() {
+    for credentials in [
+        me(),
+        Credentials {
+            identity_token: "identity".into(),
+            ..Credentials::default()
+        },
+    ] {
+        let address = Arc::new(Mutex::new(String::new()));
+        let server = Server::start(with_tokens(image(), Arc::clone(&address), "Bearer good"));
+        address.lock().unwrap().clone_from(&server.address);
+        Puller::new()
+            .pull_as(&server, "app:1", Some(credentials))
+            .unwrap();
+        assert_eq!(server.asked("/token"), 1);
+    }
+}
+
+#[test]
+fn a_registry_that_refuses_its_own_tokens_is_not_asked_for_ever() {
+    let address = Arc::new(Mutex::new(String::new()));
+    let server = Server::start(with_tokens(image(), Arc::clone(&address), "Bearer never"));
+    address.lock().unwrap().clone_from(&server.address);
+    let error = Puller::new()
+        .pull_as(&server, "app:1", Some(me()))
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Unauthorized, "{error}");
+    assert_eq!(server.asked("/token"), 1);
+    let wrong = Credentials {
+        password: "wrong".into(),
+        ..me()
+    };
+    let error = Puller::new()
+        .pull_as(&server, "app:1", Some(wrong))
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Unauthorized, "{error}");
+}
+
+#[test]
+fn a_redirect_does_not_carry_the_password_away() {
+    let image = Arc::new(image());
+    let behind = Arc::clone(&image);
+    let storage = Server::start(move |request| match request.headers.get("authorization") {
+        None => behind.reply(request),
+        Some(_) => Reply::new(400, ""),
+    });
+    let to = storage.address.clone();
+    let server = Server::start(move |request| {
+        if !request.headers.contains_key("authorization") {
+            return Reply::new(401, "").with("www-authenticate", "Basic realm=\"x\"");
+        }
+        match request.path.contains("/blobs/") {
+            true => Reply::new(307, "").with("location", format!("http://{to}{}", request.path)),
+            false => image.reply(request),
+        }
+    });
+    Puller::new().pull_as(&server, "app:1", Some(me())).unwrap();
+    assert_eq!(storage.asked("/blobs/"), 5);
+
+    let server = Server::start(|_| Reply::new(302, "").with("location", "/v2/app/manifests/1"));
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(error.contains("more than 10 redirects"), "{error}");
+}
+
+#[test]
+fn an_overloaded_registry_is_asked_again() {
+    let image = image();
+    let busy = Mutex::new(2);
+    let server = Server::start(move |request| {
+        let mut busy = busy.lock().unwrap();
+        if *busy > 0 {
+            *busy -= 1;
+            return Reply::new(503, "");
+        }
+        image.reply(request)
+    });
+    Puller::new().pull(&server, "app:1").unwrap();
+}
+
+#[test]
+fn a_cancelled_pull_ends_at_once_and_leaves_nothing() {
+    let image = image();
+    let (reached, wait) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let shared = Mutex::new((reached, released));
+    let server = Server::start(move |request| {
+        let reply = image.reply(request);
+        if image.is_large_layer(request) {
+            let shared = shared.lock().unwrap();
+            shared.0.send(()).unwrap();
+            // Silent until the test is over.
+            let _ = shared.1.recv();
+        }
+        reply
+    });
+    let puller = Puller::new();
+    let before = puller.bed.files();
+    let cancel = puller.cancel.clone();
+    let canceller = std::thread::spawn(move || {
+        wait.recv().unwrap();
+        cancel.cancel();
+    });
+    let error = puller.pull(&server, "app:1").unwrap_err();
+    assert_eq!(error.to_string(), "the pull was cancelled");
+    canceller.join().unwrap();
+    drop(release);
+    assert_eq!(puller.bed.files(), before);
+    drop(puller.runtime);
+}
+
+#[test]
+fn mirrors_serve_docker_hub_without_its_password() {
+    let mut image = image();
+    let moved: HashMap<_, _> = image
+        .paths
+        .drain()
+        .map(|(path, document)| (path.replace("/v2/app/", "/m/v2/library/app/"), document))
+        .collect();
+    image.paths = moved;
+    let server = Server::start(move |request| match request.headers.get("authorization") {
+        None => image.reply(request),
+        Some(_) => Reply::new(400, ""),
+    });
+    let puller = Puller::with(RegistryConfig {
+        mirrors: vec![format!("http://{}/m/", server.address)],
+        ..RegistryConfig::default()
+    });
+    let request = PullRequest {
+        reference: Reference::parse("app:1").unwrap(),
+        platform: None,
+        credentials: Some(me()),
+    };
+    let store = &puller.bed.store;
+    store
+        .pull(&puller.registry, &request, &puller.cancel, &silent)
+        .unwrap();
+    assert!(store.resolve("app:1").is_ok());
+}
