@@ -151,6 +151,13 @@ fn an_image_comes_out_of_a_real_registry() {
     // `run` fetches what is missing.
     let said = host.muster(&["run", "--rm", name, "echo", "pulled"]).ok();
     assert_eq!(said.trim(), "pulled");
+    host.muster(&["rmi", name]).ok();
+    let file = format!(
+        "services:\n  a:\n    image: {name}\n    command: [sleep, \"1000\"]\n    init: true\n"
+    );
+    host.write("project/compose.yaml", &file);
+    host.muster_in("project", &["up", "-d"]).ok();
+    host.muster_in("project", &["down"]).ok();
     host.muster(&["pull", "localhost:5000/me/busybox:2"])
         .fails(1, "manifest for localhost:5000/me/busybox:2 not found");
     registry.kill().unwrap();

@@ -399,12 +399,32 @@ impl Convergence {
         }
     }
 
+    /// Fetches what the policy wants fetched; a service that is built keeps its image to itself.
     async fn pull(&self, client: &agent_api::Client, project: &Project) -> anyhow::Result<()> {
-        if self.pull.as_deref() != Some("always") {
+        let policy = self.pull.as_deref().unwrap_or_default();
+        if policy == "never" {
             return Ok(());
         }
-        for image in project.images() {
-            crate::verbs::pull::pull(client, &image, None, self.quiet_pull).await?;
+        let mut done = std::collections::BTreeSet::new();
+        for (name, service) in &project.services {
+            let image = service.image_or_default(&project.name, name);
+            if service.build.is_some() || !done.insert(image.clone()) {
+                continue;
+            }
+            if service.pull_policy == Some(compose_model::PullPolicy::Never) && policy != "always" {
+                continue;
+            }
+            let missing = match policy {
+                "always" => true,
+                _ => matches!(
+                    client.inspect_image(&image).await,
+                    Err(agent_api::client::ClientError::Api { status: 404, .. })
+                ),
+            };
+            if missing {
+                let platform = service.platform.as_deref();
+                crate::verbs::pull::pull(client, &image, platform, self.quiet_pull).await?;
+            }
         }
         Ok(())
     }
