@@ -22,11 +22,11 @@ pub fn check(project: &Project, service: &ServiceConfig) -> Vec<Finding> {
     check_files(project, service, &mut findings);
     check_deploy(service, &mut findings);
     match &service.pull_policy {
-        None | Some(PullPolicy::Missing | PullPolicy::Never) => {}
+        None | Some(PullPolicy::Always | PullPolicy::Missing | PullPolicy::Never) => {}
         Some(policy) => findings.push(Finding::Ignored(
             "pull_policy",
             format!(
-                "{} needs a registry or a builder, which are not supported yet; the local image is used",
+                "{} is not supported yet: an image is fetched only when it is missing",
                 String::from(policy.clone())
             ),
         )),

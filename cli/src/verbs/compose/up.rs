@@ -414,8 +414,10 @@ impl Convergence {
             if service.pull_policy == Some(compose_model::PullPolicy::Never) && policy != "always" {
                 continue;
             }
+            let own = service.pull_policy == Some(compose_model::PullPolicy::Always);
             let missing = match policy {
                 "always" => true,
+                "" | "policy" if own => true,
                 _ => matches!(
                     client.inspect_image(&image).await,
                     Err(agent_api::client::ClientError::Api { status: 404, .. })

@@ -66,7 +66,7 @@ impl Planner<'_> {
             )
         } else {
             format!(
-                "image {image} is not there and pulling images is not supported yet: load it with `muster load` or `muster import`"
+                "image {image} is not there: fetch it with `muster pull {image}` (`up` does so by itself unless pulling is off), or bring it with `muster load` or `muster import`"
             )
         };
         self.problem(Some(name), message);
