@@ -12,7 +12,6 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -65,8 +64,6 @@ pub struct Daemon {
     child: Child,
 }
 
-static NUMBER: AtomicU32 = AtomicU32::new(0);
-
 impl Host {
     /// Makes the namespaces; no daemon yet.
     ///
@@ -95,12 +92,17 @@ impl Host {
             .recv()
             .expect("the thread reports")
             .expect("make namespaces");
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("me2e-{}-{number}", std::process::id());
         let directory = tempfile::Builder::new()
-            .prefix("me2e")
+            .prefix("me2e-")
             .tempdir()
             .expect("make a temporary directory");
+        // Process ids come again; what a killed run left must not be taken for ours.
+        let name = directory
+            .path()
+            .file_name()
+            .expect("it has a name")
+            .to_string_lossy()
+            .into_owned();
         let mut host = Self {
             worker: Some(worker),
             directory,
