@@ -1,0 +1,1 @@
+//! Manager side of a swarm.
