@@ -1,1 +1,9 @@
-//! Manager side of a swarm.
+//! Manager side of a swarm: Raft, the replicated store, the loops that decide, and what agents are told. Opens no
+//! container and no network of its own nodes; that is the agent's.
+//!
+//! What decides is deterministic: it takes time, messages, disk results and randomness as inputs.
+
+mod control_loop;
+pub mod store;
+
+pub use control_loop::{Context, ControlLoop, Step};

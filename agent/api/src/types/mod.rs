@@ -14,6 +14,7 @@ mod image;
 mod lenient;
 mod network;
 mod stream;
+pub mod swarm;
 mod system;
 mod volume;
 

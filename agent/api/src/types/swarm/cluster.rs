@@ -1,0 +1,185 @@
+//! The swarm itself: settings, tokens, and the requests that make, join and leave it.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::lenient::null_default;
+use super::{Annotations, Driver, NodeAvailability, ObjectVersion, TlsInfo};
+
+/// Settings of a swarm.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SwarmSpec {
+    #[serde(flatten)]
+    pub annotations: Annotations,
+    #[serde(rename = "Orchestration")]
+    pub orchestration: OrchestrationConfig,
+    #[serde(rename = "Raft")]
+    pub raft: RaftConfig,
+    #[serde(rename = "Dispatcher")]
+    pub dispatcher: DispatcherConfig,
+    #[serde(rename = "CAConfig")]
+    pub ca_config: CaConfig,
+    #[serde(rename = "TaskDefaults")]
+    pub task_defaults: TaskDefaults,
+    #[serde(rename = "EncryptionConfig")]
+    pub encryption_config: EncryptionConfig,
+}
+
+/// Settings of the orchestrators.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct OrchestrationConfig {
+    /// Ended tasks kept per slot; absent means 5, negative without bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_history_retention_limit: Option<i64>,
+}
+
+/// Settings of Raft.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RaftConfig {
+    /// Log entries between snapshots; 0 means the default of 10,000.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub snapshot_interval: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_old_snapshots: Option<u64>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub log_entries_for_slow_followers: u64,
+    pub election_tick: u64,
+    pub heartbeat_tick: u64,
+}
+
+/// Settings of the dispatcher.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DispatcherConfig {
+    /// Nanoseconds; 0 means the default.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub heartbeat_period: u64,
+}
+
+/// Settings of the certificate authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CaConfig {
+    /// Nanoseconds; 0 means 90 days.
+    #[serde(rename = "NodeCertExpiry", skip_serializing_if = "is_zero")]
+    pub node_cert_expiry: u64,
+    #[serde(
+        rename = "ExternalCAs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub external_cas: Vec<serde_json::Value>,
+    #[serde(rename = "SigningCACert", skip_serializing_if = "String::is_empty")]
+    pub signing_ca_cert: String,
+    #[serde(rename = "SigningCAKey", skip_serializing_if = "String::is_empty")]
+    pub signing_ca_key: String,
+    #[serde(rename = "ForceRotate", skip_serializing_if = "is_zero")]
+    pub force_rotate: u64,
+}
+
+/// What tasks get that do not say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskDefaults {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_driver: Option<Driver>,
+}
+
+/// Whether managers start locked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EncryptionConfig {
+    pub auto_lock_managers: bool,
+}
+
+/// `POST /swarm/init`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SwarmInitRequest {
+    pub listen_addr: String,
+    pub advertise_addr: String,
+    pub data_path_addr: String,
+    pub data_path_port: u32,
+    pub force_new_cluster: bool,
+    pub spec: SwarmSpec,
+    pub auto_lock_managers: bool,
+    pub availability: Option<NodeAvailability>,
+    #[serde(deserialize_with = "null_default")]
+    pub default_addr_pool: Vec<String>,
+    pub subnet_size: u32,
+}
+
+/// `POST /swarm/join`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SwarmJoinRequest {
+    pub listen_addr: String,
+    pub advertise_addr: String,
+    pub data_path_addr: String,
+    #[serde(deserialize_with = "null_default")]
+    pub remote_addrs: Vec<String>,
+    pub join_token: String,
+    pub availability: Option<NodeAvailability>,
+}
+
+impl std::fmt::Debug for SwarmJoinRequest {
+    /// Without the token, so that no log can hold it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SwarmJoinRequest")
+            .field("remote_addrs", &self.remote_addrs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A swarm as the API shows it to managers' clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Swarm {
+    #[serde(rename = "ID")]
+    pub id: String,
+    #[serde(rename = "Version")]
+    pub version: ObjectVersion,
+    #[serde(rename = "CreatedAt")]
+    pub created_at: String,
+    #[serde(rename = "UpdatedAt")]
+    pub updated_at: String,
+    #[serde(rename = "Spec")]
+    pub spec: SwarmSpec,
+    #[serde(rename = "TLSInfo")]
+    pub tls_info: TlsInfo,
+    #[serde(rename = "RootRotationInProgress")]
+    pub root_rotation_in_progress: bool,
+    #[serde(rename = "DefaultAddrPool", deserialize_with = "null_default")]
+    pub default_addr_pool: Vec<String>,
+    #[serde(rename = "SubnetSize")]
+    pub subnet_size: u32,
+    #[serde(rename = "DataPathPort")]
+    pub data_path_port: u32,
+    #[serde(rename = "JoinTokens")]
+    pub join_tokens: JoinTokens,
+}
+
+/// What a joining host must show.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct JoinTokens {
+    pub worker: String,
+    pub manager: String,
+}
+
+impl std::fmt::Debug for JoinTokens {
+    /// Without the tokens, so that no log can hold them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinTokens(…)")
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape serde asks for"
+)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
