@@ -237,7 +237,7 @@ impl State {
             .iter()
             .any(|endpoint| endpoint.host_interface.is_none());
         let fits = match network.driver {
-            Driver::Bridge => private && !on_none,
+            Driver::Bridge | Driver::Overlay => private && !on_none,
             Driver::None => private && sandbox.endpoints.is_empty(),
             Driver::Host => !private && sandbox.endpoints.is_empty(),
         };

@@ -91,6 +91,17 @@ pub enum Error {
     /// The network's bridge has no port left.
     #[error("network {0} is full: a bridge connects at most 1023 containers; use another network")]
     BridgeFull(String),
+    /// Another overlay of this host has the VNI.
+    #[error("VXLAN network identifier {vni} is in use by {holder}")]
+    VniTaken {
+        /// The identifier.
+        vni: u32,
+        /// `network <name>`, or `an interface of this host that muster did not create`.
+        holder: String,
+    },
+    /// Published ports still use the overlay.
+    #[error("error while removing network: network {0} carries this host's published ports")]
+    IngressInUse(String),
     /// No driver has this name.
     #[error("plugin {0:?} not found")]
     DriverNotFound(String),
@@ -204,6 +215,8 @@ impl Error {
             Error::PredefinedCreate(_)
             | Error::PredefinedRemove(_)
             | Error::ActiveEndpoints { .. }
+            | Error::IngressInUse(_)
+            | Error::VniTaken { .. }
             | Error::PoolOverlap { .. }
             | Error::AlreadyConnected { .. }
             | Error::NotConnected { .. }

@@ -30,6 +30,7 @@ mod firewall;
 mod netlink;
 mod netns;
 mod networks;
+mod overlay;
 mod pools;
 mod ports;
 mod predefined;
@@ -42,4 +43,5 @@ mod spec;
 
 pub use error::{Error, ErrorKind, Result};
 pub use networks::Networks;
+pub use overlay::*;
 pub use spec::*;

@@ -73,17 +73,21 @@ pub enum Driver {
     Bridge,
     /// The host's own network namespace.
     Host,
+    /// VXLAN between hosts; made by [`Networks::ensure_overlay`](crate::Networks::ensure_overlay)
+    /// alone.
+    Overlay,
     /// Loopback only. Docker's API calls the driver `null`.
     #[serde(rename = "null")]
     None,
 }
 
 impl Driver {
-    /// The driver's name in the Engine API: `bridge`, `host` or `null`.
+    /// The driver's name in the Engine API: `bridge`, `host`, `overlay` or `null`.
     pub fn name(self) -> &'static str {
         match self {
             Driver::Bridge => "bridge",
             Driver::Host => "host",
+            Driver::Overlay => "overlay",
             Driver::None => "null",
         }
     }
