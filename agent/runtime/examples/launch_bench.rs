@@ -121,6 +121,7 @@ fn spec(
             oom_score_adj: None,
             terminal: None,
             preserve_fds: 0,
+            keep_keyring: false,
         },
         cgroup: Some(CgroupSpec {
             path,

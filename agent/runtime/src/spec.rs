@@ -282,6 +282,9 @@ pub struct Process {
     /// Descriptors from 3 on that stay open (`LISTEN_FDS` and `--preserve-fds`).
     #[serde(default)]
     pub preserve_fds: u32,
+    /// Stay in the caller's session keyring instead of getting a new one (`--no-new-keyring`).
+    #[serde(default)]
+    pub keep_keyring: bool,
 }
 
 /// Initial size of a terminal; zeros leave it unset.

@@ -336,6 +336,7 @@ fn exec_spec(
             oom_score_adj: Some(host.oom_score_adj),
             terminal: request.tty.then(|| spec::terminal_size(size)),
             preserve_fds: 0,
+            keep_keyring: false,
         },
     })
 }

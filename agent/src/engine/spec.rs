@@ -108,6 +108,7 @@ pub(crate) fn launch_spec(definition: &Definition, resolved: Resolved) -> Result
             oom_score_adj: Some(host.oom_score_adj),
             terminal: config.tty.then(|| terminal_size(host.console_size)),
             preserve_fds: 0,
+            keep_keyring: false,
         },
         cgroup: Some(CgroupSpec {
             path: resolved.cgroup,

@@ -105,7 +105,9 @@ pub(crate) fn container(spec: &LaunchSpec, start: Start) -> Result<LaunchPlan, L
         plan.steps.push(Step::JoinCgroups);
     }
     plan.namespaces(spec)?;
-    plan.steps.push(Step::NewKeyring);
+    if !spec.process.keep_keyring {
+        plan.steps.push(Step::NewKeyring);
+    }
     plan.steps.push(Step::IsolateMounts {
         propagation: libc::MS_REC | libc::MS_PRIVATE,
     });
@@ -160,7 +162,9 @@ pub(crate) fn exec(
     if cgroup.is_some() {
         plan.steps.push(Step::JoinCgroups);
     }
-    plan.steps.push(Step::NewKeyring);
+    if !process.keep_keyring {
+        plan.steps.push(Step::NewKeyring);
+    }
     plan.oom_score(process)?;
     if shared != 0 {
         plan.steps.push(Step::JoinNamespaces {

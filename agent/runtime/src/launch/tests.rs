@@ -54,6 +54,7 @@ fn spec() -> LaunchSpec {
             oom_score_adj: Some(100),
             terminal: None,
             preserve_fds: 0,
+            keep_keyring: false,
         },
         cgroup: None,
         init: false,
@@ -105,6 +106,18 @@ fn with_no_new_privileges_the_filter_comes_last() {
     ]
     .map(|step| plan.find(step).unwrap());
     assert!(places.is_sorted(), "{plan}");
+}
+
+#[test]
+fn a_session_keyring_is_made_unless_the_callers_is_kept() {
+    let mut spec = spec();
+    let starts_one = |spec: &LaunchSpec| {
+        let plan = prepare(spec).unwrap().to_string();
+        plan.contains("start a session keyring")
+    };
+    assert!(starts_one(&spec));
+    spec.process.keep_keyring = true;
+    assert!(!starts_one(&spec));
 }
 
 #[test]

@@ -100,8 +100,8 @@ pub(crate) struct CreateArgs {
     /// Pass this many descriptors from 3 on
     #[arg(long, default_value_t = 0)]
     pub(crate) preserve_fds: u32,
-    /// Accepted for compatibility: the root is always pivoted into
-    #[arg(long, hide = true)]
+    /// Stay in the caller's session keyring
+    #[arg(long)]
     pub(crate) no_new_keyring: bool,
 }
 

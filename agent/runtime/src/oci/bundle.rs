@@ -231,6 +231,7 @@ pub(crate) fn translate_process(from: &oci::Process, log: &Log) -> Result<Proces
         oom_score_adj: from.oom_score_adj(),
         terminal: from.terminal().unwrap_or(false).then_some(size),
         preserve_fds: 0,
+        keep_keyring: false,
     })
 }
 

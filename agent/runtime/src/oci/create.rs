@@ -46,6 +46,7 @@ pub(super) fn create(store: &Store, args: &CreateArgs, log: &Log) -> Result<(), 
 fn make(store: &Store, args: &CreateArgs, log: &Log) -> Result<Option<OwnedFd>, OciError> {
     let mut bundle = bundle::load(&args.bundle, &args.id, log)?;
     bundle.spec.process.preserve_fds = args.preserve_fds;
+    bundle.spec.process.keep_keyring = args.no_new_keyring;
     if args.console_socket.is_some() && bundle.spec.process.terminal.is_none() {
         return Err(OciError::Invalid(
             "--console-socket is given but process.terminal is false".into(),
@@ -176,6 +177,7 @@ fn record(id: &str, bundle: &Bundle, pid: i32) -> Record {
         created: jiff::Timestamp::now().to_string(),
         annotations: bundle.annotations.clone(),
         hooks: bundle.hooks.clone(),
+        keep_keyring: bundle.spec.process.keep_keyring,
     }
 }
 

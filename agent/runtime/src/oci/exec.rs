@@ -34,6 +34,7 @@ pub(super) fn exec(store: &Store, args: &ExecArgs, log: &Log) -> Result<ExitCode
         .process;
     let mut process = process(args, own, log)?;
     process.preserve_fds = args.preserve_fds;
+    process.keep_keyring = container.record.keep_keyring;
     if args.console_socket.is_some() && process.terminal.is_none() {
         return Err(OciError::Invalid(
             "--console-socket is given but no terminal is asked for".into(),

@@ -36,6 +36,9 @@ pub(crate) struct Record {
     /// Hooks of later verbs, as they were at creation.
     #[serde(default)]
     pub(crate) hooks: super::hooks::Hooks,
+    /// `--no-new-keyring` at creation; an exec does the same.
+    #[serde(default)]
+    pub(crate) keep_keyring: bool,
 }
 
 /// The specification's status, with runc's `paused`.

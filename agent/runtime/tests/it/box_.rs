@@ -230,6 +230,7 @@ pub(crate) fn process(args: &[&str]) -> Process {
         oom_score_adj: None,
         terminal: None,
         preserve_fds: 0,
+        keep_keyring: false,
     }
 }
 
