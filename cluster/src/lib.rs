@@ -3,7 +3,9 @@
 //!
 //! What decides is deterministic: it takes time, messages, disk results and randomness as inputs.
 
+pub mod ca;
 mod control_loop;
+pub mod rpc;
 pub mod store;
 
 pub use control_loop::{Context, ControlLoop, Step};

@@ -1,0 +1,44 @@
+//! Bounds of everything that crosses the wire.
+
+use std::time::Duration;
+
+/// Longest message of any kind that has no bound of its own.
+pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest batch of Raft messages: a few entries of the largest transaction, as JSON.
+pub const RAFT_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// Longest message of a manager to one of its nodes: everything the node is to run, at once.
+pub const ASSIGNMENTS_BYTES: usize = 64 * 1024 * 1024;
+/// Longest message of someone who shows no certificate.
+pub const ANONYMOUS_BYTES: usize = 16 * 1024;
+/// Longest snapshot that is taken.
+pub const SNAPSHOT_BYTES: u64 = 1024 * 1024 * 1024;
+/// Data sent in one piece of a snapshot or blob.
+pub const PIECE_BYTES: usize = 256 * 1024;
+/// Digests in one question for blobs.
+pub const BLOBS_PER_QUESTION: usize = 512;
+
+/// For a TCP connection and the TLS handshake over it.
+pub const CONNECT: Duration = Duration::from_secs(2);
+/// For the TLS handshake of a client that connected to us.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+/// For a call that answers once. As in SwarmKit.
+pub const CALL: Duration = Duration::from_secs(5);
+/// For a call that waits for a commit.
+pub const COMMIT: Duration = Duration::from_secs(20);
+/// For the next piece of a stream that should flow.
+pub const PIECE: Duration = Duration::from_secs(10);
+/// A connection is asked whether it lives this often, …
+pub const KEEPALIVE: Duration = Duration::from_millis(700);
+/// … and given up when it does not answer for this long: both make 1.9 s.
+pub const KEEPALIVE_ANSWER: Duration = Duration::from_millis(1200);
+
+/// Connections at once.
+pub const CONNECTIONS: usize = 8192;
+/// Of these, without a certificate.
+pub const ANONYMOUS_CONNECTIONS: usize = 64;
+/// How long one without a certificate may last.
+pub const ANONYMOUS_LIFE: Duration = Duration::from_secs(30);
+/// TLS handshakes at once.
+pub const HANDSHAKES: usize = 256;
+/// Calls at once on one connection.
+pub const CALLS_PER_CONNECTION: u32 = 256;

@@ -1,0 +1,45 @@
+//! The wire between nodes: mutual TLS 1.3, gRPC over it, who may call what, and the clients.
+//!
+//! ```text
+//! TcpListener ─▶ handshakes ─▶ TLS with the node's certificate ─▶ access table ─▶ service ─▶ backend trait
+//!                (bounded)     client certificate: same root,      (denies by     (bounds)
+//!                              same cluster, or none at all        default)
+//! ```
+//!
+//! One listener per node serves everything; what a node does not do is refused as unavailable. Certificates are
+//! replaced under a running server and running clients: new connections use the new one, old ones live on.
+//! Nothing here decides anything about the cluster, and nothing here is imported by the parts that do.
+
+pub mod access;
+mod backend;
+pub mod limits;
+mod refusal;
+
+pub use backend::{
+    Backends, CaBackend, ControlBackend, DispatcherBackend, ImageSource, LogBackend,
+    MembershipBackend, Messages, RaftInbound, Roster, SharedBackends, Standing,
+};
+pub use refusal::Refusal;
+
+use agent_api::swarm::NodeRole;
+
+use crate::ca::NodeCertificate;
+
+/// Who is on the other end, as its certificate says and the cluster's state allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    pub node_id: String,
+    pub role: NodeRole,
+    pub cluster_id: String,
+}
+
+impl From<&NodeCertificate> for PeerIdentity {
+    fn from(certificate: &NodeCertificate) -> Self {
+        let subject = certificate.subject.clone();
+        Self {
+            node_id: subject.node_id,
+            role: subject.role,
+            cluster_id: subject.cluster_id,
+        }
+    }
+}
