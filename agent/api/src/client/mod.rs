@@ -7,7 +7,8 @@
 //! ```text
 //! mod.rs      Client, version negotiation        request.rs  paths and queries
 //! transport   connections, pool, upgrade         stream.rs   JSON streams, output frames
-//! hijack.rs   attach and exec connections        containers, exec, images, networks, volumes, system: one per resource
+//! hijack.rs   attach and exec connections        containers, exec, images, networks, volumes, system,
+//!                                                swarm, services, payloads: one per resource
 //! ```
 //! Source: the Engine API reference v1.51 and moby `client/`.
 
@@ -19,8 +20,11 @@ mod hijack;
 mod host;
 mod images;
 mod networks;
+mod payloads;
 mod request;
+mod services;
 mod stream;
+mod swarm;
 mod system;
 mod transport;
 mod volumes;
@@ -34,7 +38,9 @@ pub use error::{ClientError, Result};
 pub use hijack::{Hijacked, HijackedInput};
 pub use host::{DEFAULT_HOST, Host};
 pub use images::{ImportOptions, ListImagesOptions, RemoveImageOptions};
+pub use services::{LogsOf, UpdateKind};
 pub use stream::{ByteStream, JsonStream, OutputChunk, OutputStream};
+pub use swarm::Rotate;
 pub use system::{EventsOptions, ObjectKind, Ping};
 
 use crate::{API_VERSION, ErrorResponse};

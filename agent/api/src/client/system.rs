@@ -36,6 +36,16 @@ pub enum ObjectKind {
     Network,
     /// A volume.
     Volume,
+    /// A node of the cluster.
+    Node,
+    /// A service.
+    Service,
+    /// A task of a service.
+    Task,
+    /// A secret.
+    Secret,
+    /// A config.
+    Config,
 }
 
 impl Client {
@@ -124,6 +134,11 @@ impl Client {
             ObjectKind::Image => (format!("/images/{name}/json"), Query::new()),
             ObjectKind::Network => (format!("/networks/{name}"), Query::new()),
             ObjectKind::Volume => (format!("/volumes/{name}"), Query::new()),
+            ObjectKind::Node => (format!("/nodes/{name}"), Query::new()),
+            ObjectKind::Service => (format!("/services/{name}"), Query::new()),
+            ObjectKind::Task => (format!("/tasks/{name}"), Query::new()),
+            ObjectKind::Secret => (format!("/secrets/{name}"), Query::new()),
+            ObjectKind::Config => (format!("/configs/{name}"), Query::new()),
         };
         self.get(&path, &query).await
     }

@@ -3,11 +3,13 @@
 //! Shapes: moby `api/types/swarm`.
 
 mod cluster;
+pub mod gate;
 mod network;
 mod node;
 mod payload;
 mod service;
 mod task;
+mod views;
 
 pub use cluster::*;
 pub use network::*;
@@ -15,6 +17,7 @@ pub use node::*;
 pub use payload::*;
 pub use service::*;
 pub use task::*;
+pub use views::*;
 
 use serde::{Deserialize, Serialize};
 
