@@ -5,6 +5,7 @@
 
 pub mod ca;
 mod control_loop;
+pub mod raft;
 pub mod rpc;
 pub mod store;
 
