@@ -3,10 +3,13 @@
 //!
 //! What decides is deterministic: it takes time, messages, disk results and randomness as inputs.
 
+pub mod allocator;
 pub mod ca;
 mod control_loop;
+pub mod dispatcher;
 pub mod raft;
 pub mod rpc;
+pub mod scheduler;
 pub mod store;
 
 pub use control_loop::{Context, ControlLoop, Step};
