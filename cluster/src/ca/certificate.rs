@@ -21,7 +21,7 @@ pub struct NodeSubject {
 
 /// The organisational unit that stands for a role. It is also a DNS name of the certificate, so that a client can ask
 /// for "any manager" (as in SwarmKit).
-pub(crate) const fn unit(role: NodeRole) -> &'static str {
+pub(crate) const fn role_unit(role: NodeRole) -> &'static str {
     match role {
         NodeRole::Manager => "swarm-manager",
         NodeRole::Worker => "swarm-worker",

@@ -23,6 +23,7 @@ mod renewal;
 mod root;
 mod token;
 
+pub(crate) use certificate::role_unit;
 pub use certificate::{NodeCertificate, NodeSubject};
 pub use disk::{DiskError, Identity, IdentityStore, RaftKey};
 pub use key::{CertificateRequest, MAX_REQUEST_BYTES, NodeKey};

@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
 
-use super::certificate::{from_seconds, pem, unit, word};
+use super::certificate::{pem, role_unit, word};
 use super::{CaError, CertificateRequest, NodeCertificate, NodeSubject};
 
 /// Life of a node's certificate unless the cluster's spec says otherwise.
@@ -171,7 +171,7 @@ impl RootCa {
         check_validity(validity)?;
         let node_id = word("node id", &subject.node_id)?;
         let cluster_id = word("cluster id", &subject.cluster_id)?;
-        let unit = unit(subject.role);
+        let unit = role_unit(subject.role);
 
         let mut params = CertificateParams::new(vec![node_id.clone(), unit.to_owned()])
             .map_err(|error| CaError::crypto(WHAT, error))?;
@@ -230,10 +230,4 @@ fn set_life(params: &mut CertificateParams, now: Timestamp, validity: Duration) 
     let now = Duration::from_secs(now.0.max(0).unsigned_abs() / 1_000_000_000);
     params.not_before = epoch + now.saturating_sub(BACKDATE);
     params.not_after = epoch + now + validity;
-}
-
-/// The moment a life given in seconds since 1970 ends, for tests of this module's neighbours.
-#[cfg(test)]
-pub(super) const fn seconds(seconds: i64) -> Timestamp {
-    from_seconds(seconds)
 }

@@ -39,7 +39,6 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/muster.cluster.v1.Membership/Join", Access::Managers),
     ("/muster.cluster.v1.Membership/Leave", Access::Managers),
     ("/muster.cluster.v1.Raft/Messages", Access::Managers),
-    ("/muster.cluster.v1.Raft/Snapshot", Access::Managers),
 ];
 
 /// Whether someone with this role (none: no certificate) may call the method at `path`.

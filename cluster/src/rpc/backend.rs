@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use agent_api::swarm::NodeRole;
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use cluster_api::proto;
 use futures_util::stream::BoxStream;
 use tonic::async_trait;
@@ -87,21 +86,6 @@ pub trait RaftInbound: Send + Sync {
         &self,
         peer: &PeerIdentity,
         batch: proto::RaftMessages,
-    ) -> Result<(), Refusal>;
-
-    /// Whether a snapshot is wanted, before its data comes.
-    fn accepts_snapshot(
-        &self,
-        peer: &PeerIdentity,
-        header: &proto::SnapshotHeader,
-    ) -> Result<(), Refusal>;
-
-    /// A whole snapshot.
-    async fn snapshot(
-        &self,
-        peer: &PeerIdentity,
-        header: proto::SnapshotHeader,
-        data: Bytes,
     ) -> Result<(), Refusal>;
 }
 

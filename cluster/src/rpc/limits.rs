@@ -4,15 +4,13 @@ use std::time::Duration;
 
 /// Longest message of any kind that has no bound of its own.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Longest batch of Raft messages: a few entries of the largest transaction, as JSON.
+/// Longest batch of Raft messages. One message has at most 4 MiB.
 pub const RAFT_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Longest message of a manager to one of its nodes: everything the node is to run, at once.
 pub const ASSIGNMENTS_BYTES: usize = 64 * 1024 * 1024;
 /// Longest message of someone who shows no certificate.
 pub const ANONYMOUS_BYTES: usize = 16 * 1024;
-/// Longest snapshot that is taken.
-pub const SNAPSHOT_BYTES: u64 = 1024 * 1024 * 1024;
-/// Data sent in one piece of a snapshot or blob.
+/// Data sent in one piece of a blob.
 pub const PIECE_BYTES: usize = 256 * 1024;
 /// Digests in one question for blobs.
 pub const BLOBS_PER_QUESTION: usize = 512;

@@ -12,14 +12,25 @@
 
 pub mod access;
 mod backend;
+mod calls;
+mod connection;
+mod joining;
 pub mod limits;
+mod peers;
 mod refusal;
+mod server;
+mod service;
+mod tls;
 
 pub use backend::{
     Backends, CaBackend, ControlBackend, DispatcherBackend, ImageSource, LogBackend,
     MembershipBackend, Messages, RaftInbound, Roster, SharedBackends, Standing,
 };
+pub use joining::{JoinError, download_root, request_identity};
+pub use peers::Peers;
 pub use refusal::Refusal;
+pub use server::Server;
+pub use tls::{Clock, Expect, NodeTls, TlsError, system_clock};
 
 use agent_api::swarm::NodeRole;
 

@@ -1412,12 +1412,16 @@ pub struct AssignmentsMessage {
     pub kind: i32,
     #[prost(message, repeated, tag = "5")]
     pub changes: ::prost::alloc::vec::Vec<AssignmentChange>,
+    /// Raft index of the store it was made from. A node refuses a complete one
+    /// made from an older store than it has seen.
+    #[prost(uint64, tag = "6")]
+    pub index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AssignmentChange {
     #[prost(enumeration = "AssignmentAction", tag = "1")]
     pub action: i32,
-    /// "task", "secret", "config", "network", "endpoints" …
+    /// "task", "secret", "config", "network", "endpoints", "unbound" …
     #[prost(string, tag = "2")]
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -3146,43 +3150,6 @@ pub struct RaftMessages {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftMessagesResponse {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotPiece {
-    #[prost(oneof = "snapshot_piece::Piece", tags = "1, 2")]
-    pub piece: ::core::option::Option<snapshot_piece::Piece>,
-}
-/// Nested message and enum types in `SnapshotPiece`.
-pub mod snapshot_piece {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Piece {
-        #[prost(message, tag = "1")]
-        Header(super::SnapshotHeader),
-        #[prost(bytes, tag = "2")]
-        Data(::prost::bytes::Bytes),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotHeader {
-    #[prost(uint64, tag = "1")]
-    pub from: u64,
-    #[prost(uint64, tag = "2")]
-    pub to: u64,
-    /// The raft message that carries the snapshot's metadata, without its data.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub message: ::prost::bytes::Bytes,
-    /// Bytes of data that follow.
-    #[prost(uint64, tag = "4")]
-    pub size: u64,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotProgress {
-    /// Bytes received so far.
-    #[prost(uint64, tag = "1")]
-    pub received: u64,
-    /// Set in the last message: the snapshot was handed to raft.
-    #[prost(bool, tag = "2")]
-    pub complete: bool,
-}
 /// Generated client implementations.
 pub mod raft_client {
     #![allow(
@@ -3300,33 +3267,6 @@ pub mod raft_client {
                 .insert(GrpcMethod::new("muster.cluster.v1.Raft", "Messages"));
             self.inner.client_streaming(req, path, codec).await
         }
-        /// One snapshot: a header, then data until `size` bytes were sent. The
-        /// receiver acknowledges each piece, so that a slow transfer and a dead one
-        /// can be told apart.
-        pub async fn snapshot(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::SnapshotPiece>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::SnapshotProgress>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/muster.cluster.v1.Raft/Snapshot",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("muster.cluster.v1.Raft", "Snapshot"));
-            self.inner.streaming(req, path, codec).await
-        }
     }
 }
 /// Generated server implementations.
@@ -3351,19 +3291,6 @@ pub mod raft_server {
             tonic::Response<super::RaftMessagesResponse>,
             tonic::Status,
         >;
-        /// Server streaming response type for the Snapshot method.
-        type SnapshotStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::SnapshotProgress, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// One snapshot: a header, then data until `size` bytes were sent. The
-        /// receiver acknowledges each piece, so that a slow transfer and a dead one
-        /// can be told apart.
-        async fn snapshot(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::SnapshotPiece>>,
-        ) -> std::result::Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct RaftServer<T> {
@@ -3484,52 +3411,6 @@ pub mod raft_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/muster.cluster.v1.Raft/Snapshot" => {
-                    #[allow(non_camel_case_types)]
-                    struct SnapshotSvc<T: Raft>(pub Arc<T>);
-                    impl<T: Raft> tonic::server::StreamingService<super::SnapshotPiece>
-                    for SnapshotSvc<T> {
-                        type Response = super::SnapshotProgress;
-                        type ResponseStream = T::SnapshotStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::SnapshotPiece>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::snapshot(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = SnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
