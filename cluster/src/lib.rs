@@ -5,11 +5,14 @@
 
 pub mod allocator;
 pub mod ca;
+pub mod constraint;
 mod control_loop;
 pub mod dispatcher;
+pub mod orchestrator;
 pub mod raft;
 pub mod rpc;
 pub mod scheduler;
 pub mod store;
+pub mod worker;
 
 pub use control_loop::{Context, ControlLoop, Step};
