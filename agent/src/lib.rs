@@ -20,3 +20,4 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod http;
+mod worker;

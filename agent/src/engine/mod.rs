@@ -11,7 +11,7 @@
 //!
 //! | files | topic |
 //! |---|---|
-//! | `archive` `commit` `containers` `execs` `images` `networks` `pull` `system` | the facade |
+//! | `archive` `commit` `containers` `execs` `follow` `images` `networks` `overlays` `pull` `system` | the facade |
 //! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
 //! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
@@ -37,6 +37,7 @@ mod events;
 mod exec;
 mod execs;
 mod files;
+mod follow;
 mod health;
 mod images;
 mod inspect;
@@ -49,6 +50,7 @@ mod names;
 mod networks;
 mod open;
 mod options;
+mod overlays;
 mod pipe;
 mod ports;
 mod probe;
@@ -73,6 +75,7 @@ use std::sync::Arc;
 pub use archive::{ArchiveUpload, Archived};
 pub use commit::Commit;
 pub use diff::{Change, ChangeKind};
+pub use follow::{Follow, Moment};
 pub use images::{ImageImport, ProgressStream};
 pub use options::EngineOptions;
 pub use pipe::{ByteReceiver, ByteSender, byte_pipe};
