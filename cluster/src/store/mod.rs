@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster_api::{
-    Cluster, Config, Kind, Meta, Network, Node, Object, Secret, Service, Task, Timestamp,
+    Cluster, Config, Kind, Meta, Network, Node, Object, Secret, Service, Task, TaskState, Timestamp,
 };
 use table::Table;
 
@@ -289,6 +289,9 @@ impl Store {
             created_at: old.meta().created_at,
             updated_at: at,
         });
+        if let (Object::Task(old), Object::Task(new)) = (&old, &mut new) {
+            stamp(old, Arc::make_mut(new), at);
+        }
         self.take(old.kind(), old.id());
         self.put(new.clone());
         StoreEvent::Updated { old, new }
@@ -381,6 +384,27 @@ impl Store {
             self.names.remove(&(kind, name.to_owned()));
         }
         Some(object)
+    }
+}
+
+/// Notes when a task came to its states, by the clock of the leader that proposed the change: the clocks of nodes are
+/// not to be trusted for decisions.
+fn stamp(old: &Task, new: &mut Task, at: Timestamp) {
+    if new.desired != old.desired {
+        new.desired_since = at;
+    }
+    if new.status.state == old.status.state {
+        return;
+    }
+    if matches!(
+        new.status.state,
+        TaskState::Running | TaskState::Complete
+    ) && new.running_since == Timestamp::default()
+    {
+        new.running_since = at;
+    }
+    if new.status.state.is_terminal() && !old.status.state.is_terminal() {
+        new.ended_at = at;
     }
 }
 

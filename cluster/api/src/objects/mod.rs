@@ -117,11 +117,14 @@ impl Object {
         each!(self, inner => Arc::make_mut(inner).meta = meta);
     }
 
-    /// The name that no other object of its kind may have, where the kind has such names.
+    /// The name that no other object of its kind may have, where the kind has such names. What is being removed has
+    /// given its name up.
     #[must_use]
     pub fn unique_name(&self) -> Option<&str> {
         match self {
             Self::Cluster(cluster) => Some(&cluster.spec.annotations.name),
+            Self::Service(service) if service.pending_delete => None,
+            Self::Network(network) if network.pending_delete => None,
             Self::Service(service) => Some(&service.spec.annotations.name),
             Self::Network(network) => Some(&network.spec.annotations.name),
             Self::Secret(secret) => Some(&secret.spec.annotations.name),

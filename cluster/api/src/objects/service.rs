@@ -11,15 +11,19 @@ use crate::Timestamp;
 
 /// A set of tasks made from one template.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Service {
     pub id: String,
     pub meta: Meta,
     pub spec: Arc<ServiceSpec>,
-    /// Counts changes of the spec; a task remembers which one it was made from.
+    /// Changes with the spec; a task remembers which one it was made from. Equal numbers mean equal task templates.
     pub spec_version: u64,
-    /// What a rollback goes back to.
+    /// What a rollback asked for by a user goes back to.
     pub previous_spec: Option<Arc<ServiceSpec>>,
     pub previous_spec_version: Option<u64>,
+    /// The last spec that is known to have worked: its rollout was completed. A rollback that an update's failure
+    /// action starts goes back to it. The update supervisor's; absent before the first update.
+    pub good_spec: Option<Arc<ServiceSpec>>,
     /// How it is reached; the allocator's.
     pub endpoint: Endpoint,
     /// Why the allocator could not serve it, for people.
@@ -46,9 +50,12 @@ pub struct VirtualIp {
     pub address: IpNet,
 }
 
-/// One update or rollback. Everything a new leader must know to go on with it.
+/// One update or rollback. Everything a new leader must know to go on with it that the tasks do not tell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rollout {
+    /// Never used again in this service; zero until the update supervisor has begun with it.
+    pub id: u64,
     pub state: RolloutState,
     /// The spec version it leads to.
     pub spec_version: u64,
@@ -57,7 +64,7 @@ pub struct Rollout {
     pub message: String,
     /// Slots that were dirty when it began.
     pub total: u64,
-    /// Slots whose new task failed while it was watched.
+    /// Slots whose new task failed while it was watched: numbers, or ids of nodes.
     pub failed: Vec<String>,
 }
 

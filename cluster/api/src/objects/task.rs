@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_api::swarm::{Annotations, PortConfig, TaskSpec};
+use agent_api::swarm::{Annotations, Driver, PortConfig, TaskSpec};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::{DesiredState, TaskState, Timestamp};
 
 /// One run of a service's container on one node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Task {
     pub id: String,
     pub meta: Meta,
@@ -19,6 +20,8 @@ pub struct Task {
     pub service: Arc<Annotations>,
     /// 1, 2, … in a replicated service; 0 in a global one, whose slots are nodes.
     pub slot: u64,
+    /// Counts the tasks of a slot; of two tasks of one slot the one with the greater number is the newer.
+    pub generation: u64,
     /// Empty until the scheduler has chosen; then never changes.
     pub node_id: String,
     pub spec: Arc<TaskSpec>,
@@ -27,6 +30,18 @@ pub struct Task {
     pub status: TaskStatus,
     /// Written by managers only.
     pub desired: DesiredState,
+    /// When `desired` last changed, by the leader's clock. The store writes it, and the two below.
+    pub desired_since: Timestamp,
+    /// When it was first seen Running, by the leader's clock; zero if it never was.
+    pub running_since: Timestamp,
+    /// When it was first seen in a terminal state, by the leader's clock; zero while it is in none.
+    pub ended_at: Timestamp,
+    /// The rollout ([`super::Rollout::id`]) that made it and is answerable for its failure; zero: none.
+    pub rollout: u64,
+    /// Held at desired Ready until what its service waits for is there (`agent_api::swarm::gate`).
+    pub gated: bool,
+    /// The cluster's default when the task was made; for tasks whose spec names no log driver.
+    pub log_driver: Option<Driver>,
     /// Networks with the addresses the allocator chose.
     pub networks: Vec<Attachment>,
     /// The service's ports and addresses when the task was allocated.
@@ -82,11 +97,13 @@ pub struct Attachment {
 
 /// History of a slot as far as its restart policy needs it, carried from task to task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Restarts {
-    /// Restarts of this slot since `window_start`.
+    /// How many tasks of this slot and spec version ended before and were restarted; zero for the first one.
     pub attempts: u64,
-    pub window_start: Timestamp,
-    /// The task stays at desired Ready until then.
+    /// How many of those in a row, up to this one, ran for a short time only; what the delay grows with.
+    pub quick_failures: u32,
+    /// The task stays at desired Ready until then; zero: no delay.
     pub not_before: Timestamp,
     /// The task this one replaces; it starts only when that one has ended (or was given up on).
     pub replaces: Option<String>,
