@@ -21,6 +21,8 @@ mod disk;
 mod key;
 mod renewal;
 mod root;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub(crate) use certificate::role_unit;

@@ -17,6 +17,10 @@ pub const BLOBS_PER_QUESTION: usize = 512;
 
 /// For a TCP connection and the TLS handshake over it.
 pub const CONNECT: Duration = Duration::from_secs(2);
+/// As [`CONNECT`], of a node looking for the leader: the next manager is tried soon.
+pub const CONNECT_SESSION: Duration = Duration::from_secs(1);
+/// For the answer to a heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// For the TLS handshake of a client that connected to us.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 /// For a call that answers once. As in SwarmKit.
@@ -25,10 +29,15 @@ pub const CALL: Duration = Duration::from_secs(5);
 pub const COMMIT: Duration = Duration::from_secs(20);
 /// For the next piece of a stream that should flow.
 pub const PIECE: Duration = Duration::from_secs(10);
-/// A connection is asked whether it lives this often, …
+/// Who made a connection asks this often whether the other side lives, …
 pub const KEEPALIVE: Duration = Duration::from_millis(700);
-/// … and given up when it does not answer for this long: both make 1.9 s.
+/// … and gives it up without an answer for this long: both make 1.9 s.
 pub const KEEPALIVE_ANSWER: Duration = Duration::from_millis(1200);
+/// Who accepted it is patient: a closed connection means that the other process ended, and silence alone must not look
+/// like that.
+pub const SERVER_KEEPALIVE: Duration = Duration::from_secs(20);
+/// As [`KEEPALIVE_ANSWER`], of who accepted.
+pub const SERVER_KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// Connections at once.
 pub const CONNECTIONS: usize = 8192;
@@ -40,3 +49,13 @@ pub const ANONYMOUS_LIFE: Duration = Duration::from_secs(30);
 pub const HANDSHAKES: usize = 256;
 /// Calls at once on one connection.
 pub const CALLS_PER_CONNECTION: u32 = 256;
+
+/// Bytes in flight of one stream, …
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
+/// … and of one connection.
+pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Raft messages waiting for one member, …
+pub const RAFT_QUEUE: usize = 4096;
+/// … and their bytes.
+pub const RAFT_QUEUE_BYTES: usize = 64 * 1024 * 1024;

@@ -17,6 +17,7 @@ mod connection;
 mod joining;
 pub mod limits;
 mod peers;
+mod raft_transport;
 mod refusal;
 mod server;
 mod service;
@@ -28,6 +29,7 @@ pub use backend::{
 };
 pub use joining::{JoinError, download_root, request_identity};
 pub use peers::Peers;
+pub use raft_transport::{RaftTransport, Unreachable};
 pub use refusal::Refusal;
 pub use server::Server;
 pub use tls::{Clock, Expect, NodeTls, TlsError, system_clock};

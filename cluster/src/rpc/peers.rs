@@ -62,7 +62,7 @@ impl Peers {
         match pool.get(&key) {
             Some(pooled) if pooled.generation == generation => pooled.channel.clone(),
             _ => {
-                let channel = node_channel(&self.tls, &key.0, &key.1);
+                let channel = node_channel(&self.tls, &key.0, &key.1, limits::CONNECT);
                 let pooled = Pooled {
                     generation,
                     channel: channel.clone(),
@@ -79,14 +79,19 @@ impl Peers {
     }
 }
 
-/// A channel of its own, not shared and not pooled.
-pub(super) fn node_channel(tls: &Arc<NodeTls>, address: &str, expect: &Expect) -> Channel {
+/// A channel of its own, not shared and not pooled. Connecting may take up to `limit`.
+pub(super) fn node_channel(
+    tls: &Arc<NodeTls>,
+    address: &str,
+    expect: &Expect,
+    limit: Duration,
+) -> Channel {
     let (tls, address, expect) = (tls.clone(), address.to_owned(), expect.clone());
     endpoint().connect_with_connector_lazy(tower::service_fn(move |_uri: http::Uri| {
         let (tls, address, expect) = (tls.clone(), address.clone(), expect.clone());
         async move {
             let (config, name) = tls.client(&expect).map_err(io::Error::other)?;
-            connect(&address, TlsConnector::from(config), name).await
+            connect(&address, limit, TlsConnector::from(config), name).await
         }
     }))
 }
@@ -102,14 +107,15 @@ pub(super) fn stranger_channel(
     Ok(
         endpoint().connect_with_connector_lazy(tower::service_fn(move |_uri: http::Uri| {
             let (config, name, address) = (config.clone(), name.clone(), address.clone());
-            async move { connect(&address, TlsConnector::from(config), name).await }
+            async move { connect(&address, limits::CONNECT, TlsConnector::from(config), name).await }
         })),
     )
 }
 
 fn endpoint() -> Endpoint {
     Endpoint::from_static(AUTHORITY)
-        .connect_timeout(limits::CONNECT)
+        .initial_stream_window_size(limits::STREAM_WINDOW)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW)
         .http2_keep_alive_interval(limits::KEEPALIVE)
         .keep_alive_timeout(limits::KEEPALIVE_ANSWER)
         .keep_alive_while_idle(true)
@@ -117,6 +123,7 @@ fn endpoint() -> Endpoint {
 
 async fn connect(
     address: &str,
+    limit: Duration,
     connector: TlsConnector,
     name: rustls_pki_types::ServerName<'static>,
 ) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
@@ -125,7 +132,7 @@ async fn connect(
         socket.set_nodelay(true)?;
         connector.connect(name, socket).await
     };
-    let stream = match tokio::time::timeout(limits::CONNECT, attempt).await {
+    let stream = match tokio::time::timeout(limit, attempt).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(io::Error::new(
             error.kind(),
@@ -133,7 +140,7 @@ async fn connect(
         )),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("cannot connect to {address} within {:?}", limits::CONNECT),
+            format!("cannot connect to {address} within {limit:?}"),
         )),
     }?;
     Ok(TokioIo::new(stream))

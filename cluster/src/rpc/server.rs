@@ -53,9 +53,10 @@ impl Server {
             Some((connection, receiver))
         });
         let router = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(limits::KEEPALIVE))
-            .http2_keepalive_timeout(Some(limits::KEEPALIVE_ANSWER))
+            .initial_stream_window_size(limits::STREAM_WINDOW)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(limits::SERVER_KEEPALIVE))
+            .http2_keepalive_timeout(Some(limits::SERVER_KEEPALIVE_ANSWER))
             .max_concurrent_streams(limits::CALLS_PER_CONNECTION)
             .layer(Guard(backends.clone()))
             .add_routes(service::routes(&backends));

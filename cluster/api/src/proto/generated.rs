@@ -1332,6 +1332,10 @@ pub struct SessionRequest {
     /// Where this node answers its peers (host:port).
     #[prost(string, tag = "3")]
     pub address: ::prost::alloc::string::String,
+    /// Where VXLAN packets to this node go (an IP address); empty leaves what is
+    /// known as it is.
+    #[prost(string, tag = "4")]
+    pub data_path_address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerAddress {
@@ -1453,12 +1457,9 @@ pub struct AckAssignmentsRequest {
     pub session_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub term: u64,
-    /// The `results_in` that was carried out.
+    /// Every endpoint state up to the message with this `results_in` is programmed.
     #[prost(string, tag = "3")]
     pub results_in: ::prost::alloc::string::String,
-    /// Tasks this node's balancers no longer send anything to.
-    #[prost(string, repeated, tag = "4")]
-    pub unbound_task_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AckAssignmentsResponse {}
