@@ -25,6 +25,7 @@ mod pull;
 mod remove;
 mod save;
 mod tag;
+mod transfer;
 mod usage;
 
 use std::collections::{HashMap, HashSet};
@@ -45,6 +46,7 @@ pub use load::{LoadOptions, Loaded};
 pub use prune::{PruneFilter, Pruned};
 pub use pull::{PullRequest, Pulled};
 pub use remove::{ImageUse, RemoveOptions, Removed};
+pub use transfer::{BlobSource, Offer};
 pub use usage::{DiskUsage, ImageUsage};
 
 use crate::config::ImageConfig;

@@ -11,6 +11,7 @@ mod layers;
 mod load;
 mod registry;
 mod remove;
+mod transfer;
 
 use agent_image::{ImageError, Limits, LoadOptions, Loaded, Store, silent};
 
