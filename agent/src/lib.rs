@@ -20,4 +20,5 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod http;
+pub mod swarm;
 mod worker;
