@@ -1,1 +1,165 @@
-//! (follows)
+//! Tasks on their way out: from "no longer wanted" to "nothing is sent to it any more".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_api::swarm::NodeState;
+use cluster_api::{DesiredState, Object, Task, TaskState, Time};
+
+use super::endpoints::EndpointTable;
+use super::session::Session;
+use crate::store::{Store, StoreEvent};
+
+/// Longest wait for acknowledgements: a node that is cut off or hangs must not hold up a rollout for longer.
+const LIMIT_MS: u64 = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Drains {
+    /// By task.
+    draining: BTreeMap<String, Drain>,
+    /// Given up on or acknowledged by all, and not ended yet.
+    unbound: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Drain {
+    /// Set when it is looked at first.
+    deadline: Option<Time>,
+    /// The first version of each network's endpoint state in which it is draining.
+    since: BTreeMap<String, u64>,
+}
+
+impl Drains {
+    pub(super) fn start(&mut self, store: &Store) {
+        for task in store.tasks() {
+            self.task_changed(task);
+        }
+    }
+
+    pub(super) fn observe(&mut self, event: &StoreEvent) {
+        match event {
+            StoreEvent::Created(Object::Task(task))
+            | StoreEvent::Updated {
+                new: Object::Task(task),
+                ..
+            } => self.task_changed(task),
+            StoreEvent::Removed(Object::Task(task)) => self.forget(&task.id),
+            _ => {}
+        }
+    }
+
+    /// Whether the stop signal may be sent.
+    pub(super) fn is_unbound(&self, task_id: &str) -> bool {
+        self.unbound.contains(task_id)
+    }
+
+    /// Looks at every draining task. The nodes whose tasks may be stopped now, and when to come back.
+    pub(super) fn advance(
+        &mut self,
+        store: &Store,
+        endpoints: &EndpointTable,
+        sessions: &BTreeMap<String, Session>,
+        now: Time,
+    ) -> (BTreeSet<String>, Option<Time>) {
+        let mut floors = Floors {
+            store,
+            endpoints,
+            sessions,
+            known: BTreeMap::new(),
+        };
+        let mut concerned = BTreeSet::new();
+        let mut wake_at: Option<Time> = None;
+        let unbound = &mut self.unbound;
+        self.draining.retain(|task_id, drain| {
+            let Some(task) = store.task(task_id) else {
+                return false;
+            };
+            let deadline = *drain.deadline.get_or_insert(now.after(LIMIT_MS));
+            if deadline <= now || drain.is_acknowledged(task, endpoints, &mut floors) {
+                unbound.insert(task_id.clone());
+                concerned.insert(task.node_id.clone());
+                return false;
+            }
+            wake_at = Some(wake_at.map_or(deadline, |at| at.min(deadline)));
+            true
+        });
+        (concerned, wake_at)
+    }
+
+    fn task_changed(&mut self, task: &Task) {
+        let state = task.status.state;
+        if state.is_terminal() {
+            self.forget(&task.id);
+        } else if state >= TaskState::Assigned
+            && task.desired >= DesiredState::Shutdown
+            && !self.unbound.contains(&task.id)
+        {
+            self.draining.entry(task.id.clone()).or_default();
+        }
+    }
+
+    fn forget(&mut self, task_id: &str) {
+        self.draining.remove(task_id);
+        self.unbound.remove(task_id);
+    }
+}
+
+impl Drain {
+    /// A task that never ran is no backend, and has nothing to wait for.
+    fn is_acknowledged(
+        &mut self,
+        task: &Task,
+        endpoints: &EndpointTable,
+        floors: &mut Floors<'_>,
+    ) -> bool {
+        if task.status.state != TaskState::Running {
+            return true;
+        }
+        let mut all = true;
+        for attachment in &task.networks {
+            let id = &attachment.network_id;
+            let Some(built) = endpoints.get(id) else {
+                all &= endpoints.is_current(id);
+                continue;
+            };
+            if let Some(since) = self.since.get(id) {
+                all &= floors.of(id) >= *since;
+            } else if endpoints.is_current(id) {
+                self.since.insert(id.clone(), built.version);
+                all &= floors.of(id) >= built.version;
+            } else {
+                all = false;
+            }
+        }
+        all
+    }
+}
+
+/// The oldest version of each network's endpoint state that a live node still has.
+struct Floors<'a> {
+    store: &'a Store,
+    endpoints: &'a EndpointTable,
+    sessions: &'a BTreeMap<String, Session>,
+    known: BTreeMap<String, u64>,
+}
+
+impl Floors<'_> {
+    fn of(&mut self, network_id: &str) -> u64 {
+        if let Some(floor) = self.known.get(network_id) {
+            return *floor;
+        }
+        let is_live = |node_id: &&String| {
+            self.store
+                .node(node_id)
+                .is_some_and(|node| node.status.state != NodeState::Down)
+        };
+        let programmed = |node_id: &String| {
+            self.sessions
+                .get(node_id)
+                .map_or(0, |session| session.programmed(network_id))
+        };
+        let nodes = self.endpoints.nodes(network_id).filter(is_live);
+        let floor = nodes.map(programmed).min().unwrap_or(u64::MAX);
+        self.known.insert(network_id.to_owned(), floor);
+        floor
+    }
+}

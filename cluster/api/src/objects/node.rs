@@ -28,8 +28,8 @@ pub struct Node {
     pub member: Option<RaftMember>,
     /// Where VXLAN packets to it go.
     pub data_path_addr: Option<IpAddr>,
-    /// Its own address on each network whose balancing needs one (ingress); network id → address.
-    pub attachments: BTreeMap<String, IpNet>,
+    /// Its own addresses on each network whose balancing needs them (ingress), one per family; network id → addresses.
+    pub attachments: BTreeMap<String, Vec<IpNet>>,
 }
 
 /// A manager's place in Raft.
