@@ -16,6 +16,7 @@
 //! (`ca/certificates.go`, `ca/config.go`), constants included. One root, kept in the store: rotation, external
 //! authorities and a locked key are not done here.
 
+mod admission;
 mod certificate;
 mod disk;
 mod key;
@@ -25,6 +26,7 @@ mod root;
 mod tests;
 mod token;
 
+pub use admission::{Admission, AdmissionError, admit, certify, join_token};
 pub(crate) use certificate::role_unit;
 pub use certificate::{NodeCertificate, NodeSubject};
 pub use disk::{DiskError, Identity, IdentityStore, RaftKey};

@@ -21,6 +21,8 @@ mod raft_transport;
 mod refusal;
 mod server;
 mod service;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use backend::{

@@ -118,20 +118,23 @@ impl From<Status> for Refusal {
     }
 }
 
-/// What the other side said, or why it could not be reached: the whole chain of causes, since "transport error" alone
-/// helps nobody.
+/// What the other side said, or why it could not be reached: the whole chain of causes, but for those that say nothing.
 fn describe(status: &Status) -> String {
-    let mut message = status.message().to_owned();
+    const EMPTY: [&str; 2] = ["transport error", ""];
+    let mut parts = vec![status.message().to_owned()];
     let mut source = std::error::Error::source(status);
     while let Some(cause) = source {
         let text = cause.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
         }
         source = cause.source();
     }
-    message
+    parts.retain(|part| !EMPTY.contains(&part.as_str()));
+    if parts.is_empty() {
+        return status.code().description().to_owned();
+    }
+    parts.join(": ")
 }
 
 #[cfg(test)]

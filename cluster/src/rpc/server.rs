@@ -19,7 +19,7 @@ use super::connection::{self, Peer};
 use super::{NodeTls, PeerIdentity, Refusal, SharedBackends, Standing, access, limits, service};
 
 /// How long calls under way may take to end when the server stops.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(300);
 /// Handshakes that are done and wait to be served.
 const READY: usize = 32;
 

@@ -446,3 +446,24 @@ impl ServerCertVerifier for AnyServer {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// For tests: a client that checks nothing.
+#[cfg(test)]
+pub(super) fn any_server() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(AnyServer(provider()))
+}
+
+/// For tests: a client with a certificate that does not mind whom it talks to.
+#[cfg(test)]
+pub(super) fn careless(identity: &Identity) -> (Arc<ClientConfig>, ServerName<'static>) {
+    let config = client_builder(&system_clock())
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(any_server())
+        .with_client_auth_cert(
+            vec![identity.certificate.der.clone()],
+            identity.key.private_key(),
+        )
+        .unwrap();
+    (finish(config), Expect::Manager.name().unwrap())
+}
