@@ -6,6 +6,7 @@
 pub mod allocator;
 pub mod ca;
 pub mod constraint;
+pub mod control;
 mod control_loop;
 pub mod dispatcher;
 pub mod orchestrator;

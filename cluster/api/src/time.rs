@@ -37,11 +37,11 @@ impl Time {
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// RFC 3339 with nanoseconds, as the Engine API writes it.
+    /// RFC 3339 with nanoseconds, trailing zeros left out, as the Engine API writes it.
     #[must_use]
     pub fn rfc3339(self) -> String {
         jiff::Timestamp::from_nanosecond(i128::from(self.0))
-            .map_or_else(|_| String::new(), |time| format!("{time:.9}"))
+            .map_or_else(|_| String::new(), |time| time.to_string())
     }
 
     /// Milliseconds since `earlier`, zero if that is later.
@@ -65,6 +65,10 @@ mod tests {
         assert_eq!(
             Timestamp(1_700_000_000_000_000_001).rfc3339(),
             "2023-11-14T22:13:20.000000001Z"
+        );
+        assert_eq!(
+            Timestamp(1_700_000_000_120_000_000).rfc3339(),
+            "2023-11-14T22:13:20.12Z"
         );
     }
 }

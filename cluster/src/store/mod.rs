@@ -7,24 +7,28 @@
 //! [`Conflict`] on every manager alike and its proposer decides again.
 
 mod event;
+mod index;
+mod intern;
 mod snapshot;
 mod table;
 mod transaction;
 
 pub use event::StoreEvent;
-pub use snapshot::SnapshotError;
+pub use snapshot::{Capture, SnapshotError};
 pub use transaction::{StoreAction, Transaction};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_api::{
     Cluster, Config, Kind, Meta, Network, Node, Object, Secret, Service, Task, TaskState, Timestamp,
 };
+use index::Indexes;
+use intern::Interner;
 use table::Table;
 
 /// All objects of the cluster as of one Raft index.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Store {
     index: u64,
     clusters: Table<Cluster>,
@@ -35,8 +39,8 @@ pub struct Store {
     secrets: Table<Secret>,
     configs: Table<Config>,
     names: BTreeMap<(Kind, String), String>,
-    tasks_of_service: BTreeMap<String, BTreeSet<String>>,
-    tasks_of_node: BTreeMap<String, BTreeSet<String>>,
+    indexes: Indexes,
+    interner: Interner,
 }
 
 /// Why a transaction had no effect.
@@ -126,11 +130,36 @@ impl Store {
     }
 
     pub fn tasks_of_service(&self, service_id: &str) -> impl Iterator<Item = &Arc<Task>> {
-        self.listed(self.tasks_of_service.get(service_id))
+        self.listed(self.indexes.tasks_of_service.get(service_id))
     }
 
     pub fn tasks_of_node(&self, node_id: &str) -> impl Iterator<Item = &Arc<Task>> {
-        self.listed(self.tasks_of_node.get(node_id))
+        self.listed(self.indexes.tasks_of_node.get(node_id))
+    }
+
+    /// The tasks of one slot of a replicated service, old and new.
+    pub fn tasks_of_slot(&self, service_id: &str, slot: u64) -> impl Iterator<Item = &Arc<Task>> {
+        self.listed(self.indexes.slot(service_id, slot))
+    }
+
+    /// Tasks that are on a network or are to be.
+    pub fn tasks_on_network(&self, network_id: &str) -> impl Iterator<Item = &Arc<Task>> {
+        self.listed(self.indexes.tasks_on_network.get(network_id))
+    }
+
+    /// Services whose spec refers to a network, those that are being removed among them.
+    pub fn services_on_network(&self, network_id: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.referring(self.indexes.services_on_network.get(network_id))
+    }
+
+    /// Services whose spec refers to a secret, those that are being removed among them.
+    pub fn services_with_secret(&self, secret_id: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.referring(self.indexes.services_with_secret.get(secret_id))
+    }
+
+    /// Services whose spec refers to a config, those that are being removed among them.
+    pub fn services_with_config(&self, config_id: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.referring(self.indexes.services_with_config.get(config_id))
     }
 
     /// Id of the object of `kind` that has this name.
@@ -186,11 +215,16 @@ impl Store {
 
     fn listed<'a>(
         &'a self,
-        ids: Option<&'a BTreeSet<String>>,
+        ids: impl Iterator<Item = &'a Arc<str>>,
     ) -> impl Iterator<Item = &'a Arc<Task>> {
-        ids.into_iter()
-            .flatten()
-            .filter_map(|id| self.tasks.get(id))
+        ids.filter_map(|id| self.tasks.get(id))
+    }
+
+    fn referring<'a>(
+        &'a self,
+        ids: impl Iterator<Item = &'a Arc<str>>,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
+        ids.filter_map(|id| self.services.get(id))
     }
 
     fn perform(
@@ -206,47 +240,31 @@ impl Store {
                 self.expect_version(*kind, id, *version)?;
                 Ok(self.take(*kind, id).map(StoreEvent::Removed))
             }
-            StoreAction::TaskStatus { id, status } => {
-                let old = self.existing_task(id)?;
-                if !old.status.state.may_become(status.state)
-                    && !(old.status.state == status.state && old.status != *status)
-                {
-                    return Ok(None);
-                }
-                let mut task = Task::clone(&old);
-                task.status = status.clone();
-                Ok(Some(self.replace(
-                    index,
-                    at,
-                    Object::Task(old),
-                    Object::from(task),
-                )))
-            }
-            StoreAction::TaskDesired { id, desired } => {
-                let old = self.existing_task(id)?;
-                if *desired <= old.desired {
-                    return Ok(None);
-                }
-                let mut task = Task::clone(&old);
-                task.desired = *desired;
-                Ok(Some(self.replace(
-                    index,
-                    at,
-                    Object::Task(old),
-                    Object::from(task),
-                )))
-            }
+            StoreAction::TaskStatus { id, status } => Ok(self.merge(index, at, id, |task| {
+                let next = status.state;
+                let grows = task.status.state.may_become(next)
+                    || (task.status.state == next && task.status != *status);
+                grows.then(|| task.status = status.clone())
+            })),
+            StoreAction::TaskDesired { id, desired } => Ok(self.merge(index, at, id, |task| {
+                (*desired > task.desired).then(|| task.desired = *desired)
+            })),
         }
     }
 
-    fn existing_task(&self, id: &str) -> Result<Arc<Task>, Conflict> {
-        self.tasks
-            .get(id)
-            .cloned()
-            .ok_or_else(|| Conflict::Missing {
-                kind: Kind::Task,
-                id: id.to_owned(),
-            })
+    /// Changes a task where `grow` finds that to be a step forward. A task that is gone needs no change any more.
+    fn merge(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        id: &str,
+        grow: impl FnOnce(&mut Task) -> Option<()>,
+    ) -> Option<StoreEvent> {
+        let old = self.tasks.get(id)?;
+        let mut task = Task::clone(old);
+        grow(&mut task)?;
+        let old = Object::Task(Arc::clone(old));
+        Some(self.replace(index, at, old, Object::from(task)))
     }
 
     fn create(
@@ -268,8 +286,7 @@ impl Store {
             created_at: at,
             updated_at: at,
         });
-        self.put(object.clone());
-        Ok(StoreEvent::Created(object))
+        Ok(StoreEvent::Created(self.put(object)))
     }
 
     fn update(
@@ -293,7 +310,7 @@ impl Store {
             stamp(old, Arc::make_mut(new), at);
         }
         self.take(old.kind(), old.id());
-        self.put(new.clone());
+        let new = self.put(new);
         StoreEvent::Updated { old, new }
     }
 
@@ -306,7 +323,7 @@ impl Store {
                 self.take(new.kind(), new.id());
                 self.put(old);
             }
-            StoreEvent::Removed(object) => self.put(object),
+            StoreEvent::Removed(object) => drop(self.put(object)),
         }
     }
 
@@ -346,34 +363,44 @@ impl Store {
         }
     }
 
-    fn put(&mut self, object: Object) {
+    /// Keeps an object; gives it as it is kept.
+    fn put(&mut self, mut object: Object) -> Object {
         if let Some(name) = object.unique_name() {
             self.names
                 .insert((object.kind(), name.to_owned()), object.id().to_owned());
         }
-        match object {
-            Object::Cluster(cluster) => self.clusters.put(cluster.id.clone(), cluster),
-            Object::Node(node) => self.nodes.put(node.id.clone(), node),
-            Object::Service(service) => self.services.put(service.id.clone(), service),
-            Object::Task(task) => {
-                note(&mut self.tasks_of_service, &task.service_id, &task.id);
-                note(&mut self.tasks_of_node, &task.node_id, &task.id);
-                self.tasks.put(task.id.clone(), task);
+        match &mut object {
+            Object::Cluster(cluster) => drop(self.clusters.put(&cluster.id, cluster)),
+            Object::Node(node) => drop(self.nodes.put(&node.id, node)),
+            Object::Service(service) => {
+                let id = self.services.put(&service.id, service);
+                self.indexes.note_service(&id, service);
             }
-            Object::Network(network) => self.networks.put(network.id.clone(), network),
-            Object::Secret(secret) => self.secrets.put(secret.id.clone(), secret),
-            Object::Config(config) => self.configs.put(config.id.clone(), config),
+            Object::Task(task) => {
+                self.interner.share(task);
+                let id = self.tasks.put(&task.id, task);
+                self.indexes.note_task(&id, task);
+            }
+            Object::Network(network) => drop(self.networks.put(&network.id, network)),
+            Object::Secret(secret) => drop(self.secrets.put(&secret.id, secret)),
+            Object::Config(config) => drop(self.configs.put(&config.id, config)),
         }
+        object
     }
 
     fn take(&mut self, kind: Kind, id: &str) -> Option<Object> {
         let object = match kind {
             Kind::Cluster => self.clusters.take(id).map(Object::Cluster),
             Kind::Node => self.nodes.take(id).map(Object::Node),
-            Kind::Service => self.services.take(id).map(Object::Service),
+            Kind::Service => self.services.take(id).map(|service| {
+                self.indexes.forget_service(&service);
+                Object::Service(service)
+            }),
             Kind::Task => self.tasks.take(id).map(|task| {
-                forget(&mut self.tasks_of_service, &task.service_id, id);
-                forget(&mut self.tasks_of_node, &task.node_id, id);
+                self.indexes.forget_task(&task);
+                if self.tasks_of_service(&task.service_id).next().is_none() {
+                    self.interner.forget(&task.service_id);
+                }
                 Object::Task(task)
             }),
             Kind::Network => self.networks.take(id).map(Object::Network),
@@ -396,32 +423,12 @@ fn stamp(old: &Task, new: &mut Task, at: Timestamp) {
     if new.status.state == old.status.state {
         return;
     }
-    if matches!(
-        new.status.state,
-        TaskState::Running | TaskState::Complete
-    ) && new.running_since == Timestamp::default()
+    if matches!(new.status.state, TaskState::Running | TaskState::Complete)
+        && new.running_since == Timestamp::default()
     {
         new.running_since = at;
     }
     if new.status.state.is_terminal() && !old.status.state.is_terminal() {
         new.ended_at = at;
-    }
-}
-
-fn note(index: &mut BTreeMap<String, BTreeSet<String>>, key: &str, id: &str) {
-    if !key.is_empty() {
-        index
-            .entry(key.to_owned())
-            .or_default()
-            .insert(id.to_owned());
-    }
-}
-
-fn forget(index: &mut BTreeMap<String, BTreeSet<String>>, key: &str, id: &str) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
     }
 }

@@ -1,17 +1,44 @@
-//! The whole store as bytes and back: one JSON object per line, after a header line.
+//! The whole store as bytes and back.
+//!
+//! ```text
+//! {"format":2,"index":…,"lines":…}
+//! {"object":{"cluster":{…}}}           any object but a task
+//! {"spec":{…}}                         specs of tasks, each once: number 0, 1, …
+//! {"service":{…}}                      names and labels of tasks' services, each once: number 0, 1, …
+//! {"task":{"spec":0,"service":0,"rest":{…}}}
+//! ```
+//!
+//! One JSON value per line. Taking a [`Capture`] is quick; making bytes of it is not and can be done elsewhere.
 
-use cluster_api::Object;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use agent_api::swarm::{Annotations, TaskSpec};
+use cluster_api::{Object, Task};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: u32,
     index: u64,
-    objects: u64,
+    lines: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Object(Object),
+    Spec(Arc<TaskSpec>),
+    Service(Arc<Annotations>),
+    Task {
+        spec: usize,
+        service: usize,
+        rest: Box<Task>,
+    },
 }
 
 /// Why bytes are not a snapshot.
@@ -27,26 +54,118 @@ pub enum SnapshotError {
         "the snapshot of the store has format {0}, this version of muster reads format {FORMAT}"
     )]
     Format(u32),
-    #[error("the snapshot of the store says it has {expected} objects and has {found}")]
+    #[error("line {line} of a snapshot of the store refers to {what} {number}, which is not there")]
+    Reference {
+        line: u64,
+        what: &'static str,
+        number: usize,
+    },
+    #[error("the snapshot of the store says it has {expected} lines and has {found}")]
     Truncated { expected: u64, found: u64 },
 }
 
+/// The objects of a store at one index.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    index: u64,
+    objects: Vec<Object>,
+    tasks: Vec<Arc<Task>>,
+}
+
+impl Capture {
+    /// The Raft index it is of.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The bytes [`Store::restore`] reads.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Body::default();
+        for object in &self.objects {
+            body.line(&Line::Object(object.clone()));
+        }
+        let (mut specs, mut services) = (HashMap::new(), HashMap::new());
+        for task in &self.tasks {
+            let spec = number(&mut specs, &task.spec, |spec| body.line(&Line::Spec(spec)));
+            let service = number(&mut services, &task.service, |service| {
+                body.line(&Line::Service(service));
+            });
+            let rest = Box::new(Task {
+                spec: Arc::default(),
+                service: Arc::default(),
+                ..Task::clone(task)
+            });
+            body.line(&Line::Task {
+                spec,
+                service,
+                rest,
+            });
+        }
+        let mut bytes = Vec::with_capacity(body.bytes.len() + 64);
+        write_line(
+            &mut bytes,
+            &Header {
+                format: FORMAT,
+                index: self.index,
+                lines: body.lines,
+            },
+        );
+        bytes.append(&mut body.bytes);
+        bytes
+    }
+}
+
+#[derive(Default)]
+struct Body {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+impl Body {
+    fn line(&mut self, line: &Line) {
+        write_line(&mut self.bytes, line);
+        self.lines += 1;
+    }
+}
+
+/// The number of a shared value; a new one is written first. Equal values that are not shared are written twice, which
+/// costs room only.
+fn number<T>(
+    known: &mut HashMap<*const T, usize>,
+    value: &Arc<T>,
+    write: impl FnOnce(Arc<T>),
+) -> usize {
+    let next = known.len();
+    *known.entry(Arc::as_ptr(value)).or_insert_with(|| {
+        write(Arc::clone(value));
+        next
+    })
+}
+
 impl Store {
+    /// What a snapshot is made of. Copies no object.
+    #[must_use]
+    pub fn capture(&self) -> Capture {
+        let mut objects: Vec<Object> = Vec::new();
+        objects.extend(self.clusters.values().cloned().map(Object::Cluster));
+        objects.extend(self.nodes.values().cloned().map(Object::Node));
+        objects.extend(self.networks.values().cloned().map(Object::Network));
+        objects.extend(self.secrets.values().cloned().map(Object::Secret));
+        objects.extend(self.configs.values().cloned().map(Object::Config));
+        objects.extend(self.services.values().cloned().map(Object::Service));
+        Capture {
+            index: self.index,
+            objects,
+            tasks: self.tasks.values().cloned().collect(),
+        }
+    }
+
     /// All objects, in a form [`Store::restore`] reads.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let objects = self.objects();
-        let header = Header {
-            format: FORMAT,
-            index: self.index,
-            objects: objects.len() as u64,
-        };
-        write_line(&mut bytes, &header);
-        for object in &objects {
-            write_line(&mut bytes, object);
-        }
-        bytes
+        self.capture().encode()
     }
 
     /// The store a snapshot was made of.
@@ -65,33 +184,46 @@ impl Store {
             index: header.index,
             ..Self::default()
         };
+        let (mut specs, mut services) = (Vec::new(), Vec::new());
         let mut found = 0;
         for (text, line) in lines.filter(|(text, _)| !text.is_empty()) {
-            let object: Object = read_line(text, line)?;
-            store.put(object);
+            match read_line(text, line)? {
+                Line::Object(object) => drop(store.put(object)),
+                Line::Spec(spec) => specs.push(spec),
+                Line::Service(service) => services.push(service),
+                Line::Task {
+                    spec,
+                    service,
+                    rest: mut task,
+                } => {
+                    task.spec = known(&specs, "spec", spec, line)?;
+                    task.service = known(&services, "service", service, line)?;
+                    drop(store.put(Object::from(*task)));
+                }
+            }
             found += 1;
         }
-        if found == header.objects {
+        if found == header.lines {
             Ok(store)
         } else {
             Err(SnapshotError::Truncated {
-                expected: header.objects,
+                expected: header.lines,
                 found,
             })
         }
     }
+}
 
-    fn objects(&self) -> Vec<Object> {
-        let mut objects: Vec<Object> = Vec::new();
-        objects.extend(self.clusters.values().cloned().map(Object::Cluster));
-        objects.extend(self.nodes.values().cloned().map(Object::Node));
-        objects.extend(self.networks.values().cloned().map(Object::Network));
-        objects.extend(self.secrets.values().cloned().map(Object::Secret));
-        objects.extend(self.configs.values().cloned().map(Object::Config));
-        objects.extend(self.services.values().cloned().map(Object::Service));
-        objects.extend(self.tasks.values().cloned().map(Object::Task));
-        objects
-    }
+fn known<T>(
+    values: &[Arc<T>],
+    what: &'static str,
+    number: usize,
+    line: u64,
+) -> Result<Arc<T>, SnapshotError> {
+    values
+        .get(number)
+        .cloned()
+        .ok_or(SnapshotError::Reference { line, what, number })
 }
 
 fn write_line(bytes: &mut Vec<u8>, value: &impl Serialize) {

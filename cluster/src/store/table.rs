@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-#[derive(Debug, Clone)]
-pub(super) struct Table<T>(BTreeMap<String, Arc<T>>);
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Table<T>(BTreeMap<Arc<str>, Arc<T>>);
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
@@ -21,8 +21,11 @@ impl<T> Table<T> {
         self.0.values()
     }
 
-    pub(super) fn put(&mut self, id: String, object: Arc<T>) {
-        self.0.insert(id, object);
+    /// Gives the id as the table keeps it, for indexes to share.
+    pub(super) fn put(&mut self, id: &str, object: &Arc<T>) -> Arc<str> {
+        let id = Arc::from(id);
+        self.0.insert(Arc::clone(&id), Arc::clone(object));
+        id
     }
 
     pub(super) fn take(&mut self, id: &str) -> Option<Arc<T>> {

@@ -25,9 +25,11 @@ pub enum StoreAction {
         /// The one the writer saw.
         version: u64,
     },
-    /// What was observed of a task. Merged: an older state than the current one is ignored.
+    /// What was observed of a task. Merged: an older state than the current one is
+    /// ignored, and so is a task that is gone.
     TaskStatus { id: String, status: TaskStatus },
-    /// What is wanted of a task. Merged: an earlier desired state than the current one is ignored.
+    /// What is wanted of a task. Merged: an earlier desired state than the current one is ignored, and so is
+    /// a task that is gone.
     TaskDesired { id: String, desired: DesiredState },
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::lenient::null_default;
+use super::super::lenient::{empty_null, null_default};
 use super::{Annotations, Driver, NodeAvailability, ObjectVersion, TlsInfo};
 
 /// Settings of a swarm.
@@ -137,6 +137,16 @@ impl std::fmt::Debug for SwarmJoinRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Swarm {
+    #[serde(flatten)]
+    pub cluster: ClusterInfo,
+    #[serde(rename = "JoinTokens")]
+    pub join_tokens: JoinTokens,
+}
+
+/// A swarm without its join tokens, as `/info` shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterInfo {
     #[serde(rename = "ID")]
     pub id: String,
     #[serde(rename = "Version")]
@@ -151,14 +161,77 @@ pub struct Swarm {
     pub tls_info: TlsInfo,
     #[serde(rename = "RootRotationInProgress")]
     pub root_rotation_in_progress: bool,
-    #[serde(rename = "DefaultAddrPool", deserialize_with = "null_default")]
+    #[serde(
+        rename = "DefaultAddrPool",
+        deserialize_with = "null_default",
+        serialize_with = "empty_null"
+    )]
     pub default_addr_pool: Vec<String>,
     #[serde(rename = "SubnetSize")]
     pub subnet_size: u32,
     #[serde(rename = "DataPathPort")]
     pub data_path_port: u32,
-    #[serde(rename = "JoinTokens")]
-    pub join_tokens: JoinTokens,
+}
+
+/// What a node knows of the swarm it is in, or that it is in none; part of `/info`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Info {
+    #[serde(rename = "NodeID")]
+    pub node_id: String,
+    /// Where other nodes reach this one, without port.
+    #[serde(rename = "NodeAddr")]
+    pub node_addr: String,
+    #[serde(rename = "LocalNodeState")]
+    pub local_node_state: LocalNodeState,
+    /// Whether this node is a manager.
+    #[serde(rename = "ControlAvailable")]
+    pub control_available: bool,
+    #[serde(rename = "Error")]
+    pub error: String,
+    #[serde(
+        rename = "RemoteManagers",
+        deserialize_with = "null_default",
+        serialize_with = "empty_null"
+    )]
+    pub remote_managers: Vec<Peer>,
+    #[serde(rename = "Nodes", skip_serializing_if = "is_zero")]
+    pub nodes: u64,
+    #[serde(rename = "Managers", skip_serializing_if = "is_zero")]
+    pub managers: u64,
+    /// Managers only.
+    #[serde(rename = "Cluster", skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterInfo>,
+    #[serde(
+        rename = "Warnings",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub warnings: Vec<String>,
+}
+
+/// Whether a node is in a swarm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalNodeState {
+    #[default]
+    Inactive,
+    /// On its way in, or waiting for the managers.
+    Pending,
+    Active,
+    Error,
+    Locked,
+}
+
+/// A manager a node knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Peer {
+    #[serde(rename = "NodeID")]
+    pub node_id: String,
+    /// `host:port`.
+    #[serde(rename = "Addr")]
+    pub addr: String,
 }
 
 /// What a joining host must show.

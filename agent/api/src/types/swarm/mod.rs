@@ -27,6 +27,7 @@ use super::Labels;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Annotations {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     #[serde(deserialize_with = "super::lenient::null_default")]
     pub labels: Labels,

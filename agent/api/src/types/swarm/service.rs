@@ -80,6 +80,7 @@ pub struct UpdateConfig {
     #[serde(skip_serializing_if = "is_zero")]
     pub monitor: i64,
     /// Share of slots that may fail, 0 to 1.
+    #[serde(serialize_with = "go_float")]
     pub max_failure_ratio: f32,
     /// `stop-first` (default) or `start-first`.
     pub order: String,
@@ -175,4 +176,21 @@ fn is_zero(value: &i64) -> bool {
 )]
 fn is_zero_port(value: &u16) -> bool {
     *value == 0
+}
+
+/// A whole number has no fraction, as Go writes it.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape serde asks for"
+)]
+fn go_float<S: serde::Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a float that large has no neighbours to confuse it with"
+        )]
+        serializer.serialize_i64(*value as i64)
+    } else {
+        serializer.serialize_f32(*value)
+    }
 }

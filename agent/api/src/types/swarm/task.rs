@@ -147,6 +147,24 @@ pub struct ContainerSpec {
     pub ulimits: Vec<Ulimit>,
     #[serde(skip_serializing_if = "is_zero")]
     pub oom_score_adj: i64,
+    /// Never from or to a client: managers keep here what came beside the spec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_options: Option<PullOptions>,
+}
+
+/// What a node needs to fetch the image.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PullOptions {
+    /// The header `X-Registry-Auth` as it came: base64 of JSON.
+    pub registry_auth: String,
+}
+
+impl std::fmt::Debug for PullOptions {
+    /// Without the credentials, so that no log can hold them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PullOptions(…)")
+    }
 }
 
 /// Security settings of a container.

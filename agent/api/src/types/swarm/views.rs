@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::Labels;
-use super::super::lenient::null_default;
+use super::super::lenient::{empty_null, null_default};
 use super::{
     ConfigSpec, Endpoint, ManagerStatus, NodeDescription, NodeSpec, NodeStatus, ObjectVersion,
     PortConfig, SecretSpec, ServiceSpec, TaskSpec, UpdateStatus,
@@ -65,7 +65,7 @@ pub struct ServiceCreateResponse {
     #[serde(
         rename = "Warnings",
         deserialize_with = "null_default",
-        skip_serializing_if = "Vec::is_empty"
+        serialize_with = "empty_null"
     )]
     pub warnings: Vec<String>,
 }
@@ -74,7 +74,7 @@ pub struct ServiceCreateResponse {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ServiceUpdateResponse {
-    #[serde(deserialize_with = "null_default")]
+    #[serde(deserialize_with = "null_default", serialize_with = "empty_null")]
     pub warnings: Vec<String>,
 }
 
@@ -127,6 +127,9 @@ pub struct Task {
     /// Only of jobs.
     #[serde(rename = "JobIteration", skip_serializing_if = "Option::is_none")]
     pub job_iteration: Option<ObjectVersion>,
+    /// Cluster volumes; there are none.
+    #[serde(rename = "Volumes")]
+    pub volumes: Option<Vec<serde_json::Value>>,
 }
 
 /// How far a task is, or is to be. The order is that of a task's life: the greater state wins.
@@ -257,6 +260,8 @@ pub struct AttachedNetwork {
     pub spec: AttachedNetworkSpec,
     #[serde(rename = "DriverState")]
     pub driver_state: super::Driver,
+    #[serde(rename = "IPAMOptions", skip_serializing_if = "Option::is_none")]
+    pub ipam_options: Option<IpamOptions>,
 }
 
 /// What of a network's spec a task's attachment shows.
@@ -265,9 +270,42 @@ pub struct AttachedNetwork {
 pub struct AttachedNetworkSpec {
     #[serde(flatten)]
     pub annotations: super::Annotations,
+    pub driver_configuration: super::Driver,
+    #[serde(rename = "IPv6Enabled", skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6_enabled: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attachable: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ingress: bool,
+    #[serde(rename = "IPAMOptions", skip_serializing_if = "Option::is_none")]
+    pub ipam_options: Option<IpamOptions>,
     pub scope: String,
+}
+
+/// Address ranges of a network, in the shape of the swarm API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IpamOptions {
+    pub driver: super::Driver,
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub configs: Vec<IpamRange>,
+}
+
+/// One range.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IpamRange {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subnet: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub range: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
 }
 
 /// A node: one row of the list and the reply of inspect.
@@ -354,7 +392,7 @@ mod tests {
             "ServiceID": "9mnpnzenvg8p8tdbtq4wvbkcz", "Slot": 1, "NodeID": "60gvrl6tm78dmak4yl7srz94v",
             "Status": {"Timestamp": "2016-06-07T21:07:31.290032978Z", "State": "running", "Message": "started",
                 "ContainerStatus": {"ContainerID": "e5d62702a1b4", "PID": 677, "ExitCode": 0}, "PortStatus": {}},
-            "DesiredState": "running",
+            "DesiredState": "running", "Volumes": null,
         });
         let read: Task = serde_json::from_value(task.clone()).expect("it is a task");
         assert_eq!(read.status.state, TaskState::Running);
