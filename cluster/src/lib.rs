@@ -8,6 +8,7 @@ pub mod ca;
 pub mod constraint;
 pub mod control;
 mod control_loop;
+pub mod core;
 pub mod dispatcher;
 pub mod orchestrator;
 pub mod raft;
