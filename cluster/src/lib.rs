@@ -4,6 +4,7 @@
 //! What decides is deterministic: it takes time, messages, disk results and randomness as inputs.
 
 pub mod allocator;
+mod batch;
 pub mod ca;
 pub mod constraint;
 pub mod control;

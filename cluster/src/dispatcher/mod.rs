@@ -22,7 +22,7 @@ pub use message::{
     Assignments, AssignmentsKind, Backend, BackendState, Balanced, Change, Contact, Endpoints,
     ItemKind, NodeAddress, Peer, PublishedPort, Registration, SessionState,
 };
-pub use wire::WireError;
+pub use wire::{WireError, statuses_from_wire, statuses_to_wire};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
