@@ -11,6 +11,8 @@ mod index;
 mod intern;
 mod snapshot;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 pub use event::StoreEvent;
