@@ -11,6 +11,7 @@ pub mod control;
 mod control_loop;
 pub mod core;
 pub mod dispatcher;
+pub mod manager;
 pub mod orchestrator;
 pub mod raft;
 pub mod rpc;
