@@ -5,12 +5,14 @@
 //! becomes real.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use netdriver_ipam::Addresses;
 
 use crate::bridge;
 use crate::netlink::{Netlink, Request, mac_of};
+use crate::netns::write_sysctl;
 use crate::networks::{NetworkEntry, Networks, State, Work, new_id};
 use crate::records::{EndpointRecord, NetworkRecord, SandboxRecord};
 use crate::sandboxes::{dns_names, open_dns, publish_names};
@@ -37,28 +39,42 @@ impl Networks {
     /// those of [`publish`](Self::publish), the kernel's; after an error the sandbox is as before.
     pub fn connect(&self, sandbox: &str, network: &str, spec: EndpointSpec) -> Result<Endpoint> {
         let mut work = self.lock(sandbox)?;
-        let (record, network) = {
-            let mut state = self.inner.state.lock();
-            let id = state.resolve(network)?;
-            let planned = state.plan_endpoint(sandbox, &id, &spec)?;
-            let entry = state
-                .sandboxes
-                .get_mut(sandbox)
-                .expect("the locked sandbox is there");
-            entry.record.endpoints.push(planned.clone());
-            if let Err(error) = self.inner.records.write_sandbox(&entry.record) {
-                state.drop_endpoint(sandbox, &planned.endpoint);
-                return Err(error);
-            }
-            (planned, state.networks[&id].record.clone())
-        };
-        if let Err(error) = self.plug(&mut work, sandbox, &record, &network) {
-            if let Err(leftover) = self.unplug(&mut work, sandbox, &record) {
+        let (record, network) = self.record_endpoint(sandbox, network, |state, id| {
+            state.plan_endpoint(sandbox, id, &spec)
+        })?;
+        let connected = self
+            .plug(&mut work, sandbox, &record, &network)
+            .and_then(|()| self.adjust_gateway(&mut work, sandbox));
+        if let Err(error) = connected {
+            let undone = self.unplug(&mut work, sandbox, &record);
+            if let Err(leftover) = undone.and(self.adjust_gateway(&mut work, sandbox)) {
                 tracing::warn!(container.id = sandbox, %leftover, "could not undo a connection that failed");
             }
             return Err(error);
         }
         Ok(record.endpoint)
+    }
+
+    /// Plans an endpoint and records it, in one step.
+    pub(crate) fn record_endpoint(
+        &self,
+        sandbox: &str,
+        network: &str,
+        plan: impl FnOnce(&mut State, &str) -> Result<EndpointRecord>,
+    ) -> Result<(EndpointRecord, Arc<NetworkRecord>)> {
+        let mut state = self.inner.state.lock();
+        let id = state.resolve(network)?;
+        let planned = plan(&mut state, &id)?;
+        let entry = state
+            .sandboxes
+            .get_mut(sandbox)
+            .expect("the locked sandbox is there");
+        entry.record.endpoints.push(planned.clone());
+        if let Err(error) = self.inner.records.write_sandbox(&entry.record) {
+            state.drop_endpoint(sandbox, &planned.endpoint);
+            return Err(error);
+        }
+        Ok((planned, state.networks[&id].record.clone()))
     }
 
     /// Undoes [`connect`](Self::connect), also while processes run.
@@ -76,13 +92,14 @@ impl Networks {
                 .record
                 .endpoints
                 .iter()
-                .find(|endpoint| endpoint.endpoint.network_id == id);
+                .find(|endpoint| endpoint.endpoint.network_id == id && !endpoint.gateway_only);
             found.cloned().ok_or_else(|| Error::NotConnected {
                 sandbox: sandbox.to_owned(),
                 network: state.networks[&id].record.name.clone(),
             })?
         };
-        self.unplug(&mut work, sandbox, &record)
+        let unplugged = self.unplug(&mut work, sandbox, &record);
+        unplugged.and(self.adjust_gateway(&mut work, sandbox))
     }
 
     /// Makes a recorded endpoint real: interface, addresses, default route, names, ports.
@@ -93,20 +110,30 @@ impl Networks {
         record: &EndpointRecord,
         network: &NetworkRecord,
     ) -> Result<()> {
-        let (Some(bridge), Some(host_interface), Some(netns)) =
-            (&network.bridge, &record.host_interface, work.netns.clone())
+        let (Some(host_interface), Some(netns)) = (&record.host_interface, work.netns.clone())
         else {
             return Ok(());
         };
-        let index = self.inner.ensure_bridge(network)?;
-        bridge::attach(
-            &mut Netlink::open()?,
-            bridge,
-            index,
-            &netns,
-            &record.endpoint,
-            host_interface,
-        )
+        match (&network.bridge, &network.overlay) {
+            (Some(bridge), _) => {
+                let index = self.inner.ensure_bridge(network)?;
+                bridge::attach(
+                    &mut Netlink::open()?,
+                    bridge,
+                    index,
+                    &netns,
+                    &record.endpoint,
+                    host_interface,
+                )
+            }
+            (None, Some(overlay)) => {
+                let endpoint = &record.endpoint;
+                let mac = endpoint.mac.expect("an overlay's endpoint has one");
+                let mut live = self.inner.live(&overlay.id)?;
+                live.attach(&netns, host_interface, &endpoint.ifname, mac)
+            }
+            (None, None) => return Ok(()),
+        }
         .map_err(|error| match error {
             Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::EXFULL) => {
                 Error::BridgeFull(network.name.clone())
@@ -118,6 +145,15 @@ impl Networks {
         let sockets = netns.enter(|| {
             let mut netlink = Netlink::open()?;
             let index = bridge::configure_inside(&mut netlink, &record.endpoint)?;
+            if network
+                .overlay
+                .as_ref()
+                .is_some_and(|overlay| overlay.ingress)
+            {
+                // Clients' addresses are routed elsewhere.
+                let name = &record.endpoint.ifname;
+                write_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "2")?;
+            }
             if gateways.is_led_by(&record.endpoint) {
                 set_default_routes(
                     &mut netlink,
@@ -133,6 +169,9 @@ impl Networks {
         })?;
         self.serve_names(work, sandbox, &netns, sockets)?;
         publish_names(&mut self.inner.zone.write(), &record.endpoint);
+        if network.overlay.is_some() {
+            self.refresh_balancer(work, sandbox)?;
+        }
         if gateways.is_led_by(&record.endpoint) {
             self.repoint(work, sandbox, &gateways)
         } else {
@@ -141,14 +180,28 @@ impl Networks {
     }
 
     /// Undoes [`plug`](Self::plug) as far as it went, then forgets the endpoint.
-    fn unplug(&self, work: &mut Work, sandbox: &str, record: &EndpointRecord) -> Result<()> {
+    pub(crate) fn unplug(
+        &self,
+        work: &mut Work,
+        sandbox: &str,
+        record: &EndpointRecord,
+    ) -> Result<()> {
         let endpoint = &record.endpoint;
         self.inner
             .zone
             .write()
             .remove(&endpoint.network_id, &endpoint.id);
         let before = self.gateways(sandbox);
+        let overlay = {
+            let state = self.inner.state.lock();
+            let network = state.networks.get(&endpoint.network_id);
+            network.is_some_and(|entry| entry.record.overlay.is_some())
+        };
         let mut result = match &record.host_interface {
+            Some(name) if overlay => self
+                .inner
+                .live(&endpoint.network_id)
+                .and_then(|mut live| live.detach(name)),
             Some(name) => delete_interface(name),
             None => Ok(()),
         };
@@ -168,6 +221,9 @@ impl Networks {
                     .and(netns.enter(|| set_default_routes(&mut Netlink::open()?, &after, None)));
             }
             result = result.and(self.repoint(work, sandbox, &after));
+        }
+        if overlay {
+            result = result.and(self.refresh_balancer(work, sandbox));
         }
         if let Some(server) = &work.server {
             server.set_view(self.view(sandbox));
@@ -204,7 +260,7 @@ impl Gateways {
 
 impl State {
     /// Checks a request, takes addresses, and fills in everything; records nothing.
-    fn plan_endpoint(
+    pub(crate) fn plan_endpoint(
         &mut self,
         sandbox: &str,
         network_id: &str,
@@ -258,14 +314,20 @@ impl State {
             dns_names: Vec::new(),
             gw_priority: spec.gw_priority,
         };
-        let Some(bridge) = &network.bridge else {
+        let prefix = match (&network.bridge, &network.overlay) {
+            (Some(bridge), _) => Some(bridge.interface_prefix.as_str()),
+            (None, Some(_)) => Some("eth"),
+            (None, None) => None,
+        };
+        let Some(prefix) = prefix else {
             return Ok(EndpointRecord {
                 endpoint,
                 aliases: Vec::new(),
                 host_interface: None,
+                gateway_only: false,
             });
         };
-        endpoint.ifname = interface_name(spec, sandbox, &bridge.interface_prefix)?;
+        endpoint.ifname = interface_name(spec, sandbox, prefix)?;
         entry.take_addresses(spec, &mut endpoint)?;
         endpoint.mac = Some(spec.mac_address.unwrap_or_else(|| {
             mac_of(
@@ -282,6 +344,7 @@ impl State {
             endpoint,
             aliases: spec.aliases.clone(),
             host_interface: Some(host_interface),
+            gateway_only: false,
         })
     }
 
@@ -311,6 +374,13 @@ impl NetworkEntry {
         let take = |addresses: &mut Option<Addresses>, wanted: Option<IpAddr>| {
             let taken = match (addresses, wanted) {
                 (None, None) => return Ok(None),
+                (Some(_), None) if record.overlay.is_some() => {
+                    let text = format!(
+                        "an endpoint on network {} needs the addresses its managers allocated",
+                        record.name
+                    );
+                    return Err(Error::Invalid(text));
+                }
                 (None, Some(address)) => {
                     let text = format!(
                         "network {} has no addresses of {address}'s family",
@@ -346,12 +416,12 @@ impl NetworkEntry {
             }
         }
         // An internal network leads nowhere, and has a gateway address all the same: the host's on
-        // the bridge.
+        // the bridge. An overlay's is nobody's.
         for gateway in record
             .ipam
             .iter()
             .filter_map(|config| config.gateway)
-            .filter(|_| !record.internal)
+            .filter(|_| !record.internal && record.overlay.is_none())
         {
             match gateway {
                 IpAddr::V4(gateway) => endpoint.gateway = Some(gateway),

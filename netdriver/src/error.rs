@@ -99,6 +99,9 @@ pub enum Error {
         /// `network <name>`, or `an interface of this host that muster did not create`.
         holder: String,
     },
+    /// An overlay is not this host's to remove.
+    #[error("network {0} belongs to the cluster: remove it through a manager")]
+    ClusterNetwork(String),
     /// Published ports still use the overlay.
     #[error("error while removing network: network {0} carries this host's published ports")]
     IngressInUse(String),
@@ -216,6 +219,7 @@ impl Error {
             | Error::PredefinedRemove(_)
             | Error::ActiveEndpoints { .. }
             | Error::IngressInUse(_)
+            | Error::ClusterNetwork(_)
             | Error::VniTaken { .. }
             | Error::PoolOverlap { .. }
             | Error::AlreadyConnected { .. }

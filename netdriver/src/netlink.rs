@@ -5,6 +5,7 @@
 //! sent in batches: the kernel works through them before `send` returns, so all answers are there
 //! to be read and nothing ever waits.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -22,12 +23,24 @@ use netlink_packet_route::link::{
     LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::{Error, Result};
+
+mod neighbours;
+mod rules;
+mod vxlan;
+
+pub(crate) use neighbours::{Forwarding, Resolution, Seen, Watcher};
+pub(crate) use rules::{PolicyRoute, PolicyRule};
+pub(crate) use vxlan::Vxlan;
+
+/// Requests sent at once: their acknowledgements must fit the socket's receive buffer.
+const BATCH: usize = 64;
 
 /// An rtnetlink socket of one network namespace.
 pub(crate) struct Netlink {
@@ -50,6 +63,13 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     pub(crate) group: u32,
     pub(crate) is_bridge: bool,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Vec<u8>,
+    pub(crate) up: bool,
+    /// Index of the bridge it is a port of; 0 is none.
+    pub(crate) controller: u32,
+    /// What a VXLAN device was created with.
+    pub(crate) vxlan: Option<Vxlan>,
 }
 
 /// A veth pair to create: the host's end in a bridge, the other one in a sandbox.
@@ -124,6 +144,23 @@ impl Netlink {
         result
     }
 
+    /// As [`execute`](Self::execute), for any number of requests: in batches, each of which is tried;
+    /// the first failure is returned.
+    pub(crate) fn execute_all(
+        &mut self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Result<()> {
+        let mut requests = requests.into_iter();
+        let mut result = Ok(());
+        loop {
+            let batch: Vec<_> = requests.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return result;
+            }
+            result = result.and(self.execute(batch));
+        }
+    }
+
     /// The interface of this name, if there is one.
     pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>> {
         let mut message = LinkMessage::default();
@@ -189,6 +226,103 @@ impl Netlink {
             .map(|net| net.trunc())
             .filter(|net| net.prefix_len() > 0)
             .collect())
+    }
+
+    /// The largest packet that gets to an address in one piece as far as this host knows: the
+    /// route's own limit, else its device's.
+    pub(crate) fn path_mtu(&mut self, to: IpAddr) -> Result<u32> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(to);
+        message.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
+        message
+            .attributes
+            .push(RouteAttribute::Destination(to.into()));
+        let answers = self.query(
+            RouteNetlinkMessage::GetRoute(message),
+            0,
+            &format!("look up the route to {to}"),
+        )?;
+        let route = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => Some(message),
+            _ => None,
+        });
+        let mut limit = u32::MAX;
+        for attribute in route.into_iter().flat_map(|route| route.attributes) {
+            match attribute {
+                RouteAttribute::Metrics(metrics) => {
+                    for metric in metrics {
+                        if let RouteMetric::Mtu(mtu) = metric {
+                            limit = limit.min(mtu);
+                        }
+                    }
+                }
+                RouteAttribute::Oif(index) => {
+                    let mut message = LinkMessage::default();
+                    message.header.index = index;
+                    let answers = self.query(
+                        RouteNetlinkMessage::GetLink(message),
+                        0,
+                        &format!("look up interface {index}"),
+                    )?;
+                    let link = answers.into_iter().find_map(into_link);
+                    limit = limit.min(link.map_or(u32::MAX, |link| link.mtu));
+                }
+                _ => {}
+            }
+        }
+        Ok(limit)
+    }
+
+    /// The MTU of the interface that has this address; `None` when none has.
+    pub(crate) fn mtu_of_address(&mut self, address: IpAddr) -> Result<Option<u32>> {
+        let addresses = self.dump_addresses()?;
+        let found = addresses.iter().find(|(_, net)| net.addr() == address);
+        let Some((index, _)) = found else {
+            return Ok(None);
+        };
+        let links = self.links()?;
+        let link = links.into_iter().find(|link| link.index == *index);
+        Ok(link.map(|link| link.mtu))
+    }
+
+    /// The addresses of an interface.
+    pub(crate) fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>> {
+        let mut addresses = self.dump_addresses()?;
+        addresses.retain(|(of, _)| *of == index);
+        Ok(addresses.into_iter().map(|(_, net)| net).collect())
+    }
+
+    /// Every address of this namespace.
+    pub(crate) fn own_addresses(&mut self) -> Result<HashSet<IpAddr>> {
+        let addresses = self.dump_addresses()?;
+        Ok(addresses.into_iter().map(|(_, net)| net.addr()).collect())
+    }
+
+    /// Interface index and address.
+    fn dump_addresses(&mut self) -> Result<Vec<(u32, IpNet)>> {
+        let answers = self.query(
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+            NLM_F_DUMP,
+            "list addresses",
+        )?;
+        let own = |answer| {
+            let RouteNetlinkMessage::NewAddress(message) = answer else {
+                return None;
+            };
+            // On a point-to-point link `Address` is the other end's, and `Local` is given always in
+            // IPv4, only there in IPv6.
+            let (mut local, mut address) = (None, None);
+            for attribute in &message.attributes {
+                match attribute {
+                    AddressAttribute::Local(own) => local = Some(*own),
+                    AddressAttribute::Address(own) => address = Some(*own),
+                    _ => {}
+                }
+            }
+            let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+            Some((message.header.index, net))
+        };
+        Ok(answers.into_iter().filter_map(own).collect())
     }
 
     fn query(
@@ -273,14 +407,23 @@ fn into_link(message: RouteNetlinkMessage) -> Option<Link> {
         alias: String::new(),
         group: 0,
         is_bridge: false,
+        mtu: 0,
+        mac: Vec::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        controller: 0,
+        vxlan: None,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(mac) => link.mac = mac,
+            LinkAttribute::Controller(index) => link.controller = index,
             LinkAttribute::LinkInfo(info) => {
-                link.is_bridge = info.contains(&LinkInfo::Kind(InfoKind::Bridge))
+                link.is_bridge = info.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                link.vxlan = Vxlan::read(&info);
             }
             _ => {}
         }
@@ -344,6 +487,33 @@ impl Request {
         ];
         Request::new(
             format!("configure interface {name}"),
+            0,
+            RouteNetlinkMessage::SetLink(message),
+        )
+    }
+
+    /// Sets what packets an interface sends at most.
+    pub(crate) fn set_mtu(name: &str, mtu: u32) -> Request {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::Mtu(mtu)];
+        Request::new(
+            format!("set the MTU of interface {name} to {mtu}"),
+            0,
+            RouteNetlinkMessage::SetLink(message),
+        )
+    }
+
+    /// Makes an interface a port of a bridge and takes it up.
+    pub(crate) fn enslave_and_raise(name: &str, bridge_index: u32) -> Request {
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::Controller(bridge_index),
+        ];
+        Request::new(
+            format!("make interface {name} a port of a bridge"),
             0,
             RouteNetlinkMessage::SetLink(message),
         )

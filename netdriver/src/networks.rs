@@ -2,11 +2,11 @@
 //! [`sandboxes`](crate::sandboxes) and [`publish`](crate::publish) hold the operations on
 //! sandboxes, [`reconcile`](crate::reconcile) those at start-up.
 //!
-//! Locks, always taken in this order: a sandbox's [`Work`] (held while an operation on it lasts),
-//! [`State`] (held for memory and record writes, never for a kernel request), then at most one of
+//! Locks, always taken in this order: the ingress, a sandbox's [`Work`] (held while an operation on
+//! it lasts), an overlay's [`Live`] (the same), [`State`] (held for memory and record writes, never for a kernel request), then at most one of
 //! firewall, ports and zone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,10 @@ use crate::dns::{Server, Zone};
 use crate::firewall::{Firewall, NetworkRules, forward_drops_elsewhere};
 use crate::netlink::Netlink;
 use crate::netns::{Netns, read_sysctl, write_sysctl};
+use crate::overlay::{Balancer, GATEWAY_NETWORK, IngressState, Live};
 use crate::pools;
 use crate::ports::Ports;
+use crate::predefined::DEFAULT_RUN;
 use crate::publish::PublishedPort;
 use crate::records::{NetworkRecord, Records, SandboxRecord};
 use crate::spec::*;
@@ -54,6 +56,12 @@ pub(crate) struct Inner {
     pub(crate) zone: Arc<RwLock<Zone>>,
     /// Held while bridges are created and deleted.
     pub(crate) bridges: Mutex<()>,
+    /// By id. Held for look-ups alone, inside any other lock.
+    pub(crate) overlays: Mutex<BTreeMap<String, Arc<Mutex<Live>>>>,
+    pub(crate) ingress: Mutex<IngressState>,
+    /// Names of interfaces that other daemons of this host do not have: this one's part of them.
+    /// `None`: it is the host's only one by default.
+    pub(crate) suffix: Option<String>,
 }
 
 #[derive(Default)]
@@ -84,6 +92,8 @@ pub(crate) struct Work {
     pub(crate) netns: Option<Arc<Netns>>,
     pub(crate) server: Option<Server>,
     pub(crate) ports: Vec<PublishedPort>,
+    /// Of a sandbox on overlays.
+    pub(crate) balancer: Option<Balancer>,
     /// Set once the sandbox is gone; whoever waited for the lock finds out here.
     pub(crate) removed: bool,
 }
@@ -108,7 +118,8 @@ impl Networks {
             .map_err(Error::file("resolve directory", &config.run))?;
         let instance = format!("{:016x}", fnv1a(run.as_os_str().as_encoded_bytes()));
         let table = format!("muster_{}", &instance[..8]);
-        let state = load(&records)?;
+        let (state, overlays, zone) = load(&records)?;
+        let ingress = records.ingress()?;
         let mut firewall = Firewall::new(table.clone());
         // A list from before a reboot guards nothing: forwarding is off again.
         if ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
@@ -127,8 +138,11 @@ impl Networks {
                 firewall: Mutex::new(firewall),
                 table,
                 ports: Mutex::new(Ports::default()),
-                zone: Arc::default(),
+                zone: Arc::new(RwLock::new(zone)),
                 bridges: Mutex::new(()),
+                overlays: Mutex::new(overlays),
+                ingress: Mutex::new(IngressState::new(ingress)),
+                suffix: (run != Path::new(DEFAULT_RUN)).then(|| instance[..8].to_owned()),
             }),
         };
         networks.ensure_predefined(&run, &instance)?;
@@ -195,6 +209,7 @@ impl Networks {
                 labels: spec.labels,
                 predefined: false,
                 bridge: Some(bridge),
+                overlay: None,
             });
             inner.records.write_network(&record)?;
             let entry = NetworkEntry {
@@ -234,6 +249,9 @@ impl Networks {
             let info = state.info(&id);
             if info.predefined {
                 return Err(Error::PredefinedRemove(info.name));
+            }
+            if info.driver == Driver::Overlay {
+                return Err(Error::ClusterNetwork(info.name));
             }
             if !info.endpoints.is_empty() {
                 let describe = |connected: &ConnectedEndpoint| {
@@ -356,7 +374,7 @@ impl Inner {
 
     /// Turns forwarding on if it is off, without making the host a router between the interfaces it
     /// has.
-    fn enable_forwarding(&self, record: &NetworkRecord) -> Result<()> {
+    pub(crate) fn enable_forwarding(&self, record: &NetworkRecord) -> Result<()> {
         let off = |key| read_sysctl(key).as_deref() == Some("0");
         let turn_on = [
             ("ipv4/ip_forward", record.enable_ipv4),
@@ -368,7 +386,8 @@ impl Inner {
         let links = Netlink::open()?.links()?;
         let others: Vec<_> = links
             .into_iter()
-            .filter(|link| link.name != "lo" && !bridge::is_ours(link, &self.alias))
+            // The ingress interface's alias goes on after ours.
+            .filter(|link| link.name != "lo" && !link.alias.starts_with(&self.alias))
             .collect();
         // A list from before a reboot says nothing about today.
         let ours_already = self.records.has_unrouted() && !turn_on.iter().all(|(key, _)| off(key));
@@ -415,6 +434,19 @@ impl Inner {
 }
 
 impl State {
+    /// Adds a recorded network, without its endpoints.
+    pub(crate) fn add(&mut self, record: NetworkRecord) -> Result<()> {
+        let (ipv4, ipv6) = pools::restore(&record)?;
+        let entry = NetworkEntry {
+            record: Arc::new(record),
+            ipv4,
+            ipv6,
+            removing: false,
+        };
+        self.networks.insert(entry.record.id.clone(), entry);
+        Ok(())
+    }
+
     /// The id of the network with this name, id or unique id prefix.
     pub(crate) fn resolve(&self, reference: &str) -> Result<String> {
         if self.networks.contains_key(reference) {
@@ -486,9 +518,15 @@ impl State {
                 .iter()
                 .filter(|endpoint| endpoint.endpoint.network_id == id)
             {
+                let spec = &sandbox.record.spec;
                 connected.push(ConnectedEndpoint {
-                    sandbox_id: sandbox.record.spec.id.clone(),
-                    name: sandbox.record.spec.name.clone(),
+                    sandbox_id: spec.id.clone(),
+                    // Docker's name for an endpoint nobody asked for.
+                    name: if endpoint.gateway_only {
+                        format!("gateway_{}", short(&spec.id))
+                    } else {
+                        spec.name.clone()
+                    },
                     endpoint: endpoint.endpoint.clone(),
                 });
             }
@@ -515,7 +553,8 @@ impl State {
 impl NetworkRecord {
     /// Whether endpoints have names here: on all networks users create.
     pub(crate) fn has_names(&self) -> bool {
-        self.bridge.is_some() && !self.predefined
+        let is_local = self.bridge.is_some() && !self.predefined && self.name != GATEWAY_NETWORK;
+        is_local || self.overlay.is_some()
     }
 }
 
@@ -564,7 +603,12 @@ fn check(spec: &NetworkSpec) -> Result<()> {
                 spec.driver
             )));
         }
-        known @ ("macvlan" | "ipvlan" | "overlay") => {
+        "overlay" => {
+            return Err(Error::Invalid(
+                "an overlay network is created by a manager of the cluster".into(),
+            ));
+        }
+        known @ ("macvlan" | "ipvlan") => {
             return Err(Error::Unsupported(format!("network driver {known:?}")));
         }
         other => return Err(Error::DriverNotFound(other.to_owned())),
@@ -581,17 +625,20 @@ fn check(spec: &NetworkSpec) -> Result<()> {
     Ok(())
 }
 
-fn load(records: &Records) -> Result<State> {
+type Loaded = (State, BTreeMap<String, Arc<Mutex<Live>>>, Zone);
+
+fn load(records: &Records) -> Result<Loaded> {
     let mut state = State::default();
+    let mut overlays = BTreeMap::new();
+    let mut zone = Zone::default();
     for record in records.networks()? {
-        let (ipv4, ipv6) = pools::restore(&record)?;
-        let entry = NetworkEntry {
-            record: Arc::new(record),
-            ipv4,
-            ipv6,
-            removing: false,
-        };
-        state.networks.insert(entry.record.id.clone(), entry);
+        state.add(record)?;
+    }
+    for record in records.overlays()? {
+        let id = record.overlay.id.clone();
+        state.add(NetworkRecord::from(&record.overlay))?;
+        zone.assign(&id, &record.overlay.name, &record.balanced);
+        overlays.insert(id, Arc::new(Mutex::new(Live::new(record))));
     }
     for record in records.sandboxes()? {
         for endpoint in &record.endpoints {
@@ -605,7 +652,7 @@ fn load(records: &Records) -> Result<State> {
         };
         state.sandboxes.insert(entry.record.spec.id.clone(), entry);
     }
-    Ok(state)
+    Ok((state, overlays, zone))
 }
 
 pub(crate) fn firewall_rules(record: &NetworkRecord) -> NetworkRules {

@@ -9,7 +9,7 @@ use netdriver_ipam::{AddressPool, Addresses, choose_subnet, default_pools, overl
 
 use crate::networks::NetworkEntry;
 use crate::records::NetworkRecord;
-use crate::spec::{Config, Endpoint, IpamConfig, NetworkSpec};
+use crate::spec::{Config, Driver, Endpoint, IpamConfig, NetworkSpec};
 use crate::{Error, Result, dns};
 
 /// A network's addressing with nothing left open.
@@ -80,7 +80,16 @@ pub(crate) fn restore(record: &NetworkRecord) -> Result<(Option<Addresses>, Opti
     let (mut ipv4, mut ipv6) = (None, None);
     for config in &record.ipam {
         let mut config = config.clone();
-        let addresses = reserve(&record.name, &mut config)?;
+        let addresses = match (record.driver, config.gateway, config.subnet) {
+            // Chosen by the managers; what they left open is not ours to choose.
+            (Driver::Overlay, None, Some(subnet)) => {
+                Addresses::new(subnet, None).map_err(|source| Error::Address {
+                    network: record.name.clone(),
+                    source,
+                })?
+            }
+            _ => reserve(&record.name, &mut config)?,
+        };
         match config.subnet {
             Some(IpNet::V6(_)) => ipv6 = Some(addresses),
             _ => ipv4 = Some(addresses),

@@ -83,6 +83,40 @@ impl Ports {
         })
     }
 
+    /// Takes this very port.
+    pub(crate) fn take(&mut self, holder: &str, binding: &PortBinding) -> Result<HeldPort> {
+        let PortBinding {
+            host_ip,
+            host_port,
+            protocol,
+            ..
+        } = *binding;
+        match hold(host_ip, host_port, protocol) {
+            Ok(socket) => {
+                self.holders.insert(key(binding), holder.to_owned());
+                Ok(HeldPort {
+                    binding: binding.clone(),
+                    socket,
+                })
+            }
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+                Err(self.clash(host_ip, host_port, protocol))
+            }
+            Err(source) => Err(bind_error(host_ip, host_port, protocol, source)),
+        }
+    }
+
+    fn clash(&self, address: IpAddr, port: u16, protocol: Protocol) -> Error {
+        let holder = self
+            .holder(address, port, protocol)
+            .map(|holder| format!(" (by {holder})"));
+        Error::PortAllocated {
+            address,
+            port,
+            holder: holder.unwrap_or_default(),
+        }
+    }
+
     /// Forgets ports whose sockets are closed or about to be.
     pub(crate) fn release<'a>(&mut self, bindings: impl IntoIterator<Item = &'a PortBinding>) {
         for binding in bindings {
@@ -160,14 +194,7 @@ impl Ports {
                     continue;
                 }
                 Err((address, source)) if source.kind() == io::ErrorKind::AddrInUse => {
-                    let holder = self
-                        .holder(address, port, protocol)
-                        .map(|holder| format!(" (by {holder})"));
-                    return Err(Error::PortAllocated {
-                        address,
-                        port,
-                        holder: holder.unwrap_or_default(),
-                    });
+                    return Err(self.clash(address, port, protocol));
                 }
                 Err((address, source)) => return Err(bind_error(address, port, protocol, source)),
             }

@@ -17,7 +17,7 @@ use crate::spec::*;
 
 /// The `bridge` network's interface when the run directory is the default one.
 const DEFAULT_BRIDGE: &str = "muster0";
-const DEFAULT_RUN: &str = "/run/muster";
+pub(crate) const DEFAULT_RUN: &str = "/run/muster";
 
 impl Networks {
     /// Records the predefined networks that are missing, and `bridge` again if it is configured
@@ -130,5 +130,6 @@ fn record(id: String, name: &str, driver: Driver) -> NetworkRecord {
         labels: IndexMap::new(),
         predefined: true,
         bridge: None,
+        overlay: None,
     }
 }

@@ -31,6 +31,9 @@ impl Networks {
                 true
             }
         };
+        let problems = self.adopt_overlays().into_iter();
+        done.problems
+            .extend(problems.map(|error| format!("overlay networks: {error}")));
         for id in ids.iter().filter(|id| live.contains(*id)) {
             match self.adopt(id) {
                 Ok(problems) => {
@@ -52,6 +55,9 @@ impl Networks {
         };
         done.problems
             .extend(restored.err().map(|error| format!("firewall: {error}")));
+        let problems = self.adopt_ingress().into_iter();
+        done.problems
+            .extend(problems.map(|error| format!("published ports: {error}")));
         for id in ids.into_iter().filter(|id| !live.contains(id)) {
             match self.remove_sandbox(&id) {
                 Ok(()) => done.removed.push(id),
@@ -83,7 +89,7 @@ impl Networks {
                 .filter(|id| state.info(id).endpoints.is_empty());
             ids.map(|id| state.networks[id].record.clone()).collect()
         };
-        let mut problems = Vec::new();
+        let mut problems = self.retire_overlays();
         for record in idle {
             problems.extend(self.inner.remove_bridge(&record).err());
         }
@@ -121,9 +127,20 @@ impl Networks {
                 continue;
             };
             has_names |= network.has_names();
-            if let Some(name) = &endpoint.host_interface
-                && netlink.link(name)?.is_none()
-            {
+            let missing = match (&endpoint.host_interface, &network.overlay) {
+                (Some(name), Some(overlay)) => {
+                    let live = self.inner.live(&overlay.id);
+                    live.and_then(|mut live| live.has_port(name))
+                        .map(|there| !there)
+                }
+                (Some(name), None) => netlink.link(name).map(|link| link.is_none()),
+                (None, _) => Ok(false),
+            };
+            let missing = missing.unwrap_or_else(|error| {
+                problems.push(error);
+                false
+            });
+            if missing {
                 // The daemon stopped between the record and the interface.
                 problems.extend(self.plug(&mut work, id, endpoint, &network).err());
             }
@@ -135,6 +152,8 @@ impl Networks {
                 Err(error) => problems.push(error),
             }
         }
+        problems.extend(self.adjust_gateway(&mut work, id).err());
+        problems.extend(self.refresh_balancer(&mut work, id).err());
         if work.ports.is_empty() {
             problems.extend(self.adopt_ports(&mut work, id));
         }
@@ -146,11 +165,13 @@ impl Networks {
     /// anything to install it for.
     fn prepare_firewall<'a>(&self, live: impl Iterator<Item = &'a String>) -> Result<bool> {
         let ports: Vec<_> = live.flat_map(|id| self.recorded_translation(id)).collect();
+        self.recorded_ingress();
+        let has_ingress = self.inner.ingress.lock().is_wanted();
         let links = Netlink::open()?.links()?;
         let state = self.inner.state.lock();
         let mut firewall = self.inner.firewall.lock();
         firewall.prepare_ports(ports);
-        let mut needed = firewall.guards_routing();
+        let mut needed = firewall.guards_routing() || has_ingress;
         for entry in state.networks.values() {
             let Some(bridge) = &entry.record.bridge else {
                 continue;
@@ -187,6 +208,7 @@ impl Networks {
             Ok(())
         };
         problems.extend(remove_links().err());
+        problems.extend(self.remove_overlay_leftovers().err());
         match self.inner.records.netns_files() {
             Ok(names) => {
                 for name in names {

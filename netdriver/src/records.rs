@@ -5,6 +5,9 @@
 //! <root>/<network id>.json       a network: written (tmp, fsync, rename) before its bridge exists, deleted after it is gone
 //! <run>/sandboxes/<id>.json      a sandbox with endpoints and ports: the same, but without fsync, for a reboot ends sandboxes
 //! <run>/netns/<id>               the sandbox's namespace, a bind mount
+//! <run>/overlays/<id>.json       an overlay with all that was assigned to it: the same
+//! <run>/overlays/<id>.net        the overlay's namespace, a bind mount
+//! <run>/ingress.json             the ports published on every host: the same
 //! <run>/unrouted.json            present when this daemon turned forwarding on: the interfaces there were then
 //! ```
 //!
@@ -20,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::Bridge;
+use crate::overlay::{Balanced, Ingress, Overlay, Peer};
 use crate::spec::*;
 use crate::{Error, Result};
 
@@ -44,6 +48,18 @@ pub(crate) struct NetworkRecord {
     pub(crate) predefined: bool,
     /// What the options mean; of bridge networks alone.
     pub(crate) bridge: Option<Bridge>,
+    /// Of overlays alone, which are recorded as [`OverlayRecord`]s.
+    #[serde(skip)]
+    pub(crate) overlay: Option<Overlay>,
+}
+
+/// An overlay and what was assigned to it last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OverlayRecord {
+    pub(crate) overlay: Overlay,
+    pub(crate) peers_version: Option<u64>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) balanced: Vec<Balanced>,
 }
 
 /// A sandbox.
@@ -64,9 +80,13 @@ pub(crate) struct EndpointRecord {
     pub(crate) aliases: Vec<String>,
     /// The host's end of the veth pair; `None` on `host` and `none`.
     pub(crate) host_interface: Option<String>,
+    /// Nobody asked for it: it is the way out of a sandbox on overlays alone.
+    #[serde(default)]
+    pub(crate) gateway_only: bool,
 }
 
 const UNROUTED: &str = "unrouted.json";
+const INGRESS: &str = "ingress.json";
 
 /// The directories.
 #[derive(Debug, Clone)]
@@ -78,7 +98,12 @@ pub(crate) struct Records {
 impl Records {
     /// Creates what is missing.
     pub(crate) fn open(root: &Path, run: &Path) -> Result<Records> {
-        for directory in [root.to_owned(), run.join("sandboxes"), run.join("netns")] {
+        for directory in [
+            root.to_owned(),
+            run.join("sandboxes"),
+            run.join("netns"),
+            run.join("overlays"),
+        ] {
             fs::create_dir_all(&directory).map_err(Error::file("create directory", directory))?;
         }
         Ok(Records {
@@ -132,6 +157,57 @@ impl Records {
 
     pub(crate) fn sandboxes(&self) -> Result<Vec<SandboxRecord>> {
         read_all(&self.run.join("sandboxes"))
+    }
+
+    pub(crate) fn write_overlay(&self, record: &OverlayRecord) -> Result<()> {
+        write(&self.overlay(&record.overlay.id), record, false)
+    }
+
+    pub(crate) fn delete_overlay(&self, id: &str) -> Result<()> {
+        delete(&self.overlay(id))
+    }
+
+    pub(crate) fn overlays(&self) -> Result<Vec<OverlayRecord>> {
+        let mut records: Vec<OverlayRecord> = read_all(&self.run.join("overlays"))?;
+        records.sort_by(|a, b| a.overlay.id.cmp(&b.overlay.id));
+        Ok(records)
+    }
+
+    /// Overlay namespace files, with or without a record: the networks' ids.
+    pub(crate) fn overlay_netns_files(&self) -> Result<Vec<String>> {
+        let directory = self.run.join("overlays");
+        let list = fs::read_dir(&directory).map_err(Error::file("read directory", directory))?;
+        let id = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_suffix(".net").map(str::to_owned)
+        };
+        Ok(list.flatten().filter_map(id).collect())
+    }
+
+    pub(crate) fn overlay_netns(&self, network: &str) -> PathBuf {
+        self.run.join("overlays").join(format!("{network}.net"))
+    }
+
+    fn overlay(&self, id: &str) -> PathBuf {
+        self.run.join("overlays").join(format!("{id}.json"))
+    }
+
+    /// `None` takes the record back.
+    pub(crate) fn write_ingress(&self, ingress: Option<&Ingress>) -> Result<()> {
+        let path = self.run.join(INGRESS);
+        match ingress {
+            Some(ingress) => write(&path, ingress, false),
+            None => delete(&path),
+        }
+    }
+
+    pub(crate) fn ingress(&self) -> Result<Option<Ingress>> {
+        let path = self.run.join(INGRESS);
+        if path.exists() {
+            read(&path).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Namespace files, with or without a record.

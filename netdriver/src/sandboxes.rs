@@ -86,6 +86,7 @@ impl Networks {
             endpoints: record
                 .endpoints
                 .iter()
+                .filter(|endpoint| !endpoint.gateway_only)
                 .map(|endpoint| endpoint.endpoint.clone())
                 .collect(),
             ports: record.ports.clone(),
@@ -118,6 +119,7 @@ impl Networks {
         };
         note(self.unpublish(&mut work, id));
         work.server = None;
+        work.balancer = None;
         let endpoints = self
             .inner
             .state

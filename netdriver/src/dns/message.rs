@@ -9,8 +9,9 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::zone::{Answer, Question};
 
-/// How long a client may keep an answer: names move with their containers.
-const TTL_SECONDS: u32 = 5;
+/// How long a client may keep an answer: names move with their containers, and one that is gone
+/// shall not be found any more after a second.
+const TTL_SECONDS: u32 = 1;
 /// The largest answer to a client that does not say how much it takes (RFC 1035).
 const UDP_BYTES: usize = 512;
 /// What we say we take ourselves: fits every path's MTU (DNS flag day 2020).

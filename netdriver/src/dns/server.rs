@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use parking_lot::RwLock;
+use rand::seq::SliceRandom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -223,8 +224,7 @@ impl Shared {
             && addresses.len() > 1
         {
             // Clients take the first: spread them.
-            let first = rand::random_range(0..addresses.len());
-            addresses.rotate_left(first);
+            addresses.shuffle(&mut rand::rng());
         }
         found
     }

@@ -2,9 +2,14 @@
 //!
 //! A name holds within one network; a sandbox sees the networks it is connected to, in its order,
 //! and the first that knows a name answers. `<name>.<network>` asks one network alone.
+//!
+//! On a network that spans hosts there are also names assigned to it as a whole; they come before
+//! those of this host's endpoints.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::overlay::{Backend, BackendState, Balanced};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,15 @@ struct Network {
     /// Lower-case name to the endpoints that have it.
     names: HashMap<String, Vec<(String, Addresses)>>,
     addresses: HashMap<IpAddr, String>,
+    assigned: Assigned,
+}
+
+/// What was assigned to a network as a whole.
+#[derive(Debug, Default)]
+struct Assigned {
+    /// Lower-case name to its addresses, of both families.
+    names: HashMap<String, Vec<IpAddr>>,
+    pointers: HashMap<IpAddr, String>,
 }
 
 /// The names of all networks.
@@ -107,7 +121,17 @@ impl Zone {
                 .ipv6
                 .map(|address| network.addresses.remove(&address.into()));
         }
-        if network.names.is_empty() {
+        if network.is_empty() {
+            self.networks.remove(network_id);
+        }
+    }
+
+    /// Replaces what is assigned to a network as a whole.
+    pub(crate) fn assign(&mut self, network_id: &str, network_name: &str, balanced: &[Balanced]) {
+        let network = self.networks.entry(network_id.to_owned()).or_default();
+        network.name = network_name.to_lowercase();
+        network.assigned = Assigned::new(balanced);
+        if network.is_empty() {
             self.networks.remove(network_id);
         }
     }
@@ -117,8 +141,7 @@ impl Zone {
     pub(crate) fn lookup(&self, networks: &[String], name: &str, question: Question) -> Answer {
         let visible = || networks.iter().filter_map(|id| self.networks.get(id));
         if let Some(address) = reverse(name) {
-            let found =
-                visible().find_map(|network| Some((network, network.addresses.get(&address)?)));
+            let found = visible().find_map(|network| Some((network, network.pointer(&address)?)));
             return match (found, question) {
                 (None, _) => Answer::Unknown,
                 (Some((network, name)), Question::Pointer) => {
@@ -127,29 +150,100 @@ impl Zone {
                 (Some(_), _) => Answer::Empty,
             };
         }
-        let plain = visible().find_map(|network| network.names.get(name));
+        let plain = visible().find_map(|network| network.get(name));
         let qualified = || {
             visible().find_map(|network| {
-                network
-                    .names
-                    .get(name.strip_suffix(&network.name)?.strip_suffix('.')?)
+                network.get(name.strip_suffix(&network.name)?.strip_suffix('.')?)
             })
         };
-        let Some(found) = plain.or_else(qualified) else {
+        let Some(mut addresses) = plain.or_else(qualified) else {
             return Answer::Unknown;
         };
-        let addresses: Vec<IpAddr> = found
-            .iter()
-            .filter_map(|(_, addresses)| match question {
-                Question::Ipv4 => addresses.ipv4.map(IpAddr::V4),
-                Question::Ipv6 => addresses.ipv6.map(IpAddr::V6),
-                Question::Pointer | Question::Other => None,
-            })
-            .collect();
+        addresses.retain(|address| match question {
+            Question::Ipv4 => address.is_ipv4(),
+            Question::Ipv6 => address.is_ipv6(),
+            Question::Pointer | Question::Other => false,
+        });
         if addresses.is_empty() {
             Answer::Empty
         } else {
             Answer::Addresses(addresses)
+        }
+    }
+}
+
+impl Network {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.assigned.names.is_empty()
+    }
+
+    /// All addresses of a name; `None` when it is not known.
+    fn get(&self, name: &str) -> Option<Vec<IpAddr>> {
+        if let Some(addresses) = self.assigned.names.get(name) {
+            return Some(addresses.clone());
+        }
+        let endpoints = self.names.get(name)?;
+        let both = |(_, addresses): &(String, Addresses)| {
+            let ipv4 = addresses.ipv4.map(IpAddr::V4);
+            ipv4.into_iter().chain(addresses.ipv6.map(IpAddr::V6))
+        };
+        Some(endpoints.iter().flat_map(both).collect())
+    }
+
+    fn pointer(&self, address: &IpAddr) -> Option<&String> {
+        let assigned = self.assigned.pointers.get(address);
+        assigned.or_else(|| self.addresses.get(address))
+    }
+}
+
+impl Assigned {
+    fn new(balanced: &[Balanced]) -> Assigned {
+        let mut assigned = Assigned::default();
+        for one in balanced {
+            let ready: Vec<IpAddr> = one
+                .backends
+                .iter()
+                .filter(|backend| backend.state == BackendState::Ready)
+                .flat_map(Backend::addresses)
+                .collect();
+            let of_all = if one.vips.is_empty() {
+                &ready
+            } else {
+                &one.vips
+            };
+            for name in &one.names {
+                assigned.add(name, of_all);
+            }
+            for name in &one.backend_names {
+                assigned.add(name, &ready);
+            }
+            assigned.point(&one.vips, one.names.first());
+            for backend in &one.backends {
+                let addresses: Vec<_> = backend.addresses().collect();
+                // Who drains has connections yet, whose other end may want to know a name.
+                assigned.point(&addresses, backend.names.first());
+                if backend.state == BackendState::Ready {
+                    for name in &backend.names {
+                        assigned.add(name, &addresses);
+                    }
+                }
+            }
+        }
+        assigned
+    }
+
+    fn add(&mut self, name: &str, addresses: &[IpAddr]) {
+        let list = self.names.entry(name.to_lowercase()).or_default();
+        for address in addresses {
+            if !list.contains(address) {
+                list.push(*address);
+            }
+        }
+    }
+
+    fn point(&mut self, addresses: &[IpAddr], name: Option<&String>) {
+        for (address, name) in addresses.iter().zip(std::iter::repeat(name).flatten()) {
+            self.pointers.insert(*address, name.clone());
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) enum Test {
 
 #[derive(Clone, Copy)]
 pub(super) enum Meta {
+    Mark = 3,
     Iifname = 6,
     Oifname = 7,
     Nfproto = 15,
@@ -35,10 +36,13 @@ pub(super) enum Meta {
 pub(super) enum Conntrack {
     State = 0,
     Status = 2,
+    Mark = 3,
 }
 
 /// `IPS_DST_NAT` of `ct status`: the connection's destination was translated.
 pub(super) const STATUS_DNAT: u32 = 1 << 5;
+/// `ct state new`.
+pub(super) const STATE_NEW: u32 = 1 << 3;
 /// `ct state established,related`.
 pub(super) const STATE_KNOWN: u32 = 1 << 1 | 1 << 2;
 /// `RTN_LOCAL`: an address of this host.
@@ -46,6 +50,7 @@ const RTN_LOCAL: u32 = 2;
 
 #[derive(Clone, Copy)]
 pub(super) enum Field {
+    EtherSource,
     Ip4Source,
     Ip4Destination,
     Ip6Source,
@@ -72,9 +77,32 @@ pub(super) fn conntrack(key: Conntrack, to: Register) -> Vec<u8> {
     })
 }
 
+/// Writes a register to the packet's mark.
+pub(super) fn set_mark(from: Register) -> Vec<u8> {
+    expression("meta", |a| {
+        a.u32(2, Meta::Mark as u32).u32(3, from.number());
+    })
+}
+
+/// Writes a register to the connection's mark.
+pub(super) fn set_conntrack_mark(from: Register) -> Vec<u8> {
+    expression("ct", |a| {
+        a.u32(2, Conntrack::Mark as u32).u32(4, from.number());
+    })
+}
+
+/// A random number below `modulus`, in this host's byte order.
+pub(super) fn random(modulus: u32, to: Register) -> Vec<u8> {
+    expression("numgen", |a| {
+        // Type 1: random.
+        a.u32(1, to.number()).u32(2, modulus).u32(3, 1);
+    })
+}
+
 pub(super) fn payload(field: Field, to: Register) -> Vec<u8> {
-    // Base: 1 network header, 2 transport header.
+    // Base: 0 link layer header, 1 network header, 2 transport header.
     let (base, offset, length) = match field {
+        Field::EtherSource => (0, 6, 6),
         Field::Ip4Source => (1, 12, 4),
         Field::Ip4Destination => (1, 16, 4),
         Field::Ip6Source => (1, 8, 16),
@@ -136,13 +164,16 @@ pub(super) fn look_up(map: &str, key: Register, value: Register) -> Vec<u8> {
     })
 }
 
-/// Goes on only if the destination is an address of this host.
-pub(super) fn destination_is_local() -> [Vec<u8>; 2] {
+/// Goes on only if the destination is an address of this host. Overwrites the register.
+pub(super) fn destination_is_local(scratch: Register) -> [Vec<u8>; 2] {
     let lookup = expression("fib", |a| {
         // Result: address type; flags: look at the destination.
-        a.u32(1, R0.number()).u32(2, 3).u32(3, 2);
+        a.u32(1, scratch.number()).u32(2, 3).u32(3, 2);
     });
-    [lookup, compare(R0, Test::Equal, &RTN_LOCAL.to_ne_bytes())]
+    [
+        lookup,
+        compare(scratch, Test::Equal, &RTN_LOCAL.to_ne_bytes()),
+    ]
 }
 
 /// Goes on only if one of these bits of the connection's state or status is set.
@@ -172,6 +203,32 @@ pub(super) fn dnat(nfproto: u8, address: Register, port: Register) -> Vec<u8> {
             .u32(4, address.number())
             .u32(5, port.number())
             .u32(6, port.number());
+    })
+}
+
+/// Translates the destination to the address in registers; the port stays.
+pub(super) fn dnat_address(nfproto: u8, address: Register) -> Vec<u8> {
+    debug_assert!(nfproto == NFPROTO_IPV4 || nfproto == NFPROTO_IPV6);
+    expression("nat", |a| {
+        a.u32(1, 1)
+            .u32(2, nfproto.into())
+            .u32(3, address.number())
+            .u32(4, address.number());
+    })
+}
+
+/// Drops the packet and tells its sender that nobody listens.
+pub(super) fn refuse() -> Vec<u8> {
+    // NFT_REJECT_ICMPX_UNREACH with NFT_REJECT_ICMPX_PORT_UNREACH, of either family.
+    expression("reject", |a| {
+        a.u32(1, 2).bytes(2, &[1]);
+    })
+}
+
+/// Drops a TCP packet and resets its connection.
+pub(super) fn reset() -> Vec<u8> {
+    expression("reject", |a| {
+        a.u32(1, 1);
     })
 }
 

@@ -24,8 +24,10 @@ const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
+const GETRULE: u16 = 7;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
+const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 
 pub(crate) const NFPROTO_INET: u8 = 1;
@@ -86,7 +88,7 @@ pub(crate) enum Ownership {
 }
 
 /// One element of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Element {
     pub(crate) key: Vec<u8>,
     /// What the key maps to; empty in a plain set.
@@ -120,7 +122,7 @@ pub(crate) struct SetDefinition {
 /// A base chain to create.
 pub(crate) struct ChainDefinition {
     pub(crate) name: &'static str,
-    /// `filter` or `nat`.
+    /// `filter`, `nat` or `route`.
     pub(crate) kind: &'static str,
     pub(crate) hook: u32,
     pub(crate) priority: i32,
@@ -140,6 +142,15 @@ impl<'a> Transaction<'a> {
             family,
             messages: Vec::new(),
         }
+    }
+
+    /// How many rules it adds.
+    pub(crate) fn rules(&self) -> usize {
+        let rule = SUBSYS_NFTABLES << 8 | NEWRULE;
+        self.messages
+            .iter()
+            .filter(|(kind, ..)| *kind == rule)
+            .count()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -349,6 +360,21 @@ impl Nfnetlink {
         self.answers(|_, _| {})
     }
 
+    /// Sends one message and calls `each` with its one answer.
+    pub(crate) fn ask(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: &[u8],
+        mut each: impl FnMut(u8, &[u8]),
+    ) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        self.append(&mut buffer, kind, flags, family, 0, body);
+        self.socket.send(&buffer, 0)?;
+        self.answers(&mut each)
+    }
+
     /// Calls `each` with every message of a dump: the address family, then its attributes.
     pub(crate) fn dump(
         &mut self,
@@ -368,6 +394,62 @@ impl Nfnetlink {
         );
         self.socket.send(&buffer, 0)?;
         self.answers(&mut each)
+    }
+
+    /// The elements of a set or map; `NotFound` when it or its table is not there.
+    pub(crate) fn elements(
+        &mut self,
+        family: u8,
+        table: &str,
+        set: &str,
+    ) -> io::Result<Vec<Element>> {
+        const ELEMENTS: u16 = 3;
+        let mut attributes = Attributes::default();
+        attributes.string(1, table).string(2, set);
+        let mut found = Vec::new();
+        self.dump(
+            SUBSYS_NFTABLES << 8 | GETSETELEM,
+            family,
+            &attributes.into_bytes(),
+            |_, answer| {
+                let list = ReadAttributes::find(answer, ELEMENTS).unwrap_or_default();
+                for (_, item) in ReadAttributes(list) {
+                    let value = |kind| {
+                        let data = ReadAttributes::find(item, kind)?;
+                        Some(ReadAttributes::find(data, 1)?.to_vec())
+                    };
+                    found.push(Element {
+                        key: value(1).unwrap_or_default(),
+                        data: value(2).unwrap_or_default(),
+                        interval_end: ReadAttributes::find(item, 3)
+                            .is_some_and(|flags| number(flags) & ELEM_F_INTERVAL_END != 0),
+                    });
+                }
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// How many rules a table has; 0 also when it is not there.
+    pub(crate) fn count_rules(&mut self, family: u8, table: &str) -> io::Result<usize> {
+        let mut attributes = Attributes::default();
+        attributes.string(1, table);
+        let mut count = 0;
+        let dumped = self.dump(
+            SUBSYS_NFTABLES << 8 | GETRULE,
+            family,
+            &attributes.into_bytes(),
+            |_, rule| {
+                // Older kernels do not filter by table.
+                if ReadAttributes::find(rule, 1).is_some_and(|name| text(name) == table) {
+                    count += 1;
+                }
+            },
+        );
+        match dumped {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            result => result.map(|()| count),
+        }
     }
 
     /// Chains of every table of every family.

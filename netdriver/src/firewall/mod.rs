@@ -7,12 +7,14 @@
 //! A verdict to accept holds for our table alone: another table may still drop. Such tables are
 //! reported ([`forward_drops_elsewhere`]), never changed.
 
+mod balancer;
 mod expression;
+pub(crate) mod ingress;
 pub(crate) mod message;
 mod ruleset;
 mod sandbox;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,6 +24,7 @@ use crate::spec::Protocol;
 use crate::{Error, Result};
 use message::{Element, Nfnetlink, Ownership, ReadAttributes, Transaction};
 
+pub(crate) use balancer::{BalancerTable, Contents, Elements, MARK_BASE};
 pub(crate) use sandbox::redirect_dns;
 
 /// What the firewall knows of a network. The key is its bridge.
@@ -57,6 +60,8 @@ pub(crate) struct Firewall {
     unrouted: Vec<String>,
     networks: BTreeMap<String, NetworkRules>,
     ports: BTreeMap<PublishedAt, SocketAddr>,
+    /// Everything of the ingress.
+    ingress: BTreeSet<(&'static str, Element)>,
 }
 
 impl Firewall {
@@ -69,6 +74,7 @@ impl Firewall {
             unrouted: Vec::new(),
             networks: BTreeMap::new(),
             ports: BTreeMap::new(),
+            ingress: BTreeSet::new(),
         }
     }
 
@@ -94,7 +100,70 @@ impl Firewall {
 
     /// Whether no network is in the table.
     pub(crate) fn is_idle(&self) -> bool {
-        self.networks.is_empty()
+        self.networks.is_empty() && self.ingress.is_empty()
+    }
+
+    /// Replaces everything of the ingress; only what differs is sent.
+    pub(crate) fn set_ingress(&mut self, wanted: BTreeSet<(&'static str, Element)>) -> Result<()> {
+        let old = std::mem::replace(&mut self.ingress, wanted);
+        let removed = old.difference(&self.ingress).cloned().collect();
+        let added = self.ingress.difference(&old).cloned().collect();
+        if old == self.ingress && (self.installed || old.is_empty()) {
+            return Ok(());
+        }
+        self.change(removed, added)
+    }
+
+    /// As [`set_ingress`](Self::set_ingress), but in memory: [`install`](Self::install) follows.
+    pub(crate) fn prepare_ingress(&mut self, wanted: BTreeSet<(&'static str, Element)>) {
+        self.ingress = wanted;
+    }
+
+    /// Installs the table again if the kernel's has not as many rules and the very elements it
+    /// should have. Returns whether that was so.
+    pub(crate) fn repair(&mut self) -> Result<bool> {
+        if !self.installed || self.is_intact()? {
+            return Ok(false);
+        }
+        self.install().map(|()| true)
+    }
+
+    fn is_intact(&mut self) -> Result<bool> {
+        let mut expected = Transaction::new(message::NFPROTO_INET, &self.table);
+        ruleset::build(&mut expected);
+        let rules = expected.rules();
+        let mut wanted = self.elements();
+        let table = self.table.clone();
+        let mut compare = |socket: &mut Nfnetlink| {
+            if socket.count_rules(message::NFPROTO_INET, &table)? != rules {
+                return Ok(false);
+            }
+            for set in ruleset::sets() {
+                let mut found = match socket.elements(message::NFPROTO_INET, &table, set.name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                    result => result?,
+                };
+                let mut wanted = wanted.remove(set.name).unwrap_or_default();
+                if set.interval {
+                    // The kernel keeps an end of its own before the first interval.
+                    found.retain(|element| !element.interval_end);
+                    wanted.retain(|element| !element.interval_end);
+                }
+                found.sort();
+                wanted.sort();
+                wanted.dedup();
+                if found != wanted {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        let open = match self.socket.take() {
+            Some(open) => Ok(open),
+            None => Nfnetlink::open(),
+        };
+        open.and_then(|open| compare(self.socket.insert(open)))
+            .map_err(Error::kernel(format!("read nftables table {}", self.table)))
     }
 
     /// Adds a network's rules or replaces them.
@@ -154,17 +223,7 @@ impl Firewall {
 
     /// Replaces the kernel's table by what is known here, in one transaction.
     pub(crate) fn install(&mut self) -> Result<()> {
-        let mut elements = Vec::new();
-        for (bridge, rules) in &self.networks {
-            elements.extend(network_elements(bridge, rules));
-        }
-        for (port, target) in &self.ports {
-            elements.extend(port_element(port, target));
-        }
-        for name in &self.unrouted {
-            elements.push((ruleset::UNROUTED, Element::key(interface_key(name))));
-        }
-        let elements = by_set(elements);
+        let elements = self.elements();
         let mut install = |ownership| {
             let mut transaction = Transaction::new(message::NFPROTO_INET, &self.table);
             // Deleting needs a table to be there, and to be ours.
@@ -190,6 +249,22 @@ impl Firewall {
         )))?;
         self.installed = true;
         Ok(())
+    }
+
+    /// All elements of all sets.
+    fn elements(&self) -> BTreeMap<&'static str, Vec<Element>> {
+        let mut elements = Vec::new();
+        for (bridge, rules) in &self.networks {
+            elements.extend(network_elements(bridge, rules));
+        }
+        for (port, target) in &self.ports {
+            elements.extend(port_element(port, target));
+        }
+        for name in &self.unrouted {
+            elements.push((ruleset::UNROUTED, Element::key(interface_key(name))));
+        }
+        elements.extend(self.ingress.iter().cloned());
+        by_set(elements)
     }
 
     /// Removes the kernel's table, if there is one.

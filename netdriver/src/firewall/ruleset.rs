@@ -4,17 +4,22 @@
 //! table inet muster_<instance> {
 //!   bridges     { br-a, br-b }            internal { br-b }        within { br-a . br-a }       unrouted { eth0, eth1 }
 //!   subnets4/6  { subnets of bridges }    masquerade4/6 { those that leave with the host's address }
+//!   ingress     { interfaces to the ingress network }
 //!   ports4/6          { tcp . 8080 : 172.18.0.2 . 80 }             address_ports4/6 { 127.0.0.1 . tcp . 8081 : … }
+//!   spread4_12, … 6_10080 { tcp . 8080 . <slot> : 10.0.0.5 . 80 }  refused4/6 { tcp . 8080 }       published on every host
 //!
 //!   guard       prerouting, raw      from a bridge to or from 127/8: drop (bridges have route_localnet)
-//!   prerouting  nat, dstnat          to an address of this host (not 127/8): look the port up, translate
+//!   prerouting  nat, dstnat          to an address of this host (not 127/8): look the port up, translate; then the port with a random slot
 //!   output      nat, dstnat          the same for this host's own packets, 127/8 included (::1 goes to a relay)
+//!   input       filter               from the ingress network, not known: drop
+//!                                    to a port in refused, not translated above (no backend): refuse (::1 goes to a relay)
 //!   postrouting nat, srcnat          from 127/8 to a bridge: masquerade
 //!                                    from a container, translated, to a bridge (hairpin): masquerade
 //!                                    from a container to anywhere else: masquerade
 //!   forward     filter               between interfaces in unrouted: drop
 //!                                    neither from nor to a bridge: not our business
 //!                                    known connections: accept
+//!                                    from the ingress network: drop
 //!                                    within one bridge: accept, unless inter-container traffic is off
 //!                                    from or to an internal bridge: drop
 //!                                    to a bridge: accept what was translated (published), drop the rest (isolation)
@@ -23,10 +28,19 @@
 
 use super::expression::*;
 use super::message::{ChainDefinition, NFPROTO_IPV4, NFPROTO_IPV6, SetDefinition, Transaction};
+use crate::overlay::slots;
+use crate::spec::Protocol;
 
 pub(super) const BRIDGES: &str = "bridges";
 pub(super) const INTERNAL: &str = "internal";
 pub(super) const WITHIN: &str = "within";
+/// This host's interfaces on the ingress network, which are among the bridges.
+pub(super) const INGRESS: &str = "ingress";
+pub(super) const SPREAD: [[&str; slots::SIZES.len()]; 2] = [
+    ["spread4_12", "spread4_420", "spread4_10080"],
+    ["spread6_12", "spread6_420", "spread6_10080"],
+];
+pub(super) const REFUSED: [&str; 2] = ["refused4", "refused6"];
 /// Interfaces this host did not forward between before this daemon turned forwarding on.
 pub(super) const UNROUTED: &str = "unrouted";
 pub(super) const SUBNETS4: &str = "subnets4";
@@ -38,19 +52,22 @@ pub(super) const PORTS6: &str = "ports6";
 pub(super) const ADDRESS_PORTS4: &str = "address_ports4";
 pub(super) const ADDRESS_PORTS6: &str = "address_ports6";
 
-const HOOK_PREROUTING: u32 = 0;
+pub(super) const HOOK_PREROUTING: u32 = 0;
+const HOOK_INPUT: u32 = 1;
 pub(super) const HOOK_FORWARD: u32 = 2;
 pub(super) const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
 
 // Data types of nft(8), for `nft list`; a concatenation shifts by 6 bits.
-const IPV4: u32 = 7;
-const IPV6: u32 = 8;
+pub(super) const IPV4: u32 = 7;
+pub(super) const IPV6: u32 = 8;
 const PROTOCOL: u32 = 12;
 const PORT: u32 = 13;
-const IFNAME: u32 = 41;
+/// `mark`: 4 bytes in this host's order.
+pub(super) const MARK: u32 = 19;
+pub(super) const IFNAME: u32 = 41;
 
-const fn concatenation(first: u32, second: u32) -> u32 {
+pub(super) const fn concatenation(first: u32, second: u32) -> u32 {
     first << 6 | second
 }
 
@@ -100,6 +117,36 @@ pub(super) fn build(transaction: &mut Transaction<'_>) {
             transaction.add_rule(name, &published_on_address(nfproto, address_ports));
             transaction.add_rule(name, &published_on_any(nfproto, ports));
         }
+        for (nfproto, maps) in [NFPROTO_IPV4, NFPROTO_IPV6].into_iter().zip(SPREAD) {
+            for (size, map) in slots::SIZES.into_iter().zip(maps) {
+                transaction.add_rule(name, &spread(nfproto, size, map));
+            }
+        }
+    }
+
+    transaction.add_chain(&chain("input", "filter", HOOK_INPUT, 0));
+    let is_new = conntrack_has(Conntrack::State, STATE_NEW);
+    transaction.add_rule(
+        "input",
+        &join([&interface_in(Meta::Iifname, INGRESS), &is_new, &[drop()]]),
+    );
+    transaction.add_rule(
+        "input",
+        &join([&family(NFPROTO_IPV6), &to_loopback6, &[finish()]]),
+    );
+    for (nfproto, refused) in [NFPROTO_IPV4, NFPROTO_IPV6].into_iter().zip(REFUSED) {
+        let port = [
+            meta(Meta::L4proto, R0),
+            payload(Field::DestinationPort, Register(1)),
+            in_set(refused, R0),
+        ];
+        let of_tcp = [
+            meta(Meta::L4proto, R0),
+            compare(R0, Test::Equal, &[Protocol::Tcp.number()]),
+        ];
+        let ours = join([&family(nfproto), &port, &is_new]);
+        transaction.add_rule("input", &join([&ours, &of_tcp, &[reset()]]));
+        transaction.add_rule("input", &join([&ours, &[refuse()]]));
     }
 
     let to_bridge = interface_in(Meta::Oifname, BRIDGES);
@@ -144,6 +191,10 @@ pub(super) fn build(transaction: &mut Transaction<'_>) {
         "forward",
         &join([&conntrack_has(Conntrack::State, STATE_KNOWN), &[accept()]]),
     );
+    transaction.add_rule(
+        "forward",
+        &join([&interface_in(Meta::Iifname, INGRESS), &[drop()]]),
+    );
     let within = [
         meta(Meta::Iifname, R0),
         meta(Meta::Oifname, Register(4)),
@@ -162,7 +213,7 @@ pub(super) fn build(transaction: &mut Transaction<'_>) {
     transaction.add_rule("forward", &[accept()]);
 }
 
-fn sets() -> Vec<SetDefinition> {
+pub(super) fn sets() -> Vec<SetDefinition> {
     let set = |name, key_type: u32, key_bytes| SetDefinition {
         name,
         key_type,
@@ -188,8 +239,9 @@ fn sets() -> Vec<SetDefinition> {
             ..set(name, key_type, key_bytes)
         }
     };
-    vec![
+    let mut sets = vec![
         set(BRIDGES, IFNAME, 16),
+        set(INGRESS, IFNAME, 16),
         set(INTERNAL, IFNAME, 16),
         set(UNROUTED, IFNAME, 16),
         set(WITHIN, concatenation(IFNAME, IFNAME), 32),
@@ -201,7 +253,18 @@ fn sets() -> Vec<SetDefinition> {
         ports(ADDRESS_PORTS4, IPV4, 4, true),
         ports(PORTS6, IPV6, 16, false),
         ports(ADDRESS_PORTS6, IPV6, 16, true),
-    ]
+    ];
+    for (family, (address, bytes)) in [(IPV4, 4), (IPV6, 16)].into_iter().enumerate() {
+        let port = concatenation(PROTOCOL, PORT);
+        sets.push(set(REFUSED[family], port, 8));
+        for name in SPREAD[family] {
+            sets.push(SetDefinition {
+                data: Some((concatenation(address, PORT), bytes + 4)),
+                ..set(name, concatenation(port, MARK), 12)
+            });
+        }
+    }
+    sets
 }
 
 /// `<destination address> . <protocol> . <destination port>` looked up, destination translated.
@@ -217,7 +280,7 @@ fn published_on_address(nfproto: u8, map: &str) -> Vec<Vec<u8>> {
         look_up(map, R0, R0),
         dnat(nfproto, R0, Register(words)),
     ];
-    join([&family(nfproto), &destination_is_local(), &translate])
+    join([&family(nfproto), &destination_is_local(R0), &translate])
 }
 
 /// `<protocol> . <destination port>` looked up, destination translated.
@@ -229,7 +292,25 @@ fn published_on_any(nfproto: u8, map: &str) -> Vec<Vec<u8>> {
         look_up(map, R0, R0),
         dnat(nfproto, R0, Register(words)),
     ];
-    join([&family(nfproto), &destination_is_local(), &translate])
+    join([&family(nfproto), &destination_is_local(R0), &translate])
+}
+
+/// `<protocol> . <destination port> . <random slot>` looked up, destination translated.
+fn spread(nfproto: u8, size: u32, map: &str) -> Vec<Vec<u8>> {
+    let words = if nfproto == NFPROTO_IPV4 { 1 } else { 4 };
+    let backend = [
+        meta(Meta::L4proto, R0),
+        payload(Field::DestinationPort, Register(1)),
+        random(size, Register(2)),
+        look_up(map, R0, R0),
+    ];
+    // The route is looked up last: most connections are to other ports.
+    join([
+        &family(nfproto),
+        &backend,
+        &destination_is_local(Register(8)),
+        &[dnat(nfproto, R0, Register(words))],
+    ])
 }
 
 fn interface_in(direction: Meta, set: &str) -> Vec<Vec<u8>> {
@@ -245,6 +326,6 @@ fn loopback4(field: Field) -> Vec<Vec<u8>> {
     join([&family(NFPROTO_IPV4), &loopback])
 }
 
-fn join<const N: usize>(parts: [&[Vec<u8>]; N]) -> Vec<Vec<u8>> {
+pub(super) fn join<const N: usize>(parts: [&[Vec<u8>]; N]) -> Vec<Vec<u8>> {
     parts.concat()
 }

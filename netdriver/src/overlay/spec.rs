@@ -107,6 +107,18 @@ pub struct Backend {
     pub state: BackendState,
 }
 
+impl Backend {
+    /// Its addresses, IPv4 first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.ipv4.map(IpAddr::V4);
+        ipv4.into_iter().chain(self.ipv6.map(IpAddr::V6))
+    }
+
+    pub(crate) fn address(&self, v6: bool) -> Option<IpAddr> {
+        self.addresses().find(|address| address.is_ipv6() == v6)
+    }
+}
+
 /// A name with virtual addresses (or none: DNS round robin) in front of backends, on one network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balanced {
@@ -146,6 +158,16 @@ pub struct IngressNode {
     pub ipv4: Option<Ipv4Addr>,
     /// On a network with an IPv6 subnet.
     pub ipv6: Option<Ipv6Addr>,
+}
+
+impl IngressNode {
+    pub(crate) fn address(&self, v6: bool) -> Option<IpAddr> {
+        if v6 {
+            self.ipv6.map(IpAddr::V6)
+        } else {
+            self.ipv4.map(IpAddr::V4)
+        }
+    }
 }
 
 /// One port published on every host.

@@ -6,7 +6,9 @@
     reason = "helpers of tests fail the test, and skip aloud"
 )]
 
+mod cluster;
 mod lifecycle;
 mod names;
+mod overlay;
 mod paths;
 mod world;

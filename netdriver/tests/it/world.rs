@@ -147,7 +147,7 @@ impl World {
     }
 }
 
-fn config(directory: &Path, runtime: &tokio::runtime::Runtime) -> Config {
+pub(crate) fn config(directory: &Path, runtime: &tokio::runtime::Runtime) -> Config {
     let mut config = Config::new(
         directory.join("root"),
         directory.join("run"),
@@ -216,7 +216,7 @@ pub(crate) fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> 
     })
 }
 
-fn enter(netns: &Path) {
+pub(crate) fn enter(netns: &Path) {
     setns(File::open(netns).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
 }
 
