@@ -10,10 +10,14 @@
 //! [`mod@execute`] runs a plan without deciding anything. So a plan that is printed is exactly the plan that would be
 //! run, and a dry run cannot write. [`read`] serves the verbs that only look (`ps`, `ls`, `logs`).
 //!
+//! [`mod@stack`] brings the same project to a cluster, with a plan of its own, and [`mod@converge`] says when services have
+//! become what their specs say.
+//!
 //! A project's footprint in an engine is labels ([`labels`]), the ones Docker Compose uses: either tool sees the
 //! other's projects. This package prints nothing and reads no environment variables.
 
 pub mod contents;
+pub mod converge;
 pub mod convert;
 pub mod event;
 pub mod execute;
@@ -22,6 +26,7 @@ pub mod lock;
 pub mod observe;
 pub mod plan;
 pub mod read;
+pub mod stack;
 pub mod state;
 
 pub use event::{Event, Phase};

@@ -7,5 +7,7 @@ mod engine;
 mod plans;
 mod properties;
 mod recorded;
+mod stack_recorded;
+mod stacks;
 mod verbs;
 mod wire;

@@ -6,8 +6,8 @@ use super::stream::{ByteStream, JsonStream, bytes_of};
 use super::transport::Body;
 use super::{Client, empty};
 use crate::types::{
-    Filters, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, ProgressMessage,
-    PruneResponse,
+    DistributionInspect, Filters, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary,
+    ProgressMessage, PruneResponse,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -53,6 +53,15 @@ fn of(name: &str, verb: &str) -> String {
 }
 
 impl Client {
+    /// What the name of an image means where it comes from: its digest, and the platforms it is made for.
+    ///
+    /// # Errors
+    /// 404 when nobody knows it, 401 or 403 when nobody is allowed to say.
+    pub async fn inspect_distribution(&self, name: &str) -> Result<DistributionInspect> {
+        let path = format!("/distribution/{}/json", segment(name));
+        self.get(&path, &Query::new()).await
+    }
+
     /// Lists images, newest first.
     ///
     /// # Errors

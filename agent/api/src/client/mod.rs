@@ -38,7 +38,7 @@ pub use error::{ClientError, Result};
 pub use hijack::{Hijacked, HijackedInput};
 pub use host::{DEFAULT_HOST, Host};
 pub use images::{ImportOptions, ListImagesOptions, RemoveImageOptions};
-pub use services::{LogsOf, UpdateKind};
+pub use services::{LogsOf, RegistryAuth, UpdateKind};
 pub use stream::{ByteStream, JsonStream, OutputChunk, OutputStream};
 pub use swarm::Rotate;
 pub use system::{EventsOptions, ObjectKind, Ping};

@@ -1,14 +1,14 @@
 //! Services, their tasks, and what those wrote.
 
-use super::error::Result;
+use super::error::{ClientError, Result};
 use super::request::{Query, segment};
 use super::stream::{bytes_of, is_multiplexed};
-use super::{Client, LogsOptions, Outcome, OutputStream, empty};
+use super::{Client, LogsOptions, Outcome, OutputStream, decode, empty};
 use crate::swarm::{
     ObjectVersion, Service, ServiceCreateResponse, ServiceSpec, ServiceUpdateResponse, Task,
 };
 use crate::types::Filters;
-use http::Method;
+use http::{HeaderValue, Method};
 
 /// How a service is updated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub enum UpdateKind {
     ToSpec,
     /// Back to the spec it had before; the one that is sent says nothing.
     Rollback,
+}
+
+/// Credentials for the registry of a service's image, as the header `X-Registry-Auth` carries them: base64 of JSON.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryAuth(pub String);
+
+impl std::fmt::Debug for RegistryAuth {
+    /// Without the credentials, so that no log can hold them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RegistryAuth(…)")
+    }
 }
 
 /// Whose log is read.
@@ -60,8 +71,33 @@ impl Client {
     ///
     /// # Errors
     /// 409 when the name is taken, 400 for a spec that cannot be used.
-    pub async fn create_service(&self, spec: &ServiceSpec) -> Result<ServiceCreateResponse> {
-        self.post("/services/create", &Query::new(), spec).await
+    pub async fn create_service(
+        &self,
+        spec: &ServiceSpec,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<ServiceCreateResponse> {
+        let path = "/services/create";
+        self.post_service(path, &Query::new(), spec, auth).await
+    }
+
+    async fn post_service<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &Query,
+        spec: &ServiceSpec,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<T> {
+        let mut request = self.json_request(Method::POST, path, query, spec).await?;
+        if let Some(RegistryAuth(auth)) = auth {
+            let mut value = HeaderValue::try_from(auth).map_err(|error| ClientError::Request {
+                path: path.to_owned(),
+                source: error.into(),
+            })?;
+            value.set_sensitive(true);
+            request.headers_mut().insert("x-registry-auth", value);
+        }
+        let (_, reply) = self.fetch(request).await?;
+        decode(path, &reply)
     }
 
     /// Changes a service that `version` was seen of.
@@ -74,13 +110,15 @@ impl Client {
         version: ObjectVersion,
         spec: &ServiceSpec,
         kind: UpdateKind,
+        auth: Option<&RegistryAuth>,
     ) -> Result<ServiceUpdateResponse> {
         let query = Query::new().with("version", version.index);
         let query = match kind {
             UpdateKind::ToSpec => query,
             UpdateKind::Rollback => query.with("rollback", "previous"),
         };
-        self.post(&of_service(id, "/update"), &query, spec).await
+        self.post_service(&of_service(id, "/update"), &query, spec, auth)
+            .await
     }
 
     /// Removes a service; its tasks end afterwards.

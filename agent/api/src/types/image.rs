@@ -136,3 +136,30 @@ pub struct ErrorDetail {
     pub code: Option<i32>,
     pub message: String,
 }
+/// Reply of `GET /distribution/{name}/json`: what the name means where the image comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DistributionInspect {
+    pub descriptor: DistributionDescriptor,
+    #[serde(deserialize_with = "null_default")]
+    pub platforms: Vec<DistributionPlatform>,
+}
+
+/// A manifest or an index of manifests, in the OCI's spelling.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DistributionDescriptor {
+    pub media_type: String,
+    pub digest: String,
+    pub size: i64,
+}
+
+/// A platform, in the OCI's spelling.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DistributionPlatform {
+    pub architecture: String,
+    pub os: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+}
