@@ -120,8 +120,15 @@ impl Membership {
     /// A group of one voter.
     #[must_use]
     pub fn founded_by(id: RaftId, node_id: String, address: String) -> Self {
-        let member = Member { node_id, address, suffrage: Suffrage::Voter };
-        Self { members: BTreeMap::from([(id, member)]), removed: BTreeSet::new() }
+        let member = Member {
+            node_id,
+            address,
+            suffrage: Suffrage::Voter,
+        };
+        Self {
+            members: BTreeMap::from([(id, member)]),
+            removed: BTreeSet::new(),
+        }
     }
 
     /// A number nobody has or had.
@@ -143,13 +150,19 @@ impl Membership {
     }
 
     fn with(&self, suffrage: Suffrage) -> impl Iterator<Item = RaftId> + '_ {
-        self.members.iter().filter(move |(_, member)| member.suffrage == suffrage).map(|(id, _)| *id)
+        self.members
+            .iter()
+            .filter(move |(_, member)| member.suffrage == suffrage)
+            .map(|(id, _)| *id)
     }
 
     /// The member on a node.
     #[must_use]
     pub fn of_node(&self, node_id: &str) -> Option<RaftId> {
-        self.members.iter().find(|(_, member)| member.node_id == node_id).map(|(id, _)| *id)
+        self.members
+            .iter()
+            .find(|(_, member)| member.node_id == node_id)
+            .map(|(id, _)| *id)
     }
 
     /// Whether a change is legal now.
@@ -166,18 +179,24 @@ impl Membership {
         }
         let member = self.members.get(&id);
         match (change, member) {
-            (MemberChange::AddLearner { .. }, Some(member)) => {
-                Err(ChangeRefused::IsMember { id, node_id: member.node_id.clone() })
-            }
+            (MemberChange::AddLearner { .. }, Some(member)) => Err(ChangeRefused::IsMember {
+                id,
+                node_id: member.node_id.clone(),
+            }),
             (MemberChange::AddLearner { node_id, .. }, None) => match self.of_node(node_id) {
-                Some(id) => Err(ChangeRefused::IsMember { id, node_id: node_id.clone() }),
+                Some(id) => Err(ChangeRefused::IsMember {
+                    id,
+                    node_id: node_id.clone(),
+                }),
                 None => Ok(()),
             },
             (_, None) => Err(ChangeRefused::NotMember(id)),
             (MemberChange::Promote { .. }, Some(member)) if member.suffrage == Suffrage::Voter => {
                 Err(ChangeRefused::IsVoter(id))
             }
-            (MemberChange::Remove { .. }, Some(_)) if self.voters().eq([id]) => Err(ChangeRefused::LastVoter(id)),
+            (MemberChange::Remove { .. }, Some(_)) if self.voters().eq([id]) => {
+                Err(ChangeRefused::LastVoter(id))
+            }
             (_, Some(_)) => Ok(()),
         }
     }
@@ -189,8 +208,19 @@ impl Membership {
     pub fn apply(&mut self, change: &MemberChange) -> Result<(), ChangeRefused> {
         self.check(change)?;
         match change.clone() {
-            MemberChange::AddLearner { id, node_id, address } => {
-                self.members.insert(id, Member { node_id, address, suffrage: Suffrage::Learner });
+            MemberChange::AddLearner {
+                id,
+                node_id,
+                address,
+            } => {
+                self.members.insert(
+                    id,
+                    Member {
+                        node_id,
+                        address,
+                        suffrage: Suffrage::Learner,
+                    },
+                );
             }
             MemberChange::Promote { id } => {
                 if let Some(member) = self.members.get_mut(&id) {
@@ -216,27 +246,46 @@ mod tests {
     use super::{ChangeRefused, MemberChange, Membership};
 
     fn add(id: u64, node: &str) -> MemberChange {
-        MemberChange::AddLearner { id, node_id: node.into(), address: format!("{node}:2377") }
+        MemberChange::AddLearner {
+            id,
+            node_id: node.into(),
+            address: format!("{node}:2377"),
+        }
     }
 
     #[test]
     fn numbers_are_never_reused_and_a_node_joins_once() {
         let mut group = Membership::founded_by(1, "a".into(), "a:2377".into());
-        assert_eq!(group.apply(&MemberChange::Remove { id: 1 }), Err(ChangeRefused::LastVoter(1)));
+        assert_eq!(
+            group.apply(&MemberChange::Remove { id: 1 }),
+            Err(ChangeRefused::LastVoter(1))
+        );
         group.apply(&add(2, "b")).unwrap();
         assert_eq!(
             group.apply(&add(3, "b")),
-            Err(ChangeRefused::IsMember { id: 2, node_id: "b".into() })
+            Err(ChangeRefused::IsMember {
+                id: 2,
+                node_id: "b".into()
+            })
         );
         // A learner does not keep the last voter from leaving.
-        assert_eq!(group.apply(&MemberChange::Remove { id: 1 }), Err(ChangeRefused::LastVoter(1)));
+        assert_eq!(
+            group.apply(&MemberChange::Remove { id: 1 }),
+            Err(ChangeRefused::LastVoter(1))
+        );
         group.apply(&MemberChange::Promote { id: 2 }).unwrap();
-        assert_eq!(group.apply(&MemberChange::Promote { id: 2 }), Err(ChangeRefused::IsVoter(2)));
+        assert_eq!(
+            group.apply(&MemberChange::Promote { id: 2 }),
+            Err(ChangeRefused::IsVoter(2))
+        );
         group.apply(&MemberChange::Remove { id: 2 }).unwrap();
         assert_eq!(group.next_id(), 3);
         assert_eq!(group.apply(&add(2, "c")), Err(ChangeRefused::WasRemoved(2)));
         assert_eq!(
-            group.apply(&MemberChange::UpdateAddress { id: 9, address: "x".into() }),
+            group.apply(&MemberChange::UpdateAddress {
+                id: 9,
+                address: "x".into()
+            }),
             Err(ChangeRefused::NotMember(9))
         );
         assert_eq!(group.apply(&add(0, "z")), Err(ChangeRefused::Zero));

@@ -107,7 +107,11 @@ pub enum DecodeError {
 
 impl PeerMessage {
     pub(super) fn raft(message: Message) -> Self {
-        Self { from: message.from, to: message.to, body: Body::Raft(Box::new(message)) }
+        Self {
+            from: message.from,
+            to: message.to,
+            body: Body::Raft(Box::new(message)),
+        }
     }
 
     /// The form on the wire.
@@ -125,15 +129,27 @@ impl PeerMessage {
         put(self.to);
         match &self.body {
             Body::Raft(message) => {
-                out.extend_from_slice(&message.write_to_bytes().expect("encoding into memory cannot fail"));
+                out.extend_from_slice(
+                    &message
+                        .write_to_bytes()
+                        .expect("encoding into memory cannot fail"),
+                );
             }
             Body::Chunk(chunk) => {
-                let head = [chunk.term, chunk.stream.index, chunk.stream.term, chunk.offset, chunk.total];
+                let head = [
+                    chunk.term,
+                    chunk.stream.index,
+                    chunk.stream.term,
+                    chunk.offset,
+                    chunk.total,
+                ];
                 head.into_iter().for_each(put);
                 out.extend_from_slice(&chunk.bytes);
             }
             Body::Ack(ack) => {
-                [ack.term, ack.stream.index, ack.stream.term, ack.next].into_iter().for_each(put);
+                [ack.term, ack.stream.index, ack.stream.term, ack.next]
+                    .into_iter()
+                    .for_each(put);
             }
             Body::Removed => {}
         }
@@ -154,7 +170,9 @@ impl PeerMessage {
         let body = match kind {
             RAFT => {
                 let mut message = Message::default();
-                message.merge_from_bytes(rest).map_err(|error| DecodeError::Raft(error.to_string()))?;
+                message
+                    .merge_from_bytes(rest)
+                    .map_err(|error| DecodeError::Raft(error.to_string()))?;
                 if (message.from, message.to) != (from, to) {
                     return Err(DecodeError::Address {
                         envelope: format!("{from} to {to}"),
@@ -165,7 +183,10 @@ impl PeerMessage {
             }
             CHUNK => Body::Chunk(SnapshotChunk {
                 term: take(&mut rest, "a chunk")?,
-                stream: StreamId { index: take(&mut rest, "a chunk")?, term: take(&mut rest, "a chunk")? },
+                stream: StreamId {
+                    index: take(&mut rest, "a chunk")?,
+                    term: take(&mut rest, "a chunk")?,
+                },
                 offset: take(&mut rest, "a chunk")?,
                 total: take(&mut rest, "a chunk")?,
                 bytes: rest.to_vec(),
@@ -213,7 +234,9 @@ impl PeerMessage {
 }
 
 fn take(rest: &mut &[u8], what: &'static str) -> Result<u64, DecodeError> {
-    let (value, left) = rest.split_first_chunk::<8>().ok_or(DecodeError::Short(what))?;
+    let (value, left) = rest
+        .split_first_chunk::<8>()
+        .ok_or(DecodeError::Short(what))?;
     *rest = left;
     Ok(u64::from_le_bytes(*value))
 }
@@ -222,7 +245,11 @@ fn describe_raft(line: &mut String, message: &Message) -> std::fmt::Result {
     let term = message.term;
     match message.get_msg_type() {
         MessageType::MsgAppend => {
-            write!(line, "append term={term} prev={}@{} commit={} [", message.index, message.log_term, message.commit)?;
+            write!(
+                line,
+                "append term={term} prev={}@{} commit={} [",
+                message.index, message.log_term, message.commit
+            )?;
             for (place, entry) in message.entries.iter().enumerate() {
                 let gap = if place == 0 { "" } else { ", " };
                 write!(line, "{gap}{}", describe_entry(entry))?;
@@ -236,38 +263,73 @@ fn describe_raft(line: &mut String, message: &Message) -> std::fmt::Result {
             message.index, message.reject_hint, message.log_term
         ),
         MessageType::MsgAppendResponse => {
-            write!(line, "append-ok term={term} has={} commit={}", message.index, message.commit)
+            write!(
+                line,
+                "append-ok term={term} has={} commit={}",
+                message.index, message.commit
+            )
         }
         MessageType::MsgHeartbeat => {
-            write!(line, "heartbeat term={term} commit={}{}", message.commit, asks(message))
+            write!(
+                line,
+                "heartbeat term={term} commit={}{}",
+                message.commit,
+                asks(message)
+            )
         }
-        MessageType::MsgHeartbeatResponse => write!(line, "heartbeat-ok term={term}{}", asks(message)),
+        MessageType::MsgHeartbeatResponse => {
+            write!(line, "heartbeat-ok term={term}{}", asks(message))
+        }
         MessageType::MsgRequestPreVote => {
-            write!(line, "would-you-vote term={term} last={}@{}", message.index, message.log_term)
+            write!(
+                line,
+                "would-you-vote term={term} last={}@{}",
+                message.index, message.log_term
+            )
         }
-        MessageType::MsgRequestVote => write!(line, "vote term={term} last={}@{}", message.index, message.log_term),
+        MessageType::MsgRequestVote => write!(
+            line,
+            "vote term={term} last={}@{}",
+            message.index, message.log_term
+        ),
         MessageType::MsgRequestPreVoteResponse => {
-            write!(line, "would-{} term={term}", if message.reject { "not" } else { "vote" })
+            write!(
+                line,
+                "would-{} term={term}",
+                if message.reject { "not" } else { "vote" }
+            )
         }
         MessageType::MsgRequestVoteResponse => {
-            write!(line, "vote-{} term={term}", if message.reject { "refused" } else { "granted" })
+            write!(
+                line,
+                "vote-{} term={term}",
+                if message.reject { "refused" } else { "granted" }
+            )
         }
         MessageType::MsgTimeoutNow => write!(line, "take-over term={term}"),
         MessageType::MsgReadIndex => write!(line, "read"),
-        MessageType::MsgReadIndexResp => write!(line, "read-ok term={term} index={}", message.index),
+        MessageType::MsgReadIndexResp => {
+            write!(line, "read-ok term={term} index={}", message.index)
+        }
         kind => write!(line, "{kind:?} term={term}"),
     }
 }
 
 const fn asks(message: &Message) -> &'static str {
-    if message.context.is_empty() { "" } else { " +read" }
+    if message.context.is_empty() {
+        ""
+    } else {
+        " +read"
+    }
 }
 
 /// `index@term what`.
 pub(super) fn describe_entry(entry: &Entry) -> String {
     let what = match entry.get_entry_type() {
         EntryType::EntryNormal if entry.data.is_empty() => "-".to_owned(),
-        EntryType::EntryNormal if entry.data.len() <= 32 => String::from_utf8_lossy(&entry.data).into_owned(),
+        EntryType::EntryNormal if entry.data.len() <= 32 => {
+            String::from_utf8_lossy(&entry.data).into_owned()
+        }
         EntryType::EntryNormal => format!("{} bytes", entry.data.len()),
         _ => serde_json::from_slice::<super::MemberChange>(&entry.context)
             .map_or_else(|_| "leave-joint".to_owned(), |change| format!("{change:?}")),

@@ -1,5 +1,7 @@
 //! What a [`Node`](super::Node) wants done, as data.
 
+use std::sync::Arc;
+
 use super::membership::{ChangeRefused, MemberChange, Membership, RaftId};
 use super::message::PeerMessage;
 use super::write::WriteBatch;
@@ -38,7 +40,7 @@ impl Output {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The whole state is replaced by this one: at start, and when this node was too far behind.
-    Restore(Snapshot),
+    Restore(Arc<Snapshot>),
     /// Data was committed.
     Committed(Committed),
     /// A change of the group was committed.
@@ -252,7 +254,10 @@ pub enum Refused {
 }
 
 fn known(leader: Option<RaftId>) -> String {
-    leader.map_or_else(|| ", and nobody is known to".to_owned(), |id| format!(" (member {id} does)"))
+    leader.map_or_else(
+        || ", and nobody is known to".to_owned(),
+        |id| format!(" (member {id} does)"),
+    )
 }
 
 /// The whole state at one point of the log.

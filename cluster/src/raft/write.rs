@@ -19,12 +19,18 @@ pub struct WriteBatch {
 pub(super) enum Operation {
     /// Appended behind what is there; where an index is there already, it and all behind it are replaced.
     Append(Vec<Entry>),
-    /// Term and vote (and the commit index, as a hint).
-    State(HardState),
+    /// Term and vote. Comes before the entries of its batch, so that no entry is ever of a later term.
+    State { term: u64, vote: RaftId },
+    /// What is known to be committed: spares a restarted node the wait for a leader. Comes after the entries of its batch,
+    /// because where entries are replaced it speaks of the new ones.
+    Commit(u64),
     /// The leader's state replaces everything, the log included.
     Restore(Arc<Snapshot>),
     /// This node's own state so far; entries below `keep_from` are not needed any more.
-    Compact { snapshot: Arc<Snapshot>, keep_from: u64 },
+    Compact {
+        snapshot: Arc<Snapshot>,
+        keep_from: u64,
+    },
 }
 
 impl WriteBatch {
@@ -39,16 +45,22 @@ impl WriteBatch {
     pub fn entries(&self) -> usize {
         self.operations
             .iter()
-            .map(|operation| if let Operation::Append(entries) = operation { entries.len() } else { 0 })
+            .map(|operation| {
+                if let Operation::Append(entries) = operation {
+                    entries.len()
+                } else {
+                    0
+                }
+            })
             .sum()
     }
 
     /// Whether a whole snapshot is to be written, which takes longer.
     #[must_use]
     pub fn has_snapshot(&self) -> bool {
-        self.operations.iter().any(|operation| {
-            matches!(operation, Operation::Restore(_) | Operation::Compact { .. })
-        })
+        self.operations
+            .iter()
+            .any(|operation| matches!(operation, Operation::Restore(_) | Operation::Compact { .. }))
     }
 }
 
@@ -69,10 +81,18 @@ impl Recovered {
         self.id
     }
 
+    pub(super) fn set_state(&mut self, hard: super::log::Hard) {
+        self.state.term = hard.term;
+        self.state.vote = hard.vote;
+        self.state.commit = hard.commit;
+    }
+
     /// The last index there is.
     #[must_use]
     pub fn last_index(&self) -> u64 {
         let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
-        self.entries.last().map_or(snapshot, |entry| entry.index.max(snapshot))
+        self.entries
+            .last()
+            .map_or(snapshot, |entry| entry.index.max(snapshot))
     }
 }
