@@ -332,8 +332,12 @@ fn add_rules(transaction: &mut Transaction<'_>, on_ingress: bool) {
             ];
             transaction.add_rule("balance", &join([&family(nfproto), &translate]));
         }
-        let unserved = [payload(to, R0), in_set(VIPS[index], R0), refuse()];
-        transaction.add_rule("unserved", &join([&family(nfproto), &unserved]));
+        let unserved = [payload(to, R0), in_set(VIPS[index], R0)];
+        // A socket that connects is locked and does not hear of an ICMP error until its next try, a
+        // second later; but it hears of a reset.
+        for refusal in [join([&is_tcp(), &[reset()]]), vec![refuse()]] {
+            transaction.add_rule("unserved", &join([&family(nfproto), &unserved, &refusal]));
+        }
     }
     if !on_ingress {
         return;
@@ -344,12 +348,11 @@ fn add_rules(transaction: &mut Transaction<'_>, on_ingress: bool) {
         let elsewhere = [
             payload(destination(nfproto), R0),
             not_in_set(ONLINK[index], R0),
-            refuse(),
         ];
-        transaction.add_rule(
-            "unserved",
-            &join([&family(nfproto), &into_ingress, &is_new, &elsewhere]),
-        );
+        let leaves = join([&family(nfproto), &into_ingress, &is_new, &elsewhere]);
+        for refusal in [join([&is_tcp(), &[reset()]]), vec![refuse()]] {
+            transaction.add_rule("unserved", &join([&leaves, &refusal]));
+        }
     }
     transaction.add_chain(&chain("arrive", "filter", HOOK_PREROUTING, MANGLE));
     let from_ingress = [meta(Meta::Iifname, R0), in_set(INGRESS, R0)];

@@ -4,6 +4,7 @@
 //! neighbouring registers, each part filled up to 4 bytes, and looked up from the first.
 
 use super::message::{Attributes, NFPROTO_IPV4, NFPROTO_IPV6};
+use crate::spec::Protocol;
 
 /// A 32-bit register, counted from `NFT_REG32_00`.
 #[derive(Clone, Copy)]
@@ -182,6 +183,14 @@ pub(super) fn conntrack_has(key: Conntrack, bits: u32) -> [Vec<u8>; 3] {
         conntrack(key, R0),
         mask(R0, &bits.to_ne_bytes()),
         compare(R0, Test::NotEqual, &[0; 4]),
+    ]
+}
+
+/// Goes on only for TCP.
+pub(super) fn is_tcp() -> [Vec<u8>; 2] {
+    [
+        meta(Meta::L4proto, R0),
+        compare(R0, Test::Equal, &[Protocol::Tcp.number()]),
     ]
 }
 

@@ -29,7 +29,6 @@
 use super::expression::*;
 use super::message::{ChainDefinition, NFPROTO_IPV4, NFPROTO_IPV6, SetDefinition, Transaction};
 use crate::overlay::slots;
-use crate::spec::Protocol;
 
 pub(super) const BRIDGES: &str = "bridges";
 pub(super) const INTERNAL: &str = "internal";
@@ -140,12 +139,8 @@ pub(super) fn build(transaction: &mut Transaction<'_>) {
             payload(Field::DestinationPort, Register(1)),
             in_set(refused, R0),
         ];
-        let of_tcp = [
-            meta(Meta::L4proto, R0),
-            compare(R0, Test::Equal, &[Protocol::Tcp.number()]),
-        ];
         let ours = join([&family(nfproto), &port, &is_new]);
-        transaction.add_rule("input", &join([&ours, &of_tcp, &[reset()]]));
+        transaction.add_rule("input", &join([&ours, &is_tcp(), &[reset()]]));
         transaction.add_rule("input", &join([&ours, &[refuse()]]));
     }
 

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail the test, and skip aloud"
 )]
 
+mod balance;
 mod cluster;
 mod lifecycle;
 mod names;
