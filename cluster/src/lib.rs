@@ -16,6 +16,8 @@ pub mod orchestrator;
 pub mod raft;
 pub mod rpc;
 pub mod scheduler;
+#[cfg(test)]
+mod stage;
 pub mod store;
 pub mod worker;
 

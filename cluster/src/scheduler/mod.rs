@@ -14,6 +14,8 @@
 
 mod filter;
 mod spread;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
