@@ -68,7 +68,8 @@ impl Batch {
     }
 }
 
-fn size_of(action: &StoreAction) -> usize {
+/// Bytes of the action as it is logged.
+pub(crate) fn size_of(action: &StoreAction) -> usize {
     let mut counter = Counter(0);
     serde_json::to_writer(&mut counter, action).expect("maps of the objects have text keys");
     counter.0

@@ -1,13 +1,16 @@
 //! The constraint enforcer: when a node changes, its tasks may no longer be allowed there, or no longer fit (SwarmKit
-//! `manager/orchestrator/constraintenforcer`). Such tasks are observed as Rejected; what follows from that, a
-//! successor somewhere else, is the orchestrator's. Nodes that are drained or paused are not looked at: the former lose
-//! their tasks anyway, the latter keep them.
+//! `manager/orchestrator/constraintenforcer`). Such tasks are marked as evicted; what follows from that, a successor
+//! somewhere else, is the orchestrator's. Nodes that are drained or paused are not looked at: the former lose their
+//! tasks anyway, the latter keep them.
+//!
+//! SwarmKit sets the observed state to Rejected. That is a terminal state, so the task's addresses, ports and resources
+//! would be given to others while it still runs, and its real end could never be reported.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agent_api::swarm::{NodeAvailability, Placement, Resources};
-use cluster_api::{Node, Object, Task, TaskState, TaskStatus};
+use cluster_api::{Node, Object, Task, TaskState};
 
 use super::plan::Plan;
 use super::slot::is_live;
@@ -15,7 +18,7 @@ use crate::constraint;
 use crate::control_loop::{Context, ControlLoop, Step};
 use crate::store::{Store, StoreAction, StoreEvent};
 
-/// Rejects tasks whose node has changed under them.
+/// Evicts tasks whose node has changed under them.
 #[derive(Debug, Default)]
 pub struct ConstraintEnforcer {
     dirty: BTreeSet<String>,
@@ -58,16 +61,11 @@ impl ControlLoop for ConstraintEnforcer {
             let planned = plan.len();
             if let Some(node) = context.store.node(&node_id) {
                 for (task, error) in not_allowed(context.store, node) {
-                    plan.add(vec![StoreAction::TaskStatus {
-                        id: task.id.clone(),
-                        status: TaskStatus {
-                            state: TaskState::Rejected,
-                            since: context.now.wall,
-                            message: "task rejected by constraint enforcer".to_owned(),
-                            error,
-                            ..task.status.clone()
-                        },
-                    }]);
+                    let mut task = Task::clone(task);
+                    task.evicted = true;
+                    task.status.message = "evicted by the constraint enforcer".to_owned();
+                    task.status.error = error;
+                    plan.add(vec![StoreAction::Update(Object::from(task))]);
                 }
             }
             // Looked at again when this is committed, or turns out to be in conflict.
@@ -89,7 +87,7 @@ fn not_allowed<'a>(store: &'a Store, node: &Node) -> Vec<(&'a Arc<Task>, String)
     }
     let mut tasks: Vec<_> = store
         .tasks_of_node(&node.id)
-        .filter(|task| is_live(task))
+        .filter(|task| is_live(task) && !task.evicted)
         .filter(|task| task.status.state >= TaskState::Assigned && !task.status.state.is_terminal())
         .collect();
     tasks.sort_by_key(|task| (task.meta.created_at, &task.id));
@@ -97,19 +95,19 @@ fn not_allowed<'a>(store: &'a Store, node: &Node) -> Vec<(&'a Arc<Task>, String)
         .description
         .as_ref()
         .map(|description| description.resources.clone());
-    let mut rejected = Vec::new();
+    let mut evicted = Vec::new();
     for task in tasks {
         if let Some(constraint) = unmet(placement(store, task), node) {
-            rejected.push((
+            evicted.push((
                 task,
                 format!("assigned node no longer meets constraint {constraint:?}"),
             ));
         } else if !claim(task, free.as_mut()) {
             let error = "assigned node no longer has the resources that are reserved";
-            rejected.push((task, error.to_owned()));
+            evicted.push((task, error.to_owned()));
         }
     }
-    rejected
+    evicted
 }
 
 /// The service's placement rather than the task's: a change of constraints that the node satisfied has left the task as

@@ -1,6 +1,5 @@
 //! What the cluster runs: decides which tasks there are and what is wanted of each. Never chooses a node, an address or
-//! a port, never speaks to an agent, and writes no observed state except where no agent can: see [`Reaper`] and
-//! [`ConstraintEnforcer`].
+//! a port, never speaks to an agent, and writes no observed state except of tasks no agent has any more ([`Reaper`]).
 //!
 //! # One decision per service
 //!
@@ -49,6 +48,7 @@ pub use enforcer::ConstraintEnforcer;
 pub use gate::waits_for;
 pub use reaper::Reaper;
 pub use service_loop::Orchestrator;
+pub use template::is_dirty;
 
 use crate::control_loop::ControlLoop;
 

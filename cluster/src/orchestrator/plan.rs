@@ -3,12 +3,8 @@
 
 use cluster_api::Timestamp;
 
+use crate::batch::{MAX_ACTIONS, MAX_BYTES, size_of};
 use crate::store::{StoreAction, Transaction};
-
-/// Most actions of a transaction (SwarmKit `store.MaxChangesPerTransaction`).
-const MAX_ACTIONS: usize = 200;
-/// Most bytes of a transaction as it is logged.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// What has been decided so far.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ impl Plan {
         if self.full || group.is_empty() {
             return;
         }
-        let bytes: usize = group.iter().map(size).sum();
+        let bytes: usize = group.iter().map(size_of).sum();
         let fits = self.transaction.actions.len() + group.len() <= MAX_ACTIONS
             && self.bytes + bytes <= MAX_BYTES;
         if fits || self.transaction.is_empty() {
@@ -59,31 +55,12 @@ impl Plan {
     }
 }
 
-fn size(action: &StoreAction) -> usize {
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, action)
-        .expect("objects serialize, and counting does not fail");
-    count.0
-}
-
-struct Count(usize);
-
-impl std::io::Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use cluster_api::{DesiredState, Timestamp};
 
-    use super::{MAX_ACTIONS, MAX_BYTES, Plan};
+    use super::Plan;
+    use crate::batch::{MAX_ACTIONS, MAX_BYTES};
     use crate::store::StoreAction;
 
     fn group(ids: usize, bytes: usize) -> Vec<StoreAction> {

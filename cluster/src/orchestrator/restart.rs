@@ -1,8 +1,8 @@
 //! The restart supervisor: whether a task that is gone gets a successor, and when that may start (SwarmKit
 //! `manager/orchestrator/restart`). All it must remember is carried from task to task in [`Restarts`].
 //!
-//! A task either *ended* by itself, or was *displaced*: its node is down, drained or gone. Only ends count as attempts
-//! and are delayed; both follow the condition.
+//! A task either *ended* by itself, or was *displaced*: its node is down, drained or gone, or may not have it any more.
+//! Only ends count as attempts and are delayed; both follow the condition.
 //!
 //! Where the user sets no delay, Docker waits 5 s for ever, which makes a service that cannot start a loop of pulls and
 //! starts. Here the 5 s double with every task in a row that ran for less than a minute, up to 5 minutes. A delay the

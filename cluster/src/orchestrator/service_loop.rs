@@ -161,6 +161,7 @@ fn concerns(old: &Task, new: &Task) -> bool {
     old.desired != new.desired
         || stage(old) != stage(new)
         || old.node_id != new.node_id
+        || old.evicted != new.evicted
         || (new.status.state < TaskState::Assigned && old.status.error != new.status.error)
         || (old.status.state < TaskState::Assigned && new.status.state >= TaskState::Assigned)
 }

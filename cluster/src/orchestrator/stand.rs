@@ -30,7 +30,9 @@ impl<'a> Stand<'a> {
         for task in slot.live() {
             if task.status.state.is_terminal() {
                 gone.push((task, Cause::Ended));
-            } else if !task.node_id.is_empty() && is_unusable(template.store.node(&task.node_id)) {
+            } else if task.evicted
+                || (!task.node_id.is_empty() && is_unusable(template.store.node(&task.node_id)))
+            {
                 gone.push((task, Cause::Displaced));
             } else if template.is_dirty(task) {
                 dirty.push(task);

@@ -150,6 +150,12 @@ impl<'a> Template<'a> {
     }
 }
 
+/// Whether the task is not what its service asks for: an update would replace it, or has not got to it yet.
+#[must_use]
+pub fn is_dirty(store: &Store, service: &Service, task: &Task) -> bool {
+    Template::new(store, service).is_dirty(task)
+}
+
 /// Whether tasks of both templates would be the same, wherever they run.
 pub(super) fn is_same_template(a: &TaskSpec, b: &TaskSpec) -> bool {
     a.placement == b.placement && without_placement(a) == without_placement(b)

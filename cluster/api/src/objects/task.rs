@@ -40,6 +40,8 @@ pub struct Task {
     pub rollout: u64,
     /// Held at desired Ready until what its service waits for is there (`agent_api::swarm::gate`).
     pub gated: bool,
+    /// Must leave its node, which changed and may not or cannot have it any more; the constraint enforcer's.
+    pub evicted: bool,
     /// The cluster's default when the task was made; for tasks whose spec names no log driver.
     pub log_driver: Option<Driver>,
     /// Networks with the addresses the allocator chose.
