@@ -103,7 +103,7 @@ async fn handshake(
     let identity = match session.peer_certificates() {
         Some([certificate, ..]) => {
             let certificate = NodeCertificate::from_der(certificate).map_err(io::Error::other)?;
-            Some(Arc::new(PeerIdentity::from(&certificate)))
+            Some(Arc::new(PeerIdentity::new(&certificate, address)))
         }
         _ => None,
     };

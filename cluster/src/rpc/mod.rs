@@ -19,8 +19,10 @@ pub mod limits;
 mod peers;
 mod raft_transport;
 mod refusal;
+mod renewing;
 mod server;
 mod service;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -33,8 +35,12 @@ pub use joining::{JoinError, download_root, request_identity};
 pub use peers::Peers;
 pub use raft_transport::{RaftTransport, Unreachable};
 pub use refusal::Refusal;
+pub use renewing::{Renewal, RenewalError};
 pub use server::Server;
+pub use session::{AgentSession, SessionEvent};
 pub use tls::{Clock, Expect, NodeTls, TlsError, system_clock};
+
+use std::net::SocketAddr;
 
 use agent_api::swarm::NodeRole;
 
@@ -46,15 +52,18 @@ pub struct PeerIdentity {
     pub node_id: String,
     pub role: NodeRole,
     pub cluster_id: String,
+    /// Where its connection comes from.
+    pub address: SocketAddr,
 }
 
-impl From<&NodeCertificate> for PeerIdentity {
-    fn from(certificate: &NodeCertificate) -> Self {
+impl PeerIdentity {
+    fn new(certificate: &NodeCertificate, address: SocketAddr) -> Self {
         let subject = certificate.subject.clone();
         Self {
             node_id: subject.node_id,
             role: subject.role,
             cluster_id: subject.cluster_id,
+            address,
         }
     }
 }

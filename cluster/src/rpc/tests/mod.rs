@@ -4,6 +4,8 @@ mod access;
 mod handshake;
 mod joining;
 mod links;
+mod renewing;
+mod session;
 mod streams;
 
 use std::sync::Arc;
