@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 use crate::config::{Config, Flags};
 use crate::engine::{Engine, EngineOptions, ListOptions, StopOptions};
 use crate::http::Server;
+use crate::swarm::Swarm;
 use logging::Logging;
 
 /// The daemon cannot start.
@@ -48,6 +49,15 @@ pub enum DaemonError {
     /// The engine does not open.
     #[error("cannot open the engine in {}: {source}", root.display())]
     Engine {
+        /// The data root.
+        root: PathBuf,
+        /// Why not.
+        #[source]
+        source: crate::error::Error,
+    },
+    /// The node cannot go on as the member of a swarm that it is.
+    #[error("cannot go on with the swarm in {}: {source}", root.display())]
+    Swarm {
         /// The data root.
         root: PathBuf,
         /// Why not.
@@ -98,7 +108,13 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
             root: config.data_root.clone(),
             source,
         })?;
-    let server = Server::new(engine.clone());
+    let swarm = Swarm::open(engine.clone())
+        .await
+        .map_err(|source| DaemonError::Swarm {
+            root: config.data_root.clone(),
+            source,
+        })?;
+    let server = Server::new(engine.clone(), swarm);
     let mut sockets = Vec::new();
     for host in &config.hosts {
         sockets.extend(listen::listen(host, config.group.as_deref())?);

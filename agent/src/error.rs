@@ -85,3 +85,18 @@ impl From<agent_api::FilterError> for Error {
         Self::InvalidParameter(error.to_string())
     }
 }
+
+impl From<cluster::control::Refusal> for Error {
+    fn from(refusal: cluster::control::Refusal) -> Self {
+        use cluster::control::Refusal;
+        match refusal {
+            Refusal::InvalidParameter(text) => Self::InvalidParameter(text),
+            Refusal::NotFound(text) => Self::NotFound(text),
+            Refusal::Conflict(text) => Self::Conflict(text),
+            Refusal::Forbidden(text) => Self::Forbidden(text),
+            Refusal::Unavailable(text) => Self::Unavailable(text),
+            Refusal::Unimplemented(text) => Self::NotImplemented(text),
+            Refusal::Unclassified(text) => Self::System(text),
+        }
+    }
+}

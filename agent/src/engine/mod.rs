@@ -11,7 +11,7 @@
 //!
 //! | files | topic |
 //! |---|---|
-//! | `archive` `commit` `containers` `execs` `follow` `images` `networks` `overlays` `pull` `system` | the facade |
+//! | `archive` `commit` `containers` `execs` `follow` `images` `networks` `overlays` `pull` `system` `transfer` | the facade |
 //! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
 //! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
@@ -67,6 +67,7 @@ mod stats;
 mod steps;
 mod system;
 mod top;
+mod transfer;
 mod validate;
 mod volumes;
 
@@ -77,6 +78,8 @@ pub use commit::Commit;
 pub use diff::{Change, ChangeKind};
 pub use follow::{Follow, Moment};
 pub use images::{ImageImport, ProgressStream};
+pub(crate) use list::until;
+pub(crate) use names::random as random_name;
 pub use options::EngineOptions;
 pub use pipe::{ByteReceiver, ByteSender, byte_pipe};
 pub use requests::{

@@ -37,7 +37,7 @@ impl Engine {
                 && filters.any("idOrName", |text| {
                     info.id.starts_with(text) || info.name == text
                 })
-                && filters.any("scope", |scope| scope == "local")
+                && filters.any("scope", |wanted| wanted == scope(info))
                 && filters.any("type", |kind| (kind == "builtin") == info.predefined)
                 && filters.labels_match(&info.labels)
                 && dangling.is_none_or(|wanted| {
@@ -49,10 +49,11 @@ impl Engine {
 
     /// A network by name, id or unique prefix of an id; a non-empty `scope` must be its own.
     pub async fn inspect_network(&self, reference: &str, scope: &str) -> Result<Network> {
-        if !matches!(scope, "" | "local") {
+        let found = self.shared.networks.inspect(reference)?;
+        if !scope.is_empty() && scope != self::scope(&found) {
             return Err(Error::not_found(format!("network {reference} not found")));
         }
-        Ok(describe(&self.shared.networks.inspect(reference)?, true))
+        Ok(describe(&found, true))
     }
 
     /// Creates a network.
@@ -86,6 +87,7 @@ impl Engine {
         for info in self.shared.networks.list() {
             let young = until.is_some_and(|until| timestamp(&info) >= until);
             if info.predefined
+                || info.driver == netdriver::Driver::Overlay
                 || young
                 || self.network_is_used(&info)
                 || !filters.labels_match(&info.labels)
@@ -223,6 +225,14 @@ fn timestamp(info: &NetworkInfo) -> Timestamp {
     Timestamp::try_from(info.created).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// Overlays are here because a cluster wants them.
+const fn scope(info: &NetworkInfo) -> &'static str {
+    match info.driver {
+        netdriver::Driver::Overlay => "swarm",
+        _ => "local",
+    }
+}
+
 /// A network as the API shows it.
 fn describe(info: &NetworkInfo, with_containers: bool) -> Network {
     let text = |value: Option<String>| value.unwrap_or_default();
@@ -259,7 +269,7 @@ fn describe(info: &NetworkInfo, with_containers: bool) -> Network {
         name: info.name.clone(),
         id: info.id.clone(),
         created: timestamp(info).to_string(),
-        scope: "local".to_owned(),
+        scope: scope(info).to_owned(),
         driver: info.driver.name().to_owned(),
         enable_ipv4: info.enable_ipv4,
         enable_ipv6: info.enable_ipv6,

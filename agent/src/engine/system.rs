@@ -142,10 +142,6 @@ impl Engine {
             server_version: options.version.clone(),
             runtimes: Some(json!({ RUNTIME: { "path": "muster" } })),
             default_runtime: RUNTIME.to_owned(),
-            swarm: json!({
-                "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
-                "RemoteManagers": null,
-            }),
             live_restore_enabled: true,
             init_binary: "docker-init".to_owned(),
             containerd_commit: json!({ "ID": "" }),

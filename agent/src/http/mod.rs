@@ -7,8 +7,8 @@
 //!    ▼
 //! router  method + path → handler, API version, name
 //!    ▼
-//! containers · exec · images · networks · volumes · system · events · …     one file per resource:
-//!         query and body → Engine → reply; differences between API versions are settled here
+//! containers · images · networks · system · services · nodes · …     one file per resource:
+//!         query and body → Engine or Swarm → reply; differences between API versions are settled here
 //! error   class of an error → status, here and nowhere else
 //! ```
 //!
@@ -18,7 +18,11 @@
 
 mod archive;
 mod body;
+mod changes;
+mod cluster_logs;
+mod cluster_networks;
 mod compat;
+mod configs;
 mod connection;
 mod containers;
 mod error;
@@ -28,15 +32,19 @@ mod hijack;
 mod images;
 mod logs;
 mod networks;
+mod nodes;
 mod plugins;
 mod query;
 mod registry;
 mod request;
 mod router;
+mod secrets;
 mod server;
+mod services;
 mod stats;
 mod swarm;
 mod system;
+mod tasks;
 mod unbuilt;
 mod volumes;
 
@@ -47,6 +55,7 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::swarm::Swarm;
 
 pub use server::Server;
 
@@ -62,6 +71,7 @@ type Outcome = Result<Reply, HttpError>;
 /// One request on its way to its handler.
 struct Call {
     engine: Engine,
+    swarm: Swarm,
     version: ApiVersion,
     /// What `{}` in the route's pattern stood for.
     name: String,
@@ -90,6 +100,11 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         registry::ROUTES,
         unbuilt::ROUTES,
         swarm::ROUTES,
+        nodes::ROUTES,
+        services::ROUTES,
+        tasks::ROUTES,
+        secrets::ROUTES,
+        configs::ROUTES,
         plugins::ROUTES,
     ]
     .into_iter()

@@ -1,13 +1,18 @@
-//! `/networks`.
+//! `/networks`: the node's own, and those of the cluster (`cluster_networks`).
 
-use agent_api::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
+use agent_api::{
+    Filters, Network, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse,
+    NetworkDisconnectRequest,
+};
+use cluster::control::Request;
 use http::StatusCode;
 use serde_json::json;
 
-use super::body;
 use super::error::HttpError;
 use super::router::{Route, delete, get, post};
 use super::{Call, Outcome, to_the_end};
+use super::{body, cluster_networks};
+use crate::error::Error;
 
 pub(super) const ROUTES: &[Route] = &[
     get("/networks", |call| Box::pin(list(call))),
@@ -21,12 +26,20 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 async fn list(call: Call) -> Outcome {
-    let mut networks = call.engine.list_networks(call.query.filters()?).await?;
-    // The list told who is connected before API 1.28.
-    if call.version.before(28) {
-        for network in &mut networks {
-            *network = call.engine.inspect_network(&network.id, "").await?;
+    let filters = call.query.filters()?;
+    // The engine checks the filters, too.
+    let own = call.engine.list_networks(filters.clone()).await?;
+    let mut networks = cluster_networks::all(&call).await;
+    networks.retain(|network| cluster_networks::is_wanted(network, &filters));
+    for mut network in own {
+        if networks.iter().any(|other| other.id == network.id) {
+            continue;
         }
+        // The list told who is connected before API 1.28.
+        if call.version.before(28) {
+            network = call.engine.inspect_network(&network.id, "").await?;
+        }
+        networks.push(network);
     }
     Ok(body::ok(&networks))
 }
@@ -42,18 +55,41 @@ async fn inspect(call: Call) -> Outcome {
             "invalid value for verbose: {verbose}: strconv.ParseBool: parsing {verbose:?}: invalid syntax"
         )));
     }
-    Ok(body::ok(
-        &call
-            .engine
-            .inspect_network(&call.name, call.query.text("scope"))
-            .await?,
-    ))
+    let found = find(&call, call.query.text("scope")).await?;
+    // With who is connected, if it is here.
+    let shown = call.engine.inspect_network(&found.id, "").await;
+    Ok(body::ok(&shown.unwrap_or(found)))
+}
+
+/// The one network the path names, among the node's own and those of the cluster.
+async fn find(call: &Call, scope: &str) -> Result<Network, HttpError> {
+    let own = call.engine.list_networks(Filters::new()).await?;
+    let of_cluster = cluster_networks::all(call).await;
+    cluster_networks::pick(&call.name, scope, own, of_cluster)
 }
 
 async fn create(mut call: Call) -> Outcome {
     let mut request: NetworkCreateRequest = call.json_or_default().await?;
     if call.version.before(48) {
         request.enable_ipv4 = None;
+    }
+    let taken = |networks: &[Network]| networks.iter().any(|other| other.name == request.name);
+    if taken(&cluster_networks::all(&call).await) {
+        let name = &request.name;
+        return Err(Error::conflict(format!("network with name {name} already exists")).into());
+    }
+    if cluster_networks::is_of_cluster(&request) {
+        let own = call.engine.list_networks(Filters::new()).await?;
+        if taken(&own) {
+            let name = &request.name;
+            return Err(Error::conflict(format!("network with name {name} already exists")).into());
+        }
+        let id = cluster_networks::create(&call, request).await?;
+        let created = NetworkCreateResponse {
+            id,
+            warning: String::new(),
+        };
+        return Ok(body::json(StatusCode::CREATED, &created));
     }
     let engine = call.engine;
     let created = to_the_end(async move { engine.create_network(request).await }).await?;
@@ -75,16 +111,23 @@ async fn disconnect(mut call: Call) -> Outcome {
 }
 
 async fn remove(call: Call) -> Outcome {
-    let (engine, name) = (call.engine, call.name);
-    to_the_end(async move { engine.remove_network(&name).await }).await?;
+    let found = find(&call, "").await?;
+    if found.scope == "swarm" {
+        let network = found.id;
+        call.change(Request::NetworkRemove { network }).await?;
+        return Ok(body::empty(StatusCode::NO_CONTENT));
+    }
+    let engine = call.engine;
+    to_the_end(async move { engine.remove_network(&found.id).await }).await?;
     Ok(body::empty(StatusCode::NO_CONTENT))
 }
 
 async fn prune(call: Call) -> Outcome {
-    let (engine, filters) = (call.engine, call.query.filters()?);
+    let filters = call.query.filters()?;
+    let of_cluster = cluster_networks::prune(&call, &filters).await?;
+    let engine = call.engine;
     let pruned = to_the_end(async move { engine.prune_networks(filters).await }).await?;
-    let deleted = pruned
-        .networks_deleted
-        .filter(|deleted| !deleted.is_empty());
+    let deleted = [of_cluster, pruned.networks_deleted.unwrap_or_default()].concat();
+    let deleted = Some(deleted).filter(|deleted| !deleted.is_empty());
     Ok(body::ok(&json!({ "NetworksDeleted": deleted })))
 }

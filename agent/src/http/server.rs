@@ -21,6 +21,7 @@ use super::query::Query;
 use super::router::{self, ApiVersion, VersionError};
 use super::{Call, body, connection, routes};
 use crate::engine::Engine;
+use crate::swarm::Swarm;
 
 /// Pause after `accept` failed for want of descriptors or memory: those come back when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,6 +34,7 @@ pub struct Server {
 
 struct Shared {
     engine: Engine,
+    swarm: Swarm,
     /// `Muster/<version> (linux)`.
     server_header: HeaderValue,
     closing: CancellationToken,
@@ -40,13 +42,14 @@ struct Shared {
 }
 
 impl Server {
-    /// A server in front of an engine.
+    /// A server in front of an engine and the swarm its node is in.
     #[must_use]
-    pub fn new(engine: Engine) -> Self {
+    pub fn new(engine: Engine, swarm: Swarm) -> Self {
         let server_header =
             HeaderValue::from_static(concat!("Muster/", env!("CARGO_PKG_VERSION"), " (linux)"));
         let shared = Shared {
             engine,
+            swarm,
             server_header,
             closing: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -110,6 +113,7 @@ async fn answer(shared: &Shared, takeover: Takeover, request: Request<Incoming>)
     };
     let call = Call {
         engine: shared.engine.clone(),
+        swarm: shared.swarm.clone(),
         version,
         name: found.name,
         query: Query::parse(head.uri.query()),

@@ -1,17 +1,18 @@
 //! `/_ping`, `/version`, `/info`, `/system/df`.
 
+use agent_api::swarm::LocalNodeState;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{self, Body, Reply};
+use super::body::{self, Body};
 use super::error::HttpError;
 use super::router::{Route, get, head};
 use super::{Call, Outcome, compat};
 
 pub(super) const ROUTES: &[Route] = &[
-    get("/_ping", |_| Box::pin(async { Ok(ping("OK")) })),
-    head("/_ping", |_| Box::pin(async { Ok(ping("")) })),
+    get("/_ping", |call| Box::pin(ping(call, "OK"))),
+    head("/_ping", |call| Box::pin(ping(call, ""))),
     get("/version", |call| {
         Box::pin(async move { Ok(body::ok(&call.engine.version())) })
     }),
@@ -19,7 +20,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/system/df", |call| Box::pin(disk_usage(call))),
 ];
 
-fn ping(text: &'static str) -> Reply {
+async fn ping(call: Call, text: &'static str) -> Outcome {
     let mut reply = Response::new(Body::Full(Some(text.into())));
     let headers = reply.headers_mut();
     headers.insert(
@@ -34,12 +35,26 @@ fn ping(text: &'static str) -> Reply {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     // 2 would promise BuildKit's gRPC session.
     headers.insert("Builder-Version", HeaderValue::from_static("1"));
-    headers.insert("Swarm", HeaderValue::from_static("inactive"));
-    reply
+    let swarm = HeaderValue::from_static(swarm_status(&call));
+    headers.insert("Swarm", swarm);
+    Ok(reply)
+}
+
+/// The header `Swarm`: whether the node is in a swarm, and as what.
+fn swarm_status(call: &Call) -> &'static str {
+    match (call.swarm.local_state(), call.swarm.is_manager()) {
+        (LocalNodeState::Active, Ok(())) => "active/manager",
+        (LocalNodeState::Active, Err(_)) => "active/worker",
+        (LocalNodeState::Inactive, _) => "inactive",
+        (LocalNodeState::Pending, _) => "pending",
+        (LocalNodeState::Error, _) => "error",
+        (LocalNodeState::Locked, _) => "locked",
+    }
 }
 
 async fn info(call: Call) -> Outcome {
-    let info = call.engine.info().await?;
+    let mut info = call.engine.info().await?;
+    info.swarm = call.swarm.info().await;
     Ok(body::ok(&compat::info(call.version, &info)))
 }
 

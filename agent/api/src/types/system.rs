@@ -104,7 +104,7 @@ pub struct SystemInfo {
     pub server_version: String,
     pub runtimes: Option<serde_json::Value>,
     pub default_runtime: String,
-    pub swarm: serde_json::Value,
+    pub swarm: super::swarm::Info,
     pub live_restore_enabled: bool,
     pub isolation: String,
     pub init_binary: String,

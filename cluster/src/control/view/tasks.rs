@@ -11,6 +11,7 @@ use cluster_api::{DesiredState, Task, TaskState, TaskStatus};
 
 use super::super::{Refusal, lookup};
 use super::{Shown, has_labels, has_prefix, networks};
+use crate::orchestrator;
 use crate::store::Store;
 
 const FILTERS: [&str; 8] = [
@@ -112,7 +113,7 @@ fn is_wanted(store: &Store, task: &Task, filters: &Filters) -> bool {
 fn is_up_to_date(store: &Store, task: &Task) -> bool {
     store
         .service(&task.service_id)
-        .is_some_and(|service| service.spec_version == task.spec_version)
+        .is_some_and(|service| !orchestrator::is_dirty(store, service, task))
 }
 
 fn shape(store: &Store, task: &Task) -> Shape {
@@ -134,7 +135,7 @@ fn shape(store: &Store, task: &Task) -> Shape {
         service_id: task.service_id.clone(),
         slot: task.slot,
         node_id: task.node_id.clone(),
-        status: status(&task.status),
+        status: status(store, task),
         desired_state: desired(task.desired),
         networks_attachments: attachments(store, task),
         ..Shape::default()
@@ -156,7 +157,7 @@ fn attachments(store: &Store, task: &Task) -> Vec<NetworkAttachment> {
     found.collect()
 }
 
-fn status(status: &TaskStatus) -> StatusShape {
+fn status(store: &Store, task: &Task) -> StatusShape {
     let TaskStatus {
         state,
         since,
@@ -164,11 +165,15 @@ fn status(status: &TaskStatus) -> StatusShape {
         error,
         container,
         ports,
-    } = status;
+    } = &task.status;
+    let held_back = (task.gated && task.desired == DesiredState::Ready)
+        .then(|| store.service(&task.service_id))
+        .flatten()
+        .and_then(|service| orchestrator::waits_for(store, service));
     StatusShape {
         timestamp: since.rfc3339(),
         state: observed(*state),
-        message: message.clone(),
+        message: held_back.unwrap_or_else(|| message.clone()),
         err: error.clone(),
         container_status: container.as_ref().map(|container| TaskContainerStatus {
             container_id: container.id.clone(),
