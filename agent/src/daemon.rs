@@ -108,13 +108,17 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
             root: config.data_root.clone(),
             source,
         })?;
-    let swarm = Swarm::open(engine.clone())
-        .await
-        .map_err(|source| DaemonError::Swarm {
-            root: config.data_root.clone(),
-            source,
-        })?;
-    let server = Server::new(engine.clone(), swarm);
+    let swarm = Swarm::open(
+        engine.clone(),
+        config.data_root.clone(),
+        config.exec_root.clone(),
+    )
+    .await
+    .map_err(|source| DaemonError::Swarm {
+        root: config.data_root.clone(),
+        source,
+    })?;
+    let server = Server::new(engine.clone(), swarm.clone());
     let mut sockets = Vec::new();
     for host in &config.hosts {
         sockets.extend(listen::listen(host, config.group.as_deref())?);
@@ -170,6 +174,7 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
     if !config.live_restore {
         stop_containers(&engine, config.shutdown_timeout).await;
     }
+    swarm.stop().await;
     engine.shutdown().await;
     info!("stopped");
     Ok(())

@@ -20,5 +20,6 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod http;
+mod registry_auth;
 pub mod swarm;
 mod worker;

@@ -51,6 +51,15 @@ impl Engine {
         blocking(move || Ok(networks.repair())).await
     }
 
+    /// Ids of the networks of the cluster that are on this node.
+    pub fn overlay_ids(&self) -> Vec<String> {
+        let all = self.shared.networks.list();
+        let overlays = all
+            .into_iter()
+            .filter(|info| info.driver.name() == "overlay");
+        overlays.map(|info| info.id).collect()
+    }
+
     /// How a network of the cluster is on this node.
     pub fn overlay_status(&self, id: &str) -> Result<OverlayStatus> {
         Ok(self.shared.networks.overlay(id)?)

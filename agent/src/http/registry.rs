@@ -4,23 +4,13 @@
 //! Source: moby `daemon/server/router/{image,distribution,system}`, `api/pkg/authconfig`.
 
 use agent_image::Credentials;
-use base64::Engine as _;
-use base64::alphabet::URL_SAFE;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::error::HttpError;
 use super::router::{Route, get, post};
 use super::{Call, Outcome, body};
 use crate::engine::ProgressStream;
-
-/// Clients pad, or do not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+use crate::registry_auth::{self, AuthConfig};
 
 pub(super) const ROUTES: &[Route] = &[
     get("/images/search", |_| {
@@ -49,45 +39,9 @@ fn refuse(what: &str, instead: &str) -> Outcome {
     )))
 }
 
-/// `X-Registry-Auth`, and the body of `POST /auth`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct AuthConfig {
-    username: String,
-    password: String,
-    /// `user:password` in base64, where the two are not given.
-    auth: String,
-    serveraddress: String,
-    identitytoken: String,
-    registrytoken: String,
-}
-
-impl AuthConfig {
-    fn credentials(self) -> Option<Credentials> {
-        let mut credentials = Credentials {
-            username: self.username,
-            password: self.password,
-            identity_token: self.identitytoken,
-            registry_token: self.registrytoken,
-        };
-        if credentials.username.is_empty() && credentials.password.is_empty() {
-            let pair = base64::engine::general_purpose::STANDARD.decode(&self.auth);
-            let pair = pair.ok().and_then(|pair| String::from_utf8(pair).ok());
-            if let Some((user, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
-                user.clone_into(&mut credentials.username);
-                password.clone_into(&mut credentials.password);
-            }
-        }
-        (credentials != Credentials::default()).then_some(credentials)
-    }
-}
-
-/// Nothing, `{}` and what cannot be read mean nobody, as in Docker.
+/// Who pulls, as the request says it.
 fn credentials(call: &Call) -> Option<Credentials> {
-    let header = call.headers.get("x-registry-auth")?;
-    let json = BASE64.decode(header.as_bytes()).ok()?;
-    let auth: AuthConfig = serde_json::from_slice(&json).ok()?;
-    auth.credentials()
+    registry_auth::from_header(call.headers.get("x-registry-auth")?.as_bytes())
 }
 
 /// Answers `POST /images/create?fromImage=…`.

@@ -10,6 +10,7 @@
 mod address;
 mod founding;
 mod image_source;
+mod logs;
 mod member;
 mod record;
 
@@ -34,6 +35,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::worker;
 use address::Asked;
+pub use logs::{LogLine, LogSelector};
 use member::{Member, Part, blocking, now};
 use record::{NodeRecord, Places};
 
@@ -286,10 +288,7 @@ impl Swarm {
         let mut info = Info {
             node_id: record.node_id,
             node_addr: record.addresses.advertise.ip().to_string(),
-            local_node_state: match member.state() {
-                Some(_) => LocalNodeState::Active,
-                None => LocalNodeState::Pending,
-            },
+            local_node_state: self.local_state(),
             error: member.problem().unwrap_or_default(),
             remote_managers: record
                 .managers
@@ -303,7 +302,6 @@ impl Swarm {
         };
         if let Some(manager) = member.manager() {
             info.control_available = true;
-            info.local_node_state = LocalNodeState::Active;
             let seen = info.clone();
             let looked = manager.look(move |core| {
                 let mut info = seen;
@@ -316,6 +314,18 @@ impl Swarm {
             }
         }
         info
+    }
+
+    /// Where this host stands, in the API's words.
+    pub fn local_state(&self) -> LocalNodeState {
+        match &*self.shared.place.read() {
+            Place::Alone => LocalNodeState::Inactive,
+            Place::Broken(_) => LocalNodeState::Error,
+            Place::Member(member) if member.state().is_some() || member.manager().is_some() => {
+                LocalNodeState::Active
+            }
+            Place::Member(_) => LocalNodeState::Pending,
+        }
     }
 
     fn expect_alone(&self) -> Result<()> {

@@ -23,6 +23,7 @@ use super::container::{self, Node, Place};
 use super::files::Files;
 use super::images::Images;
 use super::networks;
+use super::programmer::DataPath;
 use crate::engine::{Engine, Follow, Moment, RemoveOptions, StopOptions};
 use crate::error::{Error, Result};
 
@@ -49,7 +50,7 @@ pub(crate) struct Surroundings {
     pub(crate) files: Files,
     pub(crate) images: Images,
     pub(crate) node: Node,
-    pub(crate) data_path: netdriver::DataPath,
+    pub(crate) data_path: Arc<DataPath>,
     /// Task id and what happened to it.
     pub(crate) happenings: mpsc::Sender<(String, Happened)>,
 }
@@ -148,7 +149,8 @@ impl Runner {
             let invalid = |error: networks::NetworkError| Error::invalid(error.to_string());
             let place = networks::place(network).map_err(invalid)?;
             if place == Place::Overlay {
-                let overlay = networks::overlay(network, around.data_path).map_err(invalid)?;
+                let overlay =
+                    networks::overlay(network, around.data_path.get()).map_err(invalid)?;
                 around.engine.ensure_overlay(overlay).await?;
             }
             places.insert(network.id.clone(), place);

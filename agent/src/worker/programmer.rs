@@ -1,0 +1,155 @@
+//! Keeps one network of the cluster as the managers want it on this node. Only the newest wish counts; one that cannot
+//! be fulfilled is tried again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use cluster::dispatcher::Endpoints;
+use cluster_api::Network;
+use tokio::sync::{mpsc, watch};
+
+use super::container::Place;
+use super::networks;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// Pause before what failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How packets get to other nodes. The port is the cluster's and comes with the endpoints.
+pub(crate) struct DataPath {
+    address: IpAddr,
+    port: AtomicU16,
+}
+
+impl DataPath {
+    pub(crate) fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            port: AtomicU16::new(netdriver::VXLAN_PORT),
+        }
+    }
+
+    pub(crate) fn set_port(&self, port: u16) {
+        if port != 0 {
+            self.port.store(port, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> netdriver::DataPath {
+        netdriver::DataPath {
+            address: self.address,
+            port: self.port.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Wish {
+    Nothing,
+    Programmed(Arc<Network>, Arc<Endpoints>),
+    Removed(String),
+}
+
+/// The way to the task that does it. Dropping it leaves the network as it is.
+pub(super) struct Programmer(watch::Sender<Wish>);
+
+impl Programmer {
+    pub(super) fn start(
+        engine: Engine,
+        node_id: String,
+        data_path: Arc<DataPath>,
+        done: mpsc::Sender<(String, u64)>,
+    ) -> Self {
+        let (sender, wishes) = watch::channel(Wish::Nothing);
+        let work = Work {
+            engine,
+            node_id,
+            data_path,
+            done,
+        };
+        tokio::spawn(work.run(wishes));
+        Self(sender)
+    }
+
+    /// Makes it so, in place of what was asked for before.
+    pub(super) fn program(&self, network: Arc<Network>, endpoints: Arc<Endpoints>) {
+        self.0.send_replace(Wish::Programmed(network, endpoints));
+    }
+
+    /// Takes the network away; tried until it works.
+    pub(super) fn remove(self, network_id: String) {
+        self.0.send_replace(Wish::Removed(network_id));
+    }
+}
+
+struct Work {
+    engine: Engine,
+    node_id: String,
+    data_path: Arc<DataPath>,
+    done: mpsc::Sender<(String, u64)>,
+}
+
+impl Work {
+    async fn run(self, mut wishes: watch::Receiver<Wish>) {
+        loop {
+            let wish = wishes.borrow_and_update().clone();
+            let fulfilled = self.fulfil(&wish).await;
+            if let Err(error) = &fulfilled {
+                tracing::warn!(%error, "a network of the swarm is not as it should be yet");
+            }
+            match (wish, fulfilled) {
+                (Wish::Removed(_), Ok(())) => return,
+                (Wish::Removed(_), Err(_)) => tokio::time::sleep(RETRY).await,
+                (Wish::Programmed(..), Err(_)) => {
+                    let newer = tokio::time::timeout(RETRY, wishes.changed()).await;
+                    if matches!(newer, Ok(Err(_))) {
+                        return;
+                    }
+                }
+                (Wish::Programmed(_, endpoints), Ok(())) => {
+                    let told = (endpoints.network_id.clone(), endpoints.version);
+                    if self.done.send(told).await.is_err() || wishes.changed().await.is_err() {
+                        return;
+                    }
+                }
+                (Wish::Nothing, _) => {
+                    if wishes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fulfil(&self, wish: &Wish) -> Result<()> {
+        match wish {
+            Wish::Nothing => Ok(()),
+            Wish::Removed(id) => self.engine.remove_overlay(id).await,
+            Wish::Programmed(network, endpoints) => self.program(network, endpoints).await,
+        }
+    }
+
+    async fn program(&self, network: &Network, endpoints: &Endpoints) -> Result<()> {
+        let invalid = |error: networks::NetworkError| Error::invalid(error.to_string());
+        if networks::place(network).map_err(invalid)? != Place::Overlay {
+            return Ok(());
+        }
+        let overlay = networks::overlay(network, self.data_path.get()).map_err(invalid)?;
+        self.engine.ensure_overlay(overlay).await?;
+        let (id, version) = (&network.id, endpoints.version);
+        let peers = networks::peers(endpoints);
+        self.engine.set_overlay_peers(id, version, peers).await?;
+        let balanced = networks::balanced(endpoints);
+        self.engine.set_overlay_balanced(id, balanced).await?;
+        if network.spec.ingress {
+            let ingress = networks::ingress(endpoints, &self.node_id);
+            for error in self.engine.set_ingress(ingress).await? {
+                tracing::error!(%error, "a port of the swarm cannot be published on this node");
+            }
+        }
+        Ok(())
+    }
+}
