@@ -331,7 +331,8 @@ impl Networks {
                 host_ip,
                 host_port: port.published,
             };
-            match self.inner.ports.lock().take(HOLDER, &binding) {
+            let result = self.inner.ports.lock().take(HOLDER, &binding);
+            match result {
                 Ok(held) => taken.push(held),
                 // A host without IPv6.
                 Err(Error::PortBind { .. }) if host_ip.is_ipv6() => {}

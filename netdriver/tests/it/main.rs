@@ -8,6 +8,7 @@
 
 mod balance;
 mod cluster;
+mod ingress;
 mod lifecycle;
 mod names;
 mod overlay;
