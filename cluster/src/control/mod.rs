@@ -26,6 +26,8 @@ mod refusal;
 mod request;
 mod secret;
 mod service;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 pub use cluster::{ELECTION_TICK, HEARTBEAT_PERIOD_NANOS, HEARTBEAT_TICK, initial_spec};

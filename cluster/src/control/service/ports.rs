@@ -34,6 +34,9 @@ pub(super) fn check(endpoint: &EndpointSpec) -> Result<(), Refusal> {
                 "EndpointSpec: a published port needs a target port",
             ));
         }
+        if port.protocol == "sctp" {
+            return Err(Refusal::unsupported("publishing ports of protocol sctp"));
+        }
         if endpoint.mode == "dnsrr" && port.publish_mode == INGRESS {
             return Err(Refusal::invalid(
                 "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
