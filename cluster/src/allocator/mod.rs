@@ -19,13 +19,17 @@ mod ports;
 mod service;
 mod space;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_api::swarm::{Annotations, Driver};
-use cluster_api::{Cluster, IdSource, Kind, Network, NetworkSpec, Node, Object, Service, Task, TaskState};
+use cluster_api::{
+    Cluster, IdSource, Kind, Network, NetworkSpec, Node, Object, Service, Task, TaskState,
+};
 use ipnet::IpNet;
 
 use crate::batch::Batch;
@@ -40,7 +44,7 @@ const INGRESS: &str = "ingress";
 
 /// Why something cannot be had. Shown to users.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AllocationError {
+enum AllocationError {
     #[error("network {0} not found")]
     NoNetwork(String),
     #[error("no ingress network found: published ports need one")]
@@ -117,6 +121,7 @@ impl Queue {
 pub struct Allocator {
     spaces: BTreeMap<String, Space>,
     vnis: BTreeSet<u32>,
+    highest_vni: u32,
     ports: Ports,
     dirty: Queue,
     stuck: Queue,
@@ -148,10 +153,10 @@ impl Allocator {
         }
         let Some(new) = new else { return };
         self.vnis.extend(new.vni);
+        self.highest_vni = self.highest_vni.max(new.vni.unwrap_or(0));
         self.dirty.networks.insert(new.id.clone());
         if is_overlay(new) && !new.subnets.is_empty() && !self.spaces.contains_key(&new.id) {
-            self.spaces
-                .insert(new.id.clone(), Space::new(&new.subnets));
+            self.spaces.insert(new.id.clone(), Space::new(&new.subnets));
             self.retry = true;
             self.all_nodes |= new.spec.ingress;
         }
@@ -178,7 +183,8 @@ impl Allocator {
         if new.is_some() {
             self.dirty.services.insert(id);
             // Its tasks may have waited for it.
-            self.retry |= old.map(|s| (&s.endpoint, &s.error)) != new.map(|s| (&s.endpoint, &s.error));
+            self.retry |=
+                old.map(|s| (&s.endpoint, &s.error)) != new.map(|s| (&s.endpoint, &s.error));
         } else {
             self.retry = true;
         }
@@ -275,11 +281,17 @@ impl Allocator {
         } = &mut self.dirty;
         let stuck = &mut self.stuck;
         let spaces = &mut self.spaces;
-        let vnis = &self.vnis;
+        let vnis = (self.highest_vni, &self.vnis);
         let ports = &self.ports;
+        let ingress = trial.ingress_network().map(|network| network.id.clone());
+        let mut first: BTreeSet<String> = ingress.iter().filter_map(|id| networks.take(id)).collect();
+        drain(&mut first, &mut stuck.networks, |id| {
+            trial.network(id, vnis, spaces)
+        });
         drain(networks, &mut stuck.networks, |id| {
             trial.network(id, vnis, spaces)
         });
+        networks.append(&mut first);
         drain(services, &mut stuck.services, |id| {
             trial.service(id, ports, spaces)
         });
@@ -339,7 +351,10 @@ impl ControlLoop for Allocator {
         if std::mem::take(&mut self.wants_ingress) {
             self.wants_ingress = trial.ingress(context.ids);
         }
-        self.work(&mut trial);
+        // Where it is just being made nothing else is given yet: it comes first in the pools.
+        if !self.wants_ingress {
+            self.work(&mut trial);
+        }
         for (network_id, address) in trial.taken {
             if let Some(space) = self.spaces.get_mut(&network_id) {
                 space.give_back(address);
@@ -475,7 +490,7 @@ impl<'a> Trial<'a> {
     fn network(
         &mut self,
         id: &str,
-        vnis: &BTreeSet<u32>,
+        (highest, vnis): (u32, &BTreeSet<u32>),
         spaces: &BTreeMap<String, Space>,
     ) -> Outcome {
         let Some(network) = self.store.network(id) else {
@@ -492,8 +507,9 @@ impl<'a> Trial<'a> {
         }
         let mut wanted = Network::clone(network);
         let taken: BTreeSet<u32> = vnis.union(&self.vnis).copied().collect();
+        let highest = self.vnis.last().map_or(highest, |last| highest.max(*last));
         let chosen = network::choose_subnets(network, cluster, self.store, &self.subnets)
-            .and_then(|s| Ok((s, network::next_vni(&taken).ok_or(AllocationError::NoVni)?)));
+            .and_then(|s| Ok((s, network::next_vni(highest, &taken).ok_or(AllocationError::NoVni)?)));
         match chosen {
             Ok((subnets, vni)) => {
                 wanted.subnets = subnets;
@@ -515,7 +531,11 @@ impl<'a> Trial<'a> {
     }
 
     /// A network goes when no service names it and no task or service has an address on it.
-    fn remove_network(&mut self, network: &Arc<Network>, spaces: &BTreeMap<String, Space>) -> Outcome {
+    fn remove_network(
+        &mut self,
+        network: &Arc<Network>,
+        spaces: &BTreeMap<String, Space>,
+    ) -> Outcome {
         let named = |service: &&Arc<Service>| {
             service::targets(&service.spec)
                 .iter()

@@ -36,12 +36,12 @@ pub(super) fn is_allocated(network: &Network) -> bool {
     !is_overlay(network) || (network.vni.is_some() && !network.subnets.is_empty())
 }
 
-/// The next identifier: above all others, so that one is used again as late as possible; what a node may still have
-/// under it is then long gone.
-pub(super) fn next_vni(taken: &BTreeSet<u32>) -> Option<u32> {
-    let above = taken.last().map_or(FIRST_VNI, |last| last + 1);
+/// The next identifier: above `highest`, which is the greatest this leader has seen, so that one is used again as late as
+/// possible; what a node may still have under it is then long gone.
+pub(super) fn next_vni(highest: u32, taken: &BTreeSet<u32>) -> Option<u32> {
+    let above = FIRST_VNI.max(highest.saturating_add(1));
     if above <= LAST_VNI {
-        return Some(above.max(FIRST_VNI));
+        return Some(above);
     }
     (FIRST_VNI..=LAST_VNI).find(|vni| !taken.contains(vni))
 }
@@ -73,7 +73,11 @@ pub(super) fn choose_subnets(
             .iter()
             .map(|(name, net)| (*name, *net))
             .chain(tried.iter().map(|net| ("another network", *net)))
-            .chain(subnets.iter().map(|s: &Subnet| ("the same network", s.subnet)))
+            .chain(
+                subnets
+                    .iter()
+                    .map(|s: &Subnet| ("the same network", s.subnet)),
+            )
             .find(|(_, net)| overlaps(&subnet, net))
         {
             return Err(AllocationError::Overlap {
@@ -90,7 +94,12 @@ pub(super) fn choose_subnets(
     let mut taken: Vec<IpNet> = others.iter().map(|(_, net)| *net).collect();
     taken.extend(tried);
     taken.extend(subnets.iter().map(|s| s.subnet));
-    taken.extend(store.nodes().filter_map(|n| n.data_path_addr).map(IpNet::from));
+    taken.extend(
+        store
+            .nodes()
+            .filter_map(|n| n.data_path_addr)
+            .map(IpNet::from),
+    );
     for family in [Family::V4, Family::V6] {
         let named = subnets
             .iter()

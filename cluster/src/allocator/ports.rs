@@ -97,13 +97,14 @@ impl Ports {
                 .map(|old| old.published_port)
                 .find(is_free);
             // Its other ports are its own until this is committed, and must not be given twice.
-            let is_new =
-                |number: &u16| is_free(number) && !self.owners.contains_key(&(protocol(port), *number));
-            let number = kept.or_else(|| AUTOMATIC.clone().find(is_new)).ok_or_else(|| {
-                AllocationError::NoPort {
+            let is_new = |number: &u16| {
+                is_free(number) && !self.owners.contains_key(&(protocol(port), *number))
+            };
+            let number = kept
+                .or_else(|| AUTOMATIC.clone().find(is_new))
+                .ok_or_else(|| AllocationError::NoPort {
                     protocol: protocol(port),
-                }
-            })?;
+                })?;
             port.published_port = number;
             mine.insert(key(port), service_id.to_owned());
         }

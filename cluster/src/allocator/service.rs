@@ -34,13 +34,36 @@ pub(super) enum Target<'a> {
 }
 
 /// Finds the network a spec names by id or name.
-pub(super) fn resolve<'a>(store: &'a Store, target: &'a str) -> Result<Target<'a>, AllocationError> {
+pub(super) fn resolve<'a>(
+    store: &'a Store,
+    target: &'a str,
+) -> Result<Target<'a>, AllocationError> {
     let by_name = || store.network(store.id_of(Kind::Network, target)?);
     match store.network(target).or_else(by_name) {
         Some(network) => Ok(Target::Network(network)),
         None if OF_EACH_NODE.contains(&target) => Ok(Target::OfNode(target)),
         None => Err(AllocationError::NoNetwork(target.to_owned())),
     }
+}
+
+/// Whether addresses can be had on all of them; `false` while one is yet to be allocated.
+pub(super) fn are_usable<'a>(
+    networks: impl IntoIterator<Item = &'a Arc<Network>>,
+) -> Result<bool, AllocationError> {
+    let mut usable = true;
+    for network in networks {
+        if is_allocated(network) {
+            continue;
+        }
+        if !network.error.is_empty() {
+            return Err(AllocationError::Network {
+                name: network.spec.annotations.name.clone(),
+                error: network.error.clone(),
+            });
+        }
+        usable = false;
+    }
+    Ok(usable)
 }
 
 /// Whether every node publishes a port for the service.
@@ -64,7 +87,8 @@ impl<'a> Trial<'a> {
         let Some(service) = self.store.service(id) else {
             return Outcome::Done;
         };
-        if service.pending_delete || (self.is_settled(service, spaces) && service.error.is_empty()) {
+        if service.pending_delete || (self.is_settled(service, spaces) && service.error.is_empty())
+        {
             return Outcome::Done;
         }
         let mut wanted = Service::clone(service);
@@ -153,18 +177,18 @@ impl<'a> Trial<'a> {
         spaces: &mut BTreeMap<String, Space>,
     ) -> Result<Option<Endpoint>, AllocationError> {
         let spec = service.spec.endpoint_spec.clone().unwrap_or_default();
+        let networks = self.vip_networks(service)?;
+        if !are_usable(networks.iter().copied())? {
+            return Ok(None);
+        }
+        let ports = ports.assign(
+            &service.id,
+            &spec.ports,
+            &service.endpoint.ports,
+            &mut self.ports,
+        )?;
         let mut virtual_ips = Vec::new();
-        for network in self.vip_networks(service)? {
-            if !is_allocated(network) {
-                return if network.error.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(AllocationError::Network {
-                        name: network.spec.annotations.name.clone(),
-                        error: network.error.clone(),
-                    })
-                };
-            }
+        for network in networks {
             let current: Vec<IpNet> = service
                 .endpoint
                 .virtual_ips
@@ -180,12 +204,6 @@ impl<'a> Trial<'a> {
                 });
             }
         }
-        let ports = ports.assign(
-            &service.id,
-            &spec.ports,
-            &service.endpoint.ports,
-            &mut self.ports,
-        )?;
         Ok(Some(Endpoint {
             spec,
             ports,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use agent_api::swarm::NetworkAttachmentConfig;
 use cluster_api::{Attachment, DesiredState, Service, Task, TaskState, TaskStatus};
 
-use super::network::{is_allocated, is_overlay};
-use super::service::{Target, publishes, resolve, targets};
+use super::network::is_overlay;
+use super::service::{Target, are_usable, publishes, resolve, targets};
 use super::space::Space;
 use super::{AllocationError, Outcome, Trial, families};
 
@@ -109,6 +109,13 @@ impl Trial<'_> {
             let target = resolve(store, &attachment.target)?;
             wanted.push((target, &attachment.aliases));
         }
+        let of_cluster = wanted.iter().filter_map(|(target, _)| match target {
+            Target::Network(network) => Some(*network),
+            Target::OfNode(_) => None,
+        });
+        if !are_usable(of_cluster)? {
+            return Ok(None);
+        }
         let mut attachments: Vec<Attachment> = Vec::new();
         for (target, aliases) in wanted {
             let mut attachment = Attachment {
@@ -120,16 +127,6 @@ impl Trial<'_> {
                 Target::Network(network) => {
                     if attachments.iter().any(|a| a.network_id == network.id) {
                         continue;
-                    }
-                    if !is_allocated(network) {
-                        return if network.error.is_empty() {
-                            Ok(None)
-                        } else {
-                            Err(AllocationError::Network {
-                                name: network.spec.annotations.name.clone(),
-                                error: network.error.clone(),
-                            })
-                        };
                     }
                     attachment.network_id = network.id.clone();
                     if is_overlay(network) {

@@ -33,6 +33,8 @@ use usage::{Group, Load, Usage, is_held};
 const ASSIGNED: &str = "scheduler assigned task to node";
 const CONFIRMED: &str = "scheduler confirmed task can run on preassigned node";
 
+const GIVEN_UP: &str = "task was given up before it had a node";
+
 /// Slot and id, so that lower slots are placed first.
 type Waiting = BTreeSet<(u64, String)>;
 
@@ -48,6 +50,8 @@ pub struct Scheduler {
     dirty: BTreeSet<Group>,
     /// Nodes whose bound tasks are to be looked at.
     dirty_nodes: BTreeSet<String>,
+    /// Tasks that were given up before they had a node: nobody else can end them.
+    unwanted: BTreeSet<String>,
 }
 
 impl Scheduler {
@@ -140,6 +144,9 @@ impl Scheduler {
                 }
                 self.freed(&task.node_id);
             }
+            Place::Unwanted => {
+                self.unwanted.remove(&task.id);
+            }
             Place::Nowhere => {}
         }
     }
@@ -161,6 +168,9 @@ impl Scheduler {
                 if let Some(usage) = self.usage_mut(&task.node_id) {
                     usage.hold(&task.id, Load::of(task));
                 }
+            }
+            Place::Unwanted => {
+                self.unwanted.insert(task.id.clone());
             }
             Place::Nowhere => {}
         }
@@ -316,6 +326,17 @@ impl ControlLoop for Scheduler {
             batch: Batch::new(context.now.wall),
             held: Vec::new(),
         };
+        for task in self.unwanted.iter().filter_map(|id| context.store.task(id)) {
+            let status = TaskStatus {
+                state: TaskState::Shutdown,
+                since: trial.now.wall,
+                message: GIVEN_UP.to_owned(),
+                ..TaskStatus::default()
+            };
+            if !trial.batch.task_status(&task.id, status) {
+                break;
+            }
+        }
         // Bound tasks first: they have no choice.
         for node_id in std::mem::take(&mut self.dirty_nodes) {
             if trial.batch.is_full() || !self.confirm(&node_id, &mut trial) {
@@ -346,6 +367,8 @@ enum Place {
     Bound,
     /// Takes something from its node, as a wanted task or not.
     Held { active: bool },
+    /// Has no node and is not to get one.
+    Unwanted,
     /// None of the scheduler's business.
     Nowhere,
 }
@@ -355,8 +378,9 @@ impl Place {
         if is_held(task) {
             let active = task.desired < DesiredState::Shutdown;
             Self::Held { active }
-        } else if task.status.state != TaskState::Pending || task.desired >= DesiredState::Shutdown
-        {
+        } else if task.status.state < TaskState::Assigned && task.desired >= DesiredState::Shutdown {
+            Self::Unwanted
+        } else if task.status.state != TaskState::Pending {
             Self::Nowhere
         } else if task.node_id.is_empty() {
             Self::Waiting

@@ -303,11 +303,17 @@ fn a_task_bound_to_its_node_is_checked_there() {
 }
 
 #[test]
-fn a_task_nobody_wants_any_more_is_left_alone() {
+fn a_task_nobody_wants_any_more_ends_without_a_node() {
     let (mut stage, mut scheduler) = stage(1);
     let service = web();
     let mut events = stage.create(service.clone());
     events.extend(stage.create(pending(&service, 1)));
     events.extend(stage.want("web.1", DesiredState::Shutdown));
-    assert_eq!(stage.settle_after(events, &mut scheduler), 0);
+    stage.settle_after(events, &mut scheduler);
+    let task = stage.store.task("web.1").unwrap();
+    assert_eq!(task.status.state, TaskState::Shutdown);
+    assert_eq!(task.node_id, "");
+    let mut next_leader = crate::scheduler::Scheduler::new();
+    stage.start(&mut next_leader);
+    assert_eq!(stage.settle(&mut next_leader), 0);
 }
