@@ -665,7 +665,7 @@ fn credentials_stay_until_others_come_and_replace_no_task() {
             service.spec_version,
         )
     };
-    let mut change = |world: &mut World, auth: RegistryAuth| {
+    let change = |world: &mut World, auth: RegistryAuth| {
         // A client cannot smuggle them in with the spec.
         let text = with_container(json!({"PullOptions": {"RegistryAuth": "forged"}}));
         let version = world.version(&id);

@@ -2,6 +2,7 @@
 //! Docker's (moby `daemon/cluster`, `convert`). Secrets never show their data, specs never their credentials, and what
 //! is being removed is not seen.
 
+mod events;
 mod networks;
 mod nodes;
 mod payloads;
@@ -9,6 +10,7 @@ mod services;
 mod swarm;
 mod tasks;
 
+pub use events::{TASK, event};
 pub use networks::{network, networks};
 pub use nodes::{node, nodes};
 pub use payloads::{config, configs, secret, secrets};
