@@ -199,6 +199,8 @@ impl Network {
 impl Assigned {
     fn new(balanced: &[Balanced]) -> Assigned {
         let mut assigned = Assigned::default();
+        // A name of the whole hides the same name of a single backend.
+        let mut of_all = HashMap::new();
         for one in balanced {
             let ready: Vec<IpAddr> = one
                 .backends
@@ -206,16 +208,16 @@ impl Assigned {
                 .filter(|backend| backend.state == BackendState::Ready)
                 .flat_map(Backend::addresses)
                 .collect();
-            let of_all = if one.vips.is_empty() {
+            let addresses = if one.vips.is_empty() {
                 &ready
             } else {
                 &one.vips
             };
             for name in &one.names {
-                assigned.add(name, of_all);
+                add(&mut of_all, name, addresses);
             }
             for name in &one.backend_names {
-                assigned.add(name, &ready);
+                add(&mut of_all, name, &ready);
             }
             assigned.point(&one.vips, one.names.first());
             for backend in &one.backends {
@@ -224,26 +226,27 @@ impl Assigned {
                 assigned.point(&addresses, backend.names.first());
                 if backend.state == BackendState::Ready {
                     for name in &backend.names {
-                        assigned.add(name, &addresses);
+                        add(&mut assigned.names, name, &addresses);
                     }
                 }
             }
         }
+        assigned.names.extend(of_all);
         assigned
-    }
-
-    fn add(&mut self, name: &str, addresses: &[IpAddr]) {
-        let list = self.names.entry(name.to_lowercase()).or_default();
-        for address in addresses {
-            if !list.contains(address) {
-                list.push(*address);
-            }
-        }
     }
 
     fn point(&mut self, addresses: &[IpAddr], name: Option<&String>) {
         for (address, name) in addresses.iter().zip(std::iter::repeat(name).flatten()) {
             self.pointers.insert(*address, name.clone());
+        }
+    }
+}
+
+fn add(names: &mut HashMap<String, Vec<IpAddr>>, name: &str, addresses: &[IpAddr]) {
+    let list = names.entry(name.to_lowercase()).or_default();
+    for address in addresses {
+        if !list.contains(address) {
+            list.push(*address);
         }
     }
 }
@@ -300,6 +303,18 @@ mod tests {
         zone
     }
 
+    fn show(answer: Answer) -> String {
+        match answer {
+            Answer::Addresses(list) => {
+                let list: Vec<_> = list.iter().map(IpAddr::to_string).collect();
+                list.join(" ")
+            }
+            Answer::Name(name) => name,
+            Answer::Empty => "empty".into(),
+            Answer::Unknown => "unknown".into(),
+        }
+    }
+
     /// `<networks seen> <name> <question>` to the answer.
     #[test]
     fn names_hold_within_the_askers_networks() {
@@ -351,16 +366,7 @@ mod tests {
         ];
         for (networks, name, question, expected) in cases {
             let networks: Vec<String> = networks.split_whitespace().map(str::to_owned).collect();
-            let got = match zone.lookup(&networks, name, question) {
-                Answer::Addresses(list) => list
-                    .iter()
-                    .map(IpAddr::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" "),
-                Answer::Name(name) => name,
-                Answer::Empty => "empty".into(),
-                Answer::Unknown => "unknown".into(),
-            };
+            let got = show(zone.lookup(&networks, name, question));
             assert_eq!(got, expected, "{networks:?} {name} {question:?}");
         }
     }
@@ -382,6 +388,84 @@ mod tests {
         zone.remove("n1", "e2");
         zone.remove("n2", "e3");
         assert!(zone.networks.is_empty());
+    }
+
+    /// `<name> <question>` to the answer, on a network with assigned names and local endpoints.
+    #[test]
+    fn assigned_names_come_before_those_of_endpoints() {
+        let backend = |name: &str, last: u8, state| Backend {
+            names: vec![name.into(), format!("id-of-{name}")],
+            ipv4: Some([10, 1, 0, last].into()),
+            ipv6: (last == 20).then(|| "fd00::20".parse().unwrap()),
+            state,
+        };
+        let balanced = [
+            Balanced {
+                names: vec!["Web".into(), "www".into()],
+                backend_names: vec!["tasks.web".into()],
+                vips: vec!["10.1.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
+                backends: vec![
+                    backend("web.1", 20, BackendState::Ready),
+                    backend("web.2", 21, BackendState::Ready),
+                    backend("web.3", 22, BackendState::Draining),
+                ],
+            },
+            Balanced {
+                names: vec!["rr".into()],
+                backend_names: vec!["tasks.rr".into()],
+                vips: Vec::new(),
+                backends: vec![
+                    backend("rr", 30, BackendState::Ready),
+                    backend("rr.2", 31, BackendState::Ready),
+                ],
+            },
+            Balanced {
+                names: vec!["none".into()],
+                backend_names: vec!["tasks.none".into()],
+                vips: Vec::new(),
+                backends: Vec::new(),
+            },
+        ];
+        let mut zone = zone();
+        zone.assign("n1", "Front", &balanced);
+        let seen = ["n1".to_owned()];
+        let cases = [
+            ("web", Question::Ipv4, "10.1.0.9"),
+            ("web", Question::Ipv6, "fd00::9"),
+            ("web", Question::Other, "empty"),
+            ("www.front", Question::Ipv4, "10.1.0.9"),
+            ("tasks.web", Question::Ipv4, "10.1.0.20 10.1.0.21"),
+            ("tasks.web", Question::Ipv6, "fd00::20"),
+            ("web.1", Question::Ipv4, "10.1.0.20"),
+            ("web.2", Question::Ipv6, "empty"),
+            ("id-of-web.2", Question::Ipv4, "10.1.0.21"),
+            ("web.3", Question::Ipv4, "unknown"),
+            ("rr", Question::Ipv4, "10.1.0.30 10.1.0.31"),
+            ("rr", Question::Ipv6, "empty"),
+            ("tasks.rr", Question::Ipv4, "10.1.0.30 10.1.0.31"),
+            ("none", Question::Ipv4, "empty"),
+            ("tasks.none", Question::Ipv4, "empty"),
+            // Endpoints of this host keep what nobody assigned.
+            ("web-1", Question::Ipv4, "10.1.0.2"),
+            ("9.0.1.10.in-addr.arpa", Question::Pointer, "Web.front"),
+            ("22.0.1.10.in-addr.arpa", Question::Pointer, "web.3.front"),
+            ("2.0.1.10.in-addr.arpa", Question::Pointer, "web-1.front"),
+            ("40.0.1.10.in-addr.arpa", Question::Pointer, "unknown"),
+        ];
+        for (name, question, expected) in cases {
+            let got = show(zone.lookup(&seen, name, question));
+            assert_eq!(got, expected, "{name} {question:?}");
+        }
+        zone.assign("n1", "Front", &[]);
+        assert_eq!(
+            show(zone.lookup(&seen, "web", Question::Ipv4)),
+            "10.1.0.2 10.1.0.3"
+        );
+        assert_eq!(zone.lookup(&seen, "rr", Question::Ipv4), Answer::Unknown);
+        // The last names take the network with them.
+        zone.assign("n9", "alone", &balanced);
+        zone.assign("n9", "alone", &[]);
+        assert!(!zone.networks.contains_key("n9"));
     }
 
     #[test]

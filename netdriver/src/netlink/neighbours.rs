@@ -132,10 +132,11 @@ pub(crate) enum Seen {
         entry: Forwarding,
         there: bool,
     },
+    /// `None`: no permanent entry any more.
     Resolution {
         index: u32,
-        entry: Resolution,
-        there: bool,
+        address: IpAddr,
+        mac: Option<[u8; 6]>,
     },
     LinkGone {
         index: u32,
@@ -196,11 +197,11 @@ impl Watcher {
                         entry,
                         there,
                     }));
-                    let resolution = into_resolution(&message);
-                    seen.extend(resolution.map(|entry| Seen::Resolution {
+                    let permanent = into_resolution(&message).filter(|_| there);
+                    seen.extend(address(&message).map(|address| Seen::Resolution {
                         index,
-                        entry,
-                        there,
+                        address,
+                        mac: permanent.map(|entry| entry.mac),
                     }));
                 }
                 RouteNetlinkMessage::DelLink(message) => seen.push(Seen::LinkGone {
@@ -259,7 +260,18 @@ fn into_forwarding(message: &NeighbourMessage) -> Option<Forwarding> {
 }
 
 fn into_resolution(message: &NeighbourMessage) -> Option<Resolution> {
-    let address = message
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    Some(Resolution {
+        address: address(message)?,
+        mac: mac(message)?,
+    })
+}
+
+/// Of a neighbour entry of IP.
+fn address(message: &NeighbourMessage) -> Option<IpAddr> {
+    message
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
@@ -270,14 +282,7 @@ fn into_resolution(message: &NeighbourMessage) -> Option<Resolution> {
                 Some(IpAddr::V6(*address))
             }
             _ => None,
-        })?;
-    if message.header.state != NeighbourState::Permanent {
-        return None;
-    }
-    Some(Resolution {
-        address,
-        mac: mac(message)?,
-    })
+        })
 }
 
 fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {

@@ -38,8 +38,6 @@ pub(crate) struct Cluster {
     pub(crate) client: PathBuf,
     pub(crate) client_ipv4: IpAddr,
     pub(crate) client_ipv6: IpAddr,
-    /// The LAN's own daemon.
-    pub(crate) outer: Networks,
 }
 
 /// An endpoint and where it is.
@@ -104,7 +102,6 @@ pub(crate) fn with_cluster(count: usize, test: impl FnOnce(&mut Cluster) + Send)
             client,
             client_ipv4,
             client_ipv6,
-            outer: outer.clone(),
         });
     });
 }
