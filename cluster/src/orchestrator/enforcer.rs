@@ -90,7 +90,7 @@ fn not_allowed<'a>(store: &'a Store, node: &Node) -> Vec<(&'a Arc<Task>, String)
         .filter(|task| is_live(task) && !task.evicted)
         .filter(|task| task.status.state >= TaskState::Assigned && !task.status.state.is_terminal())
         .collect();
-    tasks.sort_by_key(|task| (task.meta.created_at, &task.id));
+    tasks.sort_by_key(|task| (task.meta.created_at, task.slot, &task.id));
     let mut free = node
         .description
         .as_ref()

@@ -150,8 +150,10 @@ impl ControlLoop for Reaper {
                 self.nodes.insert(node_id);
             }
         }
+        // What is orphaned now changes, so it cannot be deleted in the same transaction.
+        let orphans = plan.len() > 0;
         for (service_id, keys) in std::mem::take(&mut self.dirty) {
-            if plan.is_full() {
+            if plan.is_full() || orphans {
                 self.dirty.insert(service_id, keys);
                 continue;
             }

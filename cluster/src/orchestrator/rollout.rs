@@ -62,10 +62,8 @@ pub(super) struct Verdict {
 pub(super) enum Phase {
     /// No rollout goes on: what needs a new task gets one of the current spec.
     Idle,
-    /// An update goes on: they keep what they have until it is their turn.
+    /// A rollout goes on: they keep what they have until it is their turn.
     Active,
-    /// A rollback goes on: those that run do so until it is their turn, others need not wait.
-    Returning,
     /// It was stopped: they keep what they have.
     Paused,
     /// The spec goes back; nothing is to be done before that is committed.
@@ -91,8 +89,10 @@ enum Action {
 /// What the slots say about the rollout.
 #[derive(Debug, Default)]
 struct Tally {
-    /// Slots whose turn has not come.
+    /// Slots whose turn has not come. Those that do not run come first.
     due: Vec<SlotKey>,
+    /// How many of these do not run.
+    due_and_down: usize,
     /// Slots that are being worked on, or in the pause after that.
     busy: usize,
     /// When the last slot was done, and by which task.
@@ -173,7 +173,7 @@ pub(super) fn advance(template: &Template<'_>, stands: &[Stand<'_>], clock: &mut
             // Slots that could not be reached when it was their turn: the node was paused, or down.
             let tally = count(template, stands, &rollout, &config, clock);
             return Verdict {
-                begin: turn(&tally, &config),
+                begin: turn(&tally, rollout.state, &config),
                 id: rollout.id,
                 ..Verdict::idle()
             };
@@ -214,12 +214,12 @@ pub(super) fn advance(template: &Template<'_>, stands: &[Stand<'_>], clock: &mut
         begin: if held.is_some() {
             BTreeSet::new()
         } else {
-            turn(&tally, &config)
+            turn(&tally, rollout.state, &config)
         },
-        phase: match rollout.state {
-            RolloutState::Updating => Phase::Active,
-            RolloutState::RollbackStarted => Phase::Returning,
-            _ => Phase::Idle,
+        phase: if rollout.state.is_active() {
+            Phase::Active
+        } else {
+            Phase::Idle
         },
         id: rollout.id,
         is_held: held.is_some(),
@@ -460,6 +460,7 @@ fn count(
             }
         }
     }
+    tally.due_and_down = tally.due.len();
     tally.due.append(&mut due_but_running);
     tally
 }
@@ -475,10 +476,14 @@ fn done_at(task: &Task) -> Option<Timestamp> {
     }
 }
 
-/// Whose turn it is. Slots that do not run anyway come first.
-fn turn(tally: &Tally, config: &Config) -> BTreeSet<SlotKey> {
+/// Whose turn it is. On the way back, slots that are down need not wait for others.
+fn turn(tally: &Tally, state: RolloutState, config: &Config) -> BTreeSet<SlotKey> {
     let free = config.parallelism.saturating_sub(tally.busy);
-    tally.due.iter().take(free).cloned().collect()
+    let at_once = match state {
+        RolloutState::RollbackStarted => tally.due_and_down,
+        _ => 0,
+    };
+    tally.due.iter().take(free.max(at_once)).cloned().collect()
 }
 
 /// Whether all slots are done and the last one has been watched. A pause that is longer than the watching makes the

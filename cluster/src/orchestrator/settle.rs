@@ -29,8 +29,8 @@ use crate::store::StoreAction;
 
 /// How long a new task waits at least for the end of the one it replaces (SwarmKit `restart.defaultOldTaskTimeout`).
 const OLD_TASK_MS: u64 = 60_000;
-/// How much longer than its stop grace period a task may take to stop.
-const GRACE_MARGIN_MS: u64 = 10_000;
+/// How much longer than its stop grace period a task may take to stop; it leaves all balancers first.
+const GRACE_MARGIN_MS: u64 = 20_000;
 /// Docker's stop grace period.
 const GRACE_MS: u64 = 10_000;
 
@@ -52,16 +52,30 @@ impl<'a> Settlement<'a, '_> {
         for task in &stand.spare {
             actions.push(shut_down(task));
         }
-        for (task, _) in &stand.gone {
+        let begins = self.verdict.begin.contains(&stand.key);
+        let is_early = stand.clean.is_none() && !begins && self.failed_early(stand);
+        let gone = stand.gone.len() - usize::from(is_early);
+        for (task, _) in &stand.gone[..gone] {
             actions.push(shut_down(task));
         }
-        let begins = self.verdict.begin.contains(&stand.key);
+        if is_early {
+            return self.plan.add(actions);
+        }
         match (stand.clean, stand.dirty) {
             (Some(clean), old) => self.go_on(clean, old, &mut actions),
             (None, Some(old)) => self.keep_or_update(stand, old, begins, &mut actions),
             (None, None) => self.fill(stand, begins, &mut actions),
         }
         self.plan.add(actions);
+    }
+
+    /// Whether the slot's newest task failed while its restart delay had not passed: it could not be made ready. It
+    /// keeps its place until then, lest an image that does not exist be asked for without a pause.
+    fn failed_early(&mut self, stand: &Stand<'a>) -> bool {
+        stand
+            .gone
+            .last()
+            .is_some_and(|(task, cause)| *cause == Cause::Ended && !self.is_delay_over(task))
     }
 
     /// A slot that has no task yet, or only ended ones.
@@ -251,15 +265,8 @@ impl<'a> Settlement<'a, '_> {
 
     /// Whether the delay is over and what the task replaces has stopped, or had its time.
     fn may_start(&mut self, task: &Task) -> bool {
-        let not_before = task.restarts.not_before;
-        if not_before != Timestamp::default() {
-            let delay_ms = not_before.millis_since(task.meta.created_at);
-            if !self
-                .clock
-                .has_passed(Wait::RestartDelay, &task.id, task.meta.created_at, delay_ms)
-            {
-                return false;
-            }
+        if !self.is_delay_over(task) {
+            return false;
         }
         let store = self.template.store;
         let Some(old) = task
@@ -285,6 +292,13 @@ impl<'a> Settlement<'a, '_> {
         let patience_ms = OLD_TASK_MS.max(grace_ms.saturating_add(GRACE_MARGIN_MS));
         self.clock
             .has_passed(Wait::OldTaskStops, &old.id, old.desired_since, patience_ms)
+    }
+
+    fn is_delay_over(&mut self, task: &Task) -> bool {
+        let made = task.meta.created_at;
+        let delay_ms = task.restarts.not_before.millis_since(made);
+        self.clock
+            .has_passed(Wait::RestartDelay, &task.id, made, delay_ms)
     }
 
     /// Stop-first: whether the old task is to stop now, because the new one is ready, or finds no place while the old
