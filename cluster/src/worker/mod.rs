@@ -17,6 +17,8 @@ mod action;
 mod networks;
 mod payloads;
 mod task_run;
+#[cfg(test)]
+mod tests;
 
 pub use action::{Action, Fence, Found, FoundState, Happened, Input, Intent, Preparation, Record};
 pub use task_run::UNBIND_WAIT_MS;
@@ -57,7 +59,8 @@ struct Session {
 }
 
 impl Worker {
-    /// With what was saved before, and the containers of tasks that are there.
+    /// With what was saved before, and the containers of tasks that are there. Goes on with the first
+    /// [`Worker::handle`], for which [`Input::Time`] will do.
     #[must_use]
     pub fn new(
         node_id: &str,

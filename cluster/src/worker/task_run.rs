@@ -272,6 +272,10 @@ impl TaskRun {
             actions.push(Action::Forget { task_id: self.id() });
             return;
         }
+        self.save_and_release(actions);
+    }
+
+    fn save_and_release(&mut self, actions: &mut Vec<Action>) {
         self.save_if_changed(actions);
         if std::mem::take(&mut self.release) {
             actions.push(Action::Release { task_id: self.id() });
@@ -324,6 +328,7 @@ impl TaskRun {
                 if self.intent == Intent::Accept {
                     self.phase = Phase::Gone;
                 } else {
+                    self.save_and_release(actions);
                     self.phase = Phase::Removing;
                     self.begin(Intent::Remove, actions);
                     actions.push(Action::Remove { task_id: self.id() });
