@@ -105,6 +105,7 @@ pub struct SwarmInitRequest {
     pub force_new_cluster: bool,
     pub spec: SwarmSpec,
     pub auto_lock_managers: bool,
+    #[serde(deserialize_with = "availability")]
     pub availability: Option<NodeAvailability>,
     #[serde(deserialize_with = "null_default")]
     pub default_addr_pool: Vec<String>,
@@ -121,6 +122,7 @@ pub struct SwarmJoinRequest {
     #[serde(deserialize_with = "null_default")]
     pub remote_addrs: Vec<String>,
     pub join_token: String,
+    #[serde(deserialize_with = "availability")]
     pub availability: Option<NodeAvailability>,
 }
 
@@ -255,4 +257,41 @@ impl std::fmt::Debug for JoinTokens {
 )]
 fn is_zero(value: &u64) -> bool {
     *value == 0
+}
+
+/// Clients that were not told an availability send the empty word.
+fn availability<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NodeAvailability>, D::Error> {
+    use serde::de::{Error as _, IntoDeserializer as _};
+    match Option::<String>::deserialize(deserializer)?.as_deref() {
+        None | Some("") => Ok(None),
+        Some(word) => {
+            let word: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+                word.into_deserializer();
+            NodeAvailability::deserialize(word)
+                .map(Some)
+                .map_err(D::Error::custom)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NodeAvailability, SwarmInitRequest, SwarmJoinRequest};
+
+    #[test]
+    fn an_empty_availability_is_none() {
+        for (json, expected) in [
+            ("{}", None),
+            (r#"{"Availability":""}"#, None),
+            (r#"{"Availability":null}"#, None),
+            (r#"{"Availability":"drain"}"#, Some(NodeAvailability::Drain)),
+        ] {
+            let init: SwarmInitRequest = serde_json::from_str(json).expect(json);
+            let join: SwarmJoinRequest = serde_json::from_str(json).expect(json);
+            assert_eq!((init.availability, join.availability), (expected, expected));
+        }
+        assert!(serde_json::from_str::<SwarmInitRequest>(r#"{"Availability":"off"}"#).is_err());
+    }
 }
