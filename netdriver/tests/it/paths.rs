@@ -198,10 +198,11 @@ fn published_port_is_reached_from_everywhere(bridged_frames_filtered: bool) {
         filter_bridged_frames(bridged_frames_filtered);
         world.networks.create(NetworkSpec::bridge("net")).unwrap();
         world.networks.create(NetworkSpec::bridge("other")).unwrap();
-        let (server, same, other) = (
+        let (server, same, other, by_default) = (
             world.sandbox("server", &["net"]),
             world.sandbox("same", &["net"]),
             world.sandbox("other", &["other"]),
+            world.sandbox("default", &["bridge"]),
         );
         serve(netns(&server), 80);
         serve(netns(&server), 81);
@@ -231,9 +232,9 @@ fn published_port_is_reached_from_everywhere(bridged_frames_filtered: bool) {
         );
         // IPv6 is relayed.
         assert_eq!(connect((Ipv6Addr::LOCALHOST, 8080)).unwrap().1, gateway);
-        // Hairpin: another container of the network, the container itself, a container of another
-        // network.
-        for client in [&same, &server, &other] {
+        // Hairpin: another container of the network, the container itself, containers of another
+        // network and of the default one.
+        for client in [&same, &server, &other, &by_default] {
             reach(netns(client), (world.host_address, 8080));
         }
         // What is not published is not reached, nor is the host's loopback through the bridge.
