@@ -126,3 +126,34 @@ fn disk_usage() {
         .replace("\"RepoDigests\": null", "\"RepoDigests\": []");
     same::<DiskUsage>(&text);
 }
+
+/// What managers of a swarm answer, down to the order of the members.
+#[track_caller]
+fn byte_for_byte<T: DeserializeOwned + Serialize>(text: &str) {
+    let read: T = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), text.trim_end());
+}
+
+#[test]
+fn swarms() {
+    byte_for_byte::<swarm::Swarm>(include_str!("golden/swarm.json"));
+    byte_for_byte::<swarm::Info>(include_str!("golden/swarm-info.json"));
+    byte_for_byte::<Vec<swarm::Node>>(include_str!("golden/swarm-nodes.json"));
+}
+
+#[test]
+fn services() {
+    byte_for_byte::<Vec<swarm::Service>>(include_str!("golden/swarm-services.json"));
+    byte_for_byte::<Vec<swarm::Service>>(include_str!("golden/swarm-services-updated.json"));
+}
+
+#[test]
+fn tasks() {
+    byte_for_byte::<Vec<swarm::Task>>(include_str!("golden/swarm-tasks.json"));
+}
+
+#[test]
+fn payloads() {
+    byte_for_byte::<Vec<swarm::Secret>>(include_str!("golden/swarm-secrets.json"));
+    byte_for_byte::<Vec<swarm::Config>>(include_str!("golden/swarm-configs.json"));
+}
