@@ -14,6 +14,7 @@
 
 mod backends;
 mod disk;
+mod logs;
 mod roster;
 mod sessions;
 mod thread;
@@ -100,6 +101,7 @@ pub struct Manager {
     standing: watch::Receiver<Standing>,
     events: broadcast::Sender<Arc<[StoreEvent]>>,
     roster: Arc<NodeRoster>,
+    logs: Arc<logs::Broker>,
 }
 
 impl Manager {
@@ -190,16 +192,18 @@ impl Manager {
             standing: watched,
             events,
             roster,
+            logs: Arc::default(),
         })
     }
 
     async fn apply_first(&self, objects: Transaction) -> Result<(), Failure> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
+            let standing = self.seen_standing();
             match self.command(Command::Apply(objects.clone())).await {
                 Ok(_) => return Ok(()),
                 Err(failure @ Failure::NotLeader { .. }) => {
-                    if !self.standing_changes_before(deadline).await {
+                    if !changes_before(standing, deadline).await {
                         return Err(failure);
                     }
                 }
@@ -215,6 +219,7 @@ impl Manager {
         backends.dispatcher = Some(Arc::new(backends::Sessions(self.clone())));
         backends.control = Some(Arc::new(backends::Control(self.clone())));
         backends.membership = Some(Arc::new(backends::Members(self.clone())));
+        backends.logs = Some(Arc::new(backends::Logs(self.clone())));
         backends.roster = Some(Arc::clone(&self.roster) as Arc<_>);
     }
 
@@ -260,6 +265,7 @@ impl Manager {
     ) -> Result<control::Reply, control::Refusal> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
+            let standing = self.seen_standing();
             let leader = match self.command(Command::Control(request.clone())).await {
                 Ok(Answer::Reply(reply)) => return Ok(reply),
                 Ok(other) => {
@@ -283,7 +289,7 @@ impl Manager {
                     }
                 }
             }
-            if !self.standing_changes_before(deadline).await {
+            if !changes_before(standing, deadline).await {
                 return Err(control::Refusal::Unavailable(NO_LEADER.into()));
             }
         }
@@ -368,18 +374,24 @@ impl Manager {
         })
     }
 
-    /// Waits for a change of the standing; `false` when there was none in time or never will be.
-    async fn standing_changes_before(&self, deadline: Instant) -> bool {
+    /// The standing, of which what is there now counts as seen. Taken before a question is asked, so that a change
+    /// while it is answered is not missed.
+    fn seen_standing(&self) -> watch::Receiver<Standing> {
         let mut standing = self.standing.clone();
         standing.mark_unchanged();
-        if standing.borrow().stopped.is_some() {
-            return false;
-        }
-        matches!(
-            tokio::time::timeout_at(deadline, standing.changed()).await,
-            Ok(Ok(()))
-        )
+        standing
     }
+}
+
+/// Waits for a change of the standing; `false` when there was none in time or never will be.
+async fn changes_before(mut standing: watch::Receiver<Standing>, deadline: Instant) -> bool {
+    if standing.borrow().stopped.is_some() {
+        return false;
+    }
+    matches!(
+        tokio::time::timeout_at(deadline, standing.changed()).await,
+        Ok(Ok(()))
+    )
 }
 
 /// Docker's words.

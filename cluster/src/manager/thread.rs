@@ -143,6 +143,9 @@ impl Thread {
 
     /// Until it is told to stop, or cannot go on.
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        // Links to other members are made here and live on the runtime.
+        let runtime = self.around.runtime.clone();
+        let _context = runtime.enter();
         self.transport.set_members(members(self.core.membership()));
         let mut next_tick = Instant::now() + TICK;
         self.carry_out();
@@ -349,7 +352,7 @@ impl Thread {
     fn write_snapshot(&self, job: SnapshotJob) {
         let inbox = self.around.inbox.clone();
         let work = move || {
-            let data = job.store.snapshot();
+            let data = job.state.encode();
             let made = Input::SnapshotMade {
                 index: job.index,
                 data,

@@ -2,12 +2,14 @@
 
 mod ca;
 mod control;
+mod logs;
 mod membership;
 mod raft;
 mod sessions;
 
 pub(super) use ca::Ca;
 pub(super) use control::Control;
+pub(super) use logs::Logs;
 pub(super) use membership::Members;
 pub(super) use raft::RaftBackend;
 pub(super) use sessions::Sessions;

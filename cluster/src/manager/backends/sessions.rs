@@ -22,9 +22,10 @@ impl DispatcherBackend for Sessions {
         peer: &PeerIdentity,
         request: proto::SessionRequest,
     ) -> Result<Messages<proto::SessionMessage>, Refusal> {
-        let registration = Registration::try_from(request).map_err(|error| {
+        let mut registration = Registration::try_from(request).map_err(|error| {
             Refusal::Invalid(format!("the registration of {}: {error}", peer.node_id))
         })?;
+        registration.seen_at = peer.address.ip().to_canonical().to_string();
         let (states, messages) = mpsc::channel(QUEUE);
         let answer = self.ask(|reply| Message::OpenSession {
             node_id: peer.node_id.clone(),
@@ -40,6 +41,16 @@ impl DispatcherBackend for Sessions {
             node_id: peer.node_id.clone(),
             session_id,
         };
+        // Readers of logs whose stream from this node broke off.
+        for subscription in self.0.logs.resumed(&peer.node_id) {
+            let (reply, _) = oneshot::channel();
+            let message = Message::Tell {
+                node_id: peer.node_id.clone(),
+                message: proto::session_message::Message::LogSubscription(subscription),
+                reply,
+            };
+            self.0.send(message).map_err(refused)?;
+        }
         Ok(received(messages, open))
     }
 
