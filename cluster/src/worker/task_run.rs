@@ -328,7 +328,9 @@ impl TaskRun {
                 if self.intent == Intent::Accept {
                     self.phase = Phase::Gone;
                 } else {
-                    self.save_and_release(actions);
+                    if self.release {
+                        self.save_and_release(actions);
+                    }
                     self.phase = Phase::Removing;
                     self.begin(Intent::Remove, actions);
                     actions.push(Action::Remove { task_id: self.id() });
