@@ -36,8 +36,11 @@ pub enum SessionEvent {
     /// Something in the state changed: managers, the node's own object, peers.
     State(Box<SessionState>),
     Assignments(Box<Assignments>),
-    /// Publish what these tasks print ([`Peers::publish_logs`]).
-    LogSubscription(proto::LogSubscription),
+    /// Publish what these tasks print to `leader` ([`Peers::publish_logs`]). One whose id is known begins anew.
+    LogSubscription {
+        leader: proto::ManagerAddress,
+        subscription: proto::LogSubscription,
+    },
     /// Nobody reads the subscription with this id any more.
     LogUnsubscribe(String),
     /// The session is over; another is looked for.

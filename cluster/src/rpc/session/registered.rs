@@ -58,6 +58,10 @@ pub(super) async fn serve(
     search: &mut Search,
 ) -> Ended {
     let session = Session {
+        leader: proto::ManagerAddress {
+            node_id: opened.manager.node_id,
+            address: opened.manager.address,
+        },
         id: opened.state.session_id.clone(),
         client: opened.client,
         outbox,
@@ -74,6 +78,7 @@ pub(super) async fn serve(
 }
 
 struct Session<'a> {
+    leader: proto::ManagerAddress,
     id: String,
     client: DispatcherClient<Channel>,
     outbox: &'a Outbox,
@@ -117,9 +122,10 @@ impl Session<'_> {
                     }
                     Err(error) => return Ended::Nonsense(error.to_string()),
                 },
-                Some(Message::LogSubscription(subscription)) => {
-                    SessionEvent::LogSubscription(subscription)
-                }
+                Some(Message::LogSubscription(subscription)) => SessionEvent::LogSubscription {
+                    leader: self.leader.clone(),
+                    subscription,
+                },
                 Some(Message::LogUnsubscribe(id)) => SessionEvent::LogUnsubscribe(id),
                 // Of a newer manager.
                 None => continue,

@@ -15,7 +15,9 @@ fn member(raft_id: u64, node: &ManagerAddress) -> proto::Member {
 /// A transport, and the members it could not reach.
 fn transport(swarm: &Swarm) -> (RaftTransport, mpsc::UnboundedReceiver<u64>) {
     let (lost, unreachable) = mpsc::unbounded_channel();
-    let report: Unreachable = Arc::new(move |id| drop(lost.send(id)));
+    let report: Unreachable = Arc::new(move |id| {
+        let _ = lost.send(id);
+    });
     let peers = swarm.peers("m2", NodeRole::Manager);
     (
         RaftTransport::new(2, peers, Handle::current(), report),
