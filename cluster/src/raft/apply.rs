@@ -7,11 +7,13 @@
 //! with which the crate leaves a joint configuration, and which must not be mistaken for an empty entry of a new leader.
 
 use protobuf::Message as _;
+use raft::StateRole;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
 
 use super::membership::{MemberChange, Membership, RaftId, Suffrage};
+use super::message::{Body, PeerMessage};
 use super::node::Node;
-use super::output::{Committed, Event, MembershipEvent, Unresolved};
+use super::output::{Committed, Event, Halt, MembershipEvent, Unresolved};
 
 /// The entry that proposes a change.
 pub(super) fn change_entry(change: &MemberChange, membership: &Membership) -> Entry {
@@ -36,7 +38,7 @@ fn raft_change(change: &MemberChange, membership: &Membership) -> ConfChangeV2 {
     single.set_change_type(kind);
     single.node_id = change.id();
     let mut out = ConfChangeV2::default();
-    out.set_changes(vec![single].into());
+    out.set_changes(vec![single]);
     out
 }
 
@@ -48,7 +50,45 @@ fn unchanged(membership: &Membership, id: RaftId) -> ConfChangeType {
 }
 
 impl Node {
-    pub(super) fn apply_data(&mut self, entry: Entry) {
+    pub(super) fn apply(&mut self, entry: Entry) {
+        self.applied = entry.index;
+        self.applied_term = entry.term;
+        self.compaction.bytes += entry.data.len() + entry.context.len();
+        let before = self.membership.removed.len();
+        match entry.get_entry_type() {
+            EntryType::EntryNormal => self.apply_data(entry),
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_change(&entry),
+        }
+        if self.membership.removed.len() != before {
+            self.forget_removed();
+        }
+    }
+
+    pub(super) fn forget_removed(&mut self) {
+        let me = self.id();
+        let removed: Vec<RaftId> = self
+            .heard
+            .keys()
+            .copied()
+            .filter(|id| self.membership.removed.contains(id))
+            .collect();
+        for id in removed {
+            self.heard.remove(&id);
+            self.outgoing.stop(id);
+            if self.raw.raft.state == StateRole::Leader {
+                self.output.messages.push(PeerMessage {
+                    from: me,
+                    to: id,
+                    body: Body::Removed,
+                });
+            }
+        }
+        if self.membership.removed.contains(&me) {
+            self.halt(Halt::Removed { id: me });
+        }
+    }
+
+    fn apply_data(&mut self, entry: Entry) {
         let Entry {
             index, term, data, ..
         } = entry;
@@ -69,7 +109,7 @@ impl Node {
         }
     }
 
-    pub(super) fn apply_change(&mut self, entry: &Entry) {
+    fn apply_change(&mut self, entry: &Entry) {
         let proposal = self.proposals.committed(entry.index, entry.term);
         let Ok(change) = serde_json::from_slice::<MemberChange>(&entry.context) else {
             tracing::warn!(

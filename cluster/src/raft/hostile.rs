@@ -7,6 +7,9 @@ use raft::{INVALID_ID, Raft, StateRole};
 use super::memory::MemoryLog;
 use super::output::Halt;
 
+/// Terms and indices are below this.
+const LARGEST: u64 = 1 << 60;
+
 /// What to do with a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -19,6 +22,17 @@ pub(super) enum Verdict {
 
 /// Judges a message, and mends those whose stale parts would lead the algorithm astray.
 pub(super) fn judge(raft: &Raft<MemoryLog>, message: &mut Message) -> Verdict {
+    // No group lives to see these; sums of them overflow.
+    let numbers = [
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.reject_hint,
+    ];
+    if numbers.iter().any(|number| *number > LARGEST) {
+        return Verdict::Drop;
+    }
     let last = raft.raft_log.last_index();
     let current = message.term >= raft.term;
     let sensible = match message.get_msg_type() {
@@ -73,11 +87,14 @@ pub(super) fn judge(raft: &Raft<MemoryLog>, message: &mut Message) -> Verdict {
     }
 }
 
-/// A lone voter elects itself on the spot, and the crate insists that nothing of its log is on its way to disk then.
+/// Whether time may pass for a member that does not lead, and could make it stand for election. A lone voter elects itself on
+/// the spot, and the crate insists that nothing of its log is on its way to disk then; and it looks at what is not applied,
+/// which is gone while a snapshot is on its way there.
 pub(super) fn may_campaign(raft: &Raft<MemoryLog>) -> bool {
-    raft.state == StateRole::Leader
-        || !raft.prs().is_singleton()
-        || raft.raft_log.persisted == raft.raft_log.last_index()
+    let log = &raft.raft_log;
+    let restoring = log.applied + 1 < log.first_index();
+    let alone = raft.prs().is_singleton();
+    raft.state == StateRole::Leader || !restoring && (!alone || log.persisted == log.last_index())
 }
 
 fn consecutive(message: &Message) -> bool {

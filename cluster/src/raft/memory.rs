@@ -119,10 +119,11 @@ impl MemoryLog {
 }
 
 pub(super) fn conf_state(membership: &Membership) -> ConfState {
-    let mut state = ConfState::default();
-    state.voters = membership.voters().collect();
-    state.learners = membership.learners().collect();
-    state
+    ConfState {
+        voters: membership.voters().collect(),
+        learners: membership.learners().collect(),
+        ..ConfState::default()
+    }
 }
 
 /// The snapshot as the algorithm sees it: where, and who; the data travel beside it.

@@ -34,7 +34,7 @@ mod crc;
 mod directory;
 #[cfg(test)]
 #[path = "../../../tests/it/disk.rs"]
-mod disk;
+pub(super) mod disk;
 mod error;
 mod files;
 mod key;

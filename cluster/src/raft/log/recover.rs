@@ -402,7 +402,8 @@ impl Replay {
                 what: format!("the snapshot at {}", self.restored.unwrap_or_default()),
             });
         }
-        let mut replaced = self.entries.is_empty() && self.restored.is_some_and(|restored| restored < index);
+        let mut replaced =
+            self.entries.is_empty() && self.restored.is_some_and(|restored| restored < index);
         if let Some(first) = self.entries.first().map(|first| first.index) {
             if first > index + 1 {
                 let what = format!("the snapshot or the entries between {index} and {first}");

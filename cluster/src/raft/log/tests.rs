@@ -291,7 +291,10 @@ fn a_missing_file_is_noticed() {
     }]))
     .unwrap();
     log.sync().unwrap();
-    let oldest = disk.files().into_keys().find(|name| name.starts_with("log-"));
+    let oldest = disk
+        .files()
+        .into_keys()
+        .find(|name| name.starts_with("log-"));
     for name in disk.files().keys() {
         let copy = disk.copy();
         copy.lose(name);
@@ -568,7 +571,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn crashes_lose_nothing_that_was_synced(steps in steps(), seed in any::<u64>()) {
