@@ -21,7 +21,8 @@ const REMEMBERED: usize = 1024;
 /// Events that may wait for a listener.
 const BEHIND: usize = 1024;
 
-const FILTERS: [&str; 11] = [
+const FILTERS: [&str; 14] = [
+    "config",
     "container",
     "daemon",
     "event",
@@ -29,11 +30,16 @@ const FILTERS: [&str; 11] = [
     "label",
     "network",
     "node",
+    "plugin",
     "scope",
+    "secret",
     "service",
     "type",
     "volume",
 ];
+
+/// Kind of events that only those get who ask for it; Docker has none of them.
+const TASK: &str = "task";
 
 /// The event log. Cheap to clone.
 #[derive(Clone)]
@@ -44,15 +50,19 @@ pub(crate) struct Events {
 struct Shared {
     past: Mutex<VecDeque<Arc<EventMessage>>>,
     sender: broadcast::Sender<Arc<EventMessage>>,
+    /// Those about tasks of the cluster: many, and for few.
+    tasks: broadcast::Sender<Arc<EventMessage>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
         let (sender, _) = broadcast::channel(BEHIND);
+        let (tasks, _) = broadcast::channel(BEHIND);
         Self {
             shared: Arc::new(Shared {
                 past: Mutex::default(),
                 sender,
+                tasks,
             }),
         }
     }
@@ -86,10 +96,23 @@ impl Events {
         self.publish(message(kind, action, id, owned(attributes).collect()));
     }
 
+    /// Something happened in the cluster, at the time the event says.
+    pub(crate) fn cluster(&self, event: EventMessage) {
+        if event.kind == TASK {
+            let _ = self.shared.tasks.send(Arc::new(event));
+        } else {
+            self.tell(event);
+        }
+    }
+
     fn publish(&self, mut event: EventMessage) {
         let now = Timestamp::now();
         event.time = now.as_second();
         event.time_nano = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
+        self.tell(event);
+    }
+
+    fn tell(&self, event: EventMessage) {
         let event = Arc::new(event);
         let mut past = self.shared.past.lock();
         if past.len() == REMEMBERED {
@@ -125,17 +148,11 @@ impl Events {
                 self.shared.sender.subscribe(),
             )
         };
-        let live = futures_util::stream::unfold(live, |mut live| async {
-            loop {
-                match live.recv().await {
-                    Ok(event) => return Some((event, live)),
-                    Err(broadcast::error::RecvError::Lagged(lost)) => {
-                        tracing::warn!(lost, "an event listener is too slow");
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        });
+        // Who does not ask for tasks is not flooded with them.
+        let wants_tasks = filters.get("type").any(|kind| kind == TASK);
+        let tasks = wants_tasks.then(|| received(self.shared.tasks.subscribe()));
+        let tasks = futures_util::stream::iter(tasks).flatten();
+        let live = futures_util::stream::select(received(live), tasks);
         let end = async move {
             match until {
                 None => std::future::pending().await,
@@ -162,6 +179,23 @@ fn owned<'a>(pairs: &'a [(&str, &str)]) -> impl Iterator<Item = (String, String)
     pairs
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+}
+
+/// What comes in, for as long as there is a sender.
+fn received(
+    live: broadcast::Receiver<Arc<EventMessage>>,
+) -> impl futures_util::Stream<Item = Arc<EventMessage>> {
+    futures_util::stream::unfold(live, |mut live| async {
+        loop {
+            match live.recv().await {
+                Ok(event) => return Some((event, live)),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    tracing::warn!(lost, "an event listener is too slow");
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    })
 }
 
 fn message(kind: &str, action: &str, id: &str, attributes: Labels) -> EventMessage {
@@ -194,8 +228,11 @@ fn matches(filters: &Filters, event: &EventMessage) -> bool {
         && filters.any("type", |wanted| wanted == event.kind)
         && filters.any("scope", |wanted| wanted == event.scope)
         && filters.any("daemon", |_| event.kind == "daemon")
-        && filters.any("node", |_| false)
-        && filters.any("service", |_| false)
+        && filters.any("plugin", |_| false)
+        && object("node", "")
+        && object("service", "")
+        && object("secret", "")
+        && object("config", "")
         && object("container", "container")
         && object("volume", "")
         && object("network", "")
@@ -289,6 +326,33 @@ mod tests {
                 })
                 .is_err()
         );
+    }
+
+    #[tokio::test]
+    async fn events_of_the_cluster_come_with_their_time_and_tasks_to_who_asks() {
+        let events = Events::new();
+        let listen = |name: &str, value: &str| {
+            let options = EventOptions {
+                filters: Filters::new().with(name, value),
+                ..EventOptions::default()
+            };
+            events.listen(options).unwrap()
+        };
+        let (mut all, mut tasks) = (listen("scope", "swarm"), listen("type", "task"));
+        let mut service = listen("service", "web");
+        for (kind, id, nanoseconds) in [("task", "t1", 1), ("service", "s1", 2)] {
+            let name = [("name", "web")];
+            events.cluster(EventMessage {
+                scope: "swarm".into(),
+                time_nano: nanoseconds,
+                ..message(kind, "update", id, owned(&name).collect())
+            });
+        }
+        let told = |event: EventMessage| (event.kind, event.time_nano);
+        assert_eq!(all.next().await.map(told), Some(("service".into(), 2)));
+        assert_eq!(service.next().await.map(told), Some(("service".into(), 2)));
+        assert_eq!(tasks.next().await.map(told), Some(("task".into(), 1)));
+        assert_eq!(past(&events, Filters::new()), ["service update"]);
     }
 
     #[test]

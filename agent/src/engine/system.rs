@@ -24,6 +24,11 @@ impl Engine {
         self.shared.events.listen(options)
     }
 
+    /// Tells listeners what happened in the cluster.
+    pub(crate) fn cluster_event(&self, event: EventMessage) {
+        self.shared.events.cluster(event);
+    }
+
     /// Takes what a reload of the configuration changes, and tells listeners.
     pub fn reload(&self, debug: bool, labels: Vec<String>) {
         let attributes = [

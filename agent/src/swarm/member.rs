@@ -29,6 +29,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::events;
 use super::image_source::EngineImages;
 use super::record::{NodeRecord, Places};
 use crate::engine::Engine;
@@ -270,6 +271,7 @@ impl Member {
             .map_err(system("start the manager"))?;
         self.backends
             .update(|backends| manager.add_backends(backends));
+        tokio::spawn(events::tell(manager.events(), self.engine.clone()));
         *self.manager.write() = Some(manager);
         self.managing.send_replace(true);
         Ok(())

@@ -8,6 +8,7 @@
 //! Decides nothing about services or tasks. Knows nothing of HTTP.
 
 mod address;
+mod events;
 mod founding;
 mod image_source;
 mod logs;
