@@ -2,20 +2,40 @@
 //! clients there are, the more writes one fsync carries.
 
 use std::sync::mpsc::{Sender, SyncSender, channel};
+use std::thread::JoinHandle;
 
 use super::thread::Message;
 use crate::core::Input;
 use crate::raft::WriteBatch;
 use crate::raft::log::{Files, Log};
 
-/// Starts the thread. It ends when the sender is dropped, after what was sent before is durable.
-pub(super) fn start(
-    mut log: Log<Files>,
-    inbox: SyncSender<Message>,
-) -> std::io::Result<Sender<Vec<WriteBatch>>> {
+/// The running thread.
+pub(super) struct Disk {
     // Not bounded here: Raft bounds what it has in flight.
+    batches: Sender<Vec<WriteBatch>>,
+    thread: JoinHandle<()>,
+}
+
+impl Disk {
+    /// To be written, in the order of the calls. When the thread has ended, it has told why.
+    pub(super) fn write(&self, batches: Vec<WriteBatch>) {
+        let _ = self.batches.send(batches);
+    }
+
+    /// Returns when everything sent before is durable, and the log is nobody's. Nobody must be in the way of the
+    /// thread's last messages: the receiver of its inbox is gone by then.
+    pub(super) fn finish(self) {
+        drop(self.batches);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that writes the state of the swarm panicked");
+        }
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(mut log: Log<Files>, inbox: SyncSender<Message>) -> std::io::Result<Disk> {
     let (sender, batches) = channel::<Vec<WriteBatch>>();
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("manager-log".into())
         .spawn(move || {
             while let Ok(first) = batches.recv() {
@@ -35,5 +55,8 @@ pub(super) fn start(
                 }
             }
         })?;
-    Ok(sender)
+    Ok(Disk {
+        batches: sender,
+        thread,
+    })
 }

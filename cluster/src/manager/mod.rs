@@ -36,7 +36,7 @@ use crate::raft::log::{Files, Key, Log, LogError, Start};
 use crate::raft::{Config as RaftConfig, Membership, RaftId, Recovered};
 use crate::rpc::{Backends, Peers, Refusal};
 use crate::store::{Store, StoreEvent, Transaction};
-use roster::NodeRoster;
+use roster::{MemberNodes, NodeRoster};
 pub use thread::Standing;
 use thread::{Message, Thread};
 
@@ -101,6 +101,7 @@ pub struct Manager {
     standing: watch::Receiver<Standing>,
     events: broadcast::Sender<Arc<[StoreEvent]>>,
     roster: Arc<NodeRoster>,
+    members: Arc<MemberNodes>,
     logs: Arc<logs::Broker>,
 }
 
@@ -157,6 +158,7 @@ impl Manager {
         let (standing, watched) = watch::channel(Standing::default());
         let (events, _) = broadcast::channel(EVENTS);
         let roster = Arc::new(NodeRoster::default());
+        let members = Arc::new(MemberNodes::default());
         let mut ids = IdSource::random();
         let config = crate::core::Config {
             raft: RaftConfig {
@@ -179,11 +181,12 @@ impl Manager {
                 standing,
                 events: events.clone(),
                 roster: Arc::clone(&roster),
+                members: Arc::clone(&members),
             },
         );
         std::thread::Builder::new()
             .name("manager".into())
-            .spawn(move || thread.run(&messages))
+            .spawn(move || thread.run(messages))
             .map_err(ManagerError::Thread)?;
         Ok(Self {
             inbox,
@@ -192,6 +195,7 @@ impl Manager {
             standing: watched,
             events,
             roster,
+            members,
             logs: Arc::default(),
         })
     }

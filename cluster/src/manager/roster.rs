@@ -6,12 +6,36 @@ use agent_api::swarm::NodeRole;
 use cluster_api::Object;
 use parking_lot::RwLock;
 
+use crate::raft::{Membership, RaftId};
 use crate::rpc::{Roster, Standing};
 use crate::store::{Store, StoreEvent};
 
 /// Removed nodes remembered. A certificate lives 90 days; who removes more nodes than this in that time is protected
 /// by the leader's answers alone, which come from the state itself.
 const REMOVED_MAX: usize = 10_000;
+
+/// Which node each member of the Raft group is on, as applied here.
+#[derive(Debug, Default)]
+pub(super) struct MemberNodes(RwLock<BTreeMap<RaftId, String>>);
+
+impl MemberNodes {
+    pub(super) fn reset(&self, group: &Membership) {
+        let nodes = group
+            .members
+            .iter()
+            .map(|(id, member)| (*id, member.node_id.clone()));
+        *self.0.write() = nodes.collect();
+    }
+
+    /// Whether a node may speak for a member. Of a member not heard of yet nothing is known: this manager may be the one
+    /// that is behind.
+    pub(super) fn speaks_for(&self, node_id: &str, member: RaftId) -> bool {
+        self.0
+            .read()
+            .get(&member)
+            .is_none_or(|owner| owner == node_id)
+    }
+}
 
 /// Nodes by role, as applied here.
 #[derive(Debug, Default)]

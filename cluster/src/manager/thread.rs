@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use cluster_api::{Time, proto};
@@ -10,7 +10,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use super::Clock;
-use super::roster::NodeRoster;
+use super::disk::Disk;
+use super::roster::{MemberNodes, NodeRoster};
 use super::sessions::{Assignments, Sessions, States};
 use crate::core::{
     AgentAnswer, AgentCall, AgentRefused, Answer, Command, Core, Failure, Input, Output, RequestId,
@@ -18,7 +19,7 @@ use crate::core::{
 };
 use crate::dispatcher::{Contact, Registration};
 use crate::raft::log::LogError;
-use crate::raft::{Membership, RaftId, WriteBatch};
+use crate::raft::{Membership, RaftId};
 use crate::rpc::{Peers, RaftTransport};
 use crate::store::{Store, StoreEvent};
 
@@ -89,12 +90,13 @@ pub struct Standing {
 pub(super) struct Surroundings {
     pub(super) own_id: RaftId,
     pub(super) inbox: SyncSender<Message>,
-    pub(super) disk: Sender<Vec<WriteBatch>>,
+    pub(super) disk: Disk,
     pub(super) peers: Arc<Peers>,
     pub(super) runtime: Handle,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) events: broadcast::Sender<Arc<[StoreEvent]>>,
     pub(super) roster: Arc<NodeRoster>,
+    pub(super) members: Arc<MemberNodes>,
 }
 
 enum Waiting {
@@ -142,11 +144,11 @@ impl Thread {
     }
 
     /// Until it is told to stop, or cannot go on.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+    pub(super) fn run(mut self, messages: Receiver<Message>) {
         // Links to other members are made here and live on the runtime.
         let runtime = self.around.runtime.clone();
         let _context = runtime.enter();
-        self.transport.set_members(members(self.core.membership()));
+        self.members_changed();
         let mut next_tick = Instant::now() + TICK;
         self.carry_out();
         while self.end.is_none() {
@@ -175,12 +177,15 @@ impl Thread {
             self.carry_out();
         }
         let why = self.end.unwrap_or_default();
+        drop(messages);
         for waiting in self.waiting.into_values() {
             match waiting {
                 Waiting::Command(reply) => drop(reply.send(Err(Failure::Unknown))),
                 Waiting::Read(look) => look(Err(Failure::NoQuorum)),
             }
         }
+        // Who is told that it has stopped may start it again: the log must be free by then.
+        self.around.disk.finish();
         self.around.standing.send_modify(|standing| {
             standing.leads = false;
             standing.leader = None;
@@ -279,14 +284,13 @@ impl Thread {
         } = output;
         self.wake_at = wake_at;
         if members_changed {
-            self.transport.set_members(members(self.core.membership()));
+            self.members_changed();
         }
         for message in messages {
             self.transport.send(message.to, message.encode());
         }
         if !writes.is_empty() {
-            // An error means that the disk thread has ended, of which it has told.
-            let _ = self.around.disk.send(writes);
+            self.around.disk.write(writes);
         }
         if let Some(job) = snapshot {
             self.write_snapshot(job);
@@ -315,6 +319,12 @@ impl Thread {
             tracing::error!(reason = %stopped, "this manager takes part no longer");
             self.end = Some(stopped.to_string());
         }
+    }
+
+    fn members_changed(&mut self) {
+        let group = self.core.membership();
+        self.transport.set_members(members(group));
+        self.around.members.reset(group);
     }
 
     fn answer(&mut self, id: RequestId, answer: Result<Answer, Failure>) {

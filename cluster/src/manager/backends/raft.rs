@@ -19,6 +19,12 @@ impl RaftInbound for RaftBackend {
         peer: &PeerIdentity,
         batch: proto::RaftMessages,
     ) -> Result<(), Refusal> {
+        if !self.0.members.speaks_for(&peer.node_id, batch.from) {
+            return Err(Refusal::Forbidden(format!(
+                "node {} is not member {} of the managers",
+                peer.node_id, batch.from
+            )));
+        }
         for bytes in &batch.messages {
             let message = PeerMessage::decode(bytes).map_err(|error| {
                 Refusal::Invalid(format!("a message of {}: {error}", peer.node_id))
