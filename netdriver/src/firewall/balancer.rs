@@ -9,6 +9,7 @@
 //!   ingress { eth1 }     onlink4/6 { 10.0.0.0/24 }     nodes { 02:42:0a:00:00:02 : 0x6d700002 }
 //!
 //!   balance   nat output, dstnat     destination . random slot looked up, destination translated, port kept
+//!   pass      nat prerouting, dstnat the same for what a sandbox forwards for containers of its own
 //!   unserved  filter output          still to a virtual address: no backend, refuse
 //!                                    into the ingress network, new and not to an address of it: refuse
 //!   arrive    filter prerouting      new from a host of the ingress network: remember which (connection mark)
@@ -319,6 +320,7 @@ fn add_rules(transaction: &mut Transaction<'_>, on_ingress: bool) {
     };
     let families = [NFPROTO_IPV4, NFPROTO_IPV6];
     transaction.add_chain(&chain("balance", "nat", HOOK_OUTPUT, -100));
+    transaction.add_chain(&chain("pass", "nat", HOOK_PREROUTING, -100));
     transaction.add_chain(&chain("unserved", "filter", HOOK_OUTPUT, 0));
     for (index, nfproto) in families.into_iter().enumerate() {
         let to = destination(nfproto);
@@ -330,7 +332,9 @@ fn add_rules(transaction: &mut Transaction<'_>, on_ingress: bool) {
                 look_up(map, R0, R0),
                 dnat_address(nfproto, R0),
             ];
-            transaction.add_rule("balance", &join([&family(nfproto), &translate]));
+            for chain in ["balance", "pass"] {
+                transaction.add_rule(chain, &join([&family(nfproto), &translate]));
+            }
         }
         let unserved = [payload(to, R0), in_set(VIPS[index], R0)];
         // A socket that connects is locked and does not hear of an ICMP error until its next try, a

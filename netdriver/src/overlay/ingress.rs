@@ -13,7 +13,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::returns::Mesh;
+use super::returns::{Mesh, too_wide};
 use super::spec::{Backend, BackendState, Ingress, IngressNode, IngressPort, Overlay};
 use super::{Live, endpoint_mac, slots};
 use crate::conntrack::{self, Flow};
@@ -147,6 +147,16 @@ impl Networks {
         inner.firewall.lock().set_ingress(elements(&name, &ports))?;
         self.forget_stale_flows(state, &ingress)?;
         Ok(problems)
+    }
+
+    /// At start-up, before sandboxes are adopted: the way back is what it was.
+    pub(super) fn adopt_mesh(&self) -> Result<()> {
+        let state = self.inner.ingress.lock();
+        if let Some(ingress) = &state.wanted {
+            let mut live = self.inner.live(&ingress.network)?;
+            live.mesh = Some(Mesh::new(&live.record.overlay, ingress)?);
+        }
+        Ok(())
     }
 
     /// For the table that is installed at start-up: what would be there.
@@ -463,6 +473,10 @@ fn check(overlay: &Overlay, ingress: &Ingress) -> Result<()> {
         .iter()
         .filter_map(|config| config.subnet)
         .collect();
+    if let Some(wide) = subnets.iter().find(|subnet| too_wide(subnet)) {
+        let text = format!("ingress network with subnet {wide}: /12 is the widest");
+        return Err(Error::Unsupported(text));
+    }
     for node in ingress.nodes.iter().chain([&ingress.own]) {
         let addresses = [node.address(false), node.address(true)];
         for address in addresses.into_iter().flatten() {

@@ -145,7 +145,7 @@ impl Live {
                 mtu,
                 netns.as_fd(),
             )])
-            .map_err(|error| vni_taken(error, wanted.vni))?;
+            .map_err(|error| vxlan_error(error, wanted))?;
         }
         if vxlan
             .as_ref()
@@ -156,7 +156,7 @@ impl Live {
             }
             inside
                 .execute(vec![Request::enslave_and_raise(&name, bridge.index)])
-                .map_err(|error| vni_taken(error, wanted.vni))?;
+                .map_err(|error| vxlan_error(error, wanted))?;
         }
         let vxlan = found_link(inside, &name)?;
         self.bridge = bridge.index;
@@ -297,15 +297,17 @@ impl Live {
         }
     }
 
-    /// Replaces names and virtual addresses.
-    pub(super) fn set_balanced(&mut self, balanced: Vec<Balanced>) {
-        if self.record.balanced != balanced {
-            let elements = elements(&balanced);
-            if *self.elements != elements {
-                self.elements = Arc::new(elements);
-            }
-            self.record.balanced = balanced;
+    /// Replaces names and virtual addresses; returns whether they are others.
+    pub(super) fn set_balanced(&mut self, balanced: Vec<Balanced>) -> bool {
+        if self.record.balanced == balanced {
+            return false;
         }
+        let elements = elements(&balanced);
+        if *self.elements != elements {
+            self.elements = Arc::new(elements);
+        }
+        self.record.balanced = balanced;
+        true
     }
 
     /// How many endpoints are on other hosts.
@@ -369,16 +371,25 @@ fn found_link(netlink: &mut Netlink, name: &str) -> Result<crate::netlink::Link>
     })
 }
 
-/// The kernel tells of another device with this VNI at creation, or when it is taken up.
-fn vni_taken(error: Error, vni: u32) -> Error {
-    match error {
-        Error::Kernel { source, .. } if source.raw_os_error() == Some(libc::EEXIST) => {
-            Error::VniTaken {
-                vni,
-                holder: "an interface of this host that muster did not create".into(),
-            }
-        }
-        error => error,
+/// The kernel tells of another device with this VNI at creation, or when it is taken up; of another
+/// program on the UDP port, when it is taken up.
+fn vxlan_error(error: Error, wanted: Vxlan) -> Error {
+    let Error::Kernel { what, source } = error else {
+        return error;
+    };
+    match source.raw_os_error() {
+        Some(libc::EEXIST) => Error::VniTaken {
+            vni: wanted.vni,
+            holder: "an interface of this host that muster did not create".into(),
+        },
+        Some(libc::EADDRINUSE) => Error::Kernel {
+            what: format!(
+                "open UDP port {} for VXLAN, which another program has (or choose another with --data-path-port)",
+                wanted.port
+            ),
+            source,
+        },
+        _ => Error::Kernel { what, source },
     }
 }
 

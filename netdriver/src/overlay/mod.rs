@@ -66,7 +66,8 @@ impl Networks {
     /// # Errors
     /// [`Error::Invalid`], [`Error::AlreadyExists`] (another network of this name),
     /// [`Error::VniTaken`], the kernel's; after an error with a new network nothing is left.
-    pub fn ensure_overlay(&self, overlay: Overlay) -> Result<NetworkInfo> {
+    pub fn ensure_overlay(&self, mut overlay: Overlay) -> Result<NetworkInfo> {
+        obey_options(&mut overlay)?;
         check(&overlay)?;
         let inner = &self.inner;
         let id = overlay.id.clone();
@@ -82,6 +83,9 @@ impl Networks {
                 }
             } else {
                 live.record = before;
+                if let Err(leftover) = inner.restore_overlay(&live) {
+                    tracing::warn!(network.id = id, %leftover, "could not undo a change of an overlay that failed");
+                }
             }
             return Err(error);
         }
@@ -151,9 +155,11 @@ impl Networks {
         }
         check_peers(&live.record.overlay, &peers)?;
         let changed = live.record.peers != peers;
-        live.record.peers_version = Some(version);
-        live.record.peers = peers;
-        self.inner.records.write_overlay(&live.record)?;
+        if changed || live.record.peers_version != Some(version) {
+            live.record.peers_version = Some(version);
+            live.record.peers = peers;
+            self.inner.records.write_overlay(&live.record)?;
+        }
         live.sync_peers()?;
         let mtu_changed = changed && live.adjust_mtu()?;
         drop(live);
@@ -176,8 +182,9 @@ impl Networks {
         check_balanced(&balanced)?;
         {
             let mut live = self.inner.live(network)?;
-            live.set_balanced(balanced);
-            self.inner.records.write_overlay(&live.record)?;
+            if live.set_balanced(balanced) {
+                self.inner.records.write_overlay(&live.record)?;
+            }
             let name = &live.record.overlay.name;
             let mut zone = self.inner.zone.write();
             zone.assign(network, name, &live.record.balanced);
@@ -346,6 +353,21 @@ impl Inner {
         }
     }
 
+    /// Records an overlay as it is here again; the kernel follows at the next repair.
+    fn restore_overlay(&self, live: &Live) -> Result<()> {
+        let record = NetworkRecord::from(&live.record.overlay);
+        let mut state = self.state.lock();
+        if let Some(entry) = state.networks.get_mut(&record.id) {
+            let (ipv4, ipv6) = crate::pools::restore(&record)?;
+            if entry.record.ipam != record.ipam {
+                // Nobody is connected, or the addressing could not have been changed.
+                (entry.ipv4, entry.ipv6) = (ipv4, ipv6);
+            }
+            entry.record = Arc::new(record);
+        }
+        self.records.write_overlay(&live.record)
+    }
+
     /// Removes an overlay from the kernel, then from disk and memory.
     fn forget_overlay(&self, live: &mut Live) -> Result<()> {
         let id = live.record.overlay.id.clone();
@@ -362,6 +384,28 @@ impl Inner {
     fn overlay_ids(&self) -> Vec<String> {
         self.overlays.lock().keys().cloned().collect()
     }
+}
+
+/// Options that mean something here; all others are the managers' business.
+fn obey_options(overlay: &mut Overlay) -> Result<()> {
+    for (key, value) in &overlay.options {
+        match key.as_str() {
+            "com.docker.network.driver.mtu" if overlay.mtu.is_none() => {
+                let mtu = value.parse();
+                overlay.mtu =
+                    Some(mtu.map_err(|_| Error::Invalid(format!("option {key}={value}")))?);
+            }
+            // Docker encrypts also when the value is empty.
+            "encrypted" if value != "false" => {
+                return Err(Error::Unsupported(format!(
+                    "encryption of overlay networks (option encrypted of network {})",
+                    overlay.name
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn check(overlay: &Overlay) -> Result<()> {

@@ -144,6 +144,7 @@ impl Networks {
         for id in self.inner.overlay_ids() {
             problems.extend(adopt(&id).err());
         }
+        problems.extend(self.adopt_mesh().err());
         problems
     }
 

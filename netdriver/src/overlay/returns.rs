@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::endpoint_mac;
 use super::spec::{Ingress, IngressNode, Overlay};
 use crate::firewall::{Elements, MARK_BASE};
@@ -143,6 +145,11 @@ impl Mesh {
         }
         ways
     }
+}
+
+/// Whether the hosts of an IPv4 subnet cannot all have marks of their own.
+pub(super) fn too_wide(subnet: &IpNet) -> bool {
+    matches!(subnet, IpNet::V4(net) if u32::from(net.prefix_len()) < 32 - HOST_BITS)
 }
 
 /// A host's mark: its place in the network's subnet, so that every sandbox of every host numbers alike

@@ -10,6 +10,7 @@ mod balance;
 mod cluster;
 mod ingress;
 mod lifecycle;
+mod measure;
 mod names;
 mod overlay;
 mod paths;
