@@ -43,8 +43,10 @@ pub(super) fn check_payload(annotations: &Annotations) -> Result<(), Refusal> {
 
 /// Letters and digits at both ends; `inner` characters too between them.
 fn is_made_of(name: &str, inner: impl Fn(u8) -> bool) -> bool {
-    let alphanumeric = |byte: &u8| byte.is_ascii_alphanumeric();
-    name.as_bytes().first().is_some_and(|b| alphanumeric(b))
-        && name.as_bytes().last().is_some_and(|b| alphanumeric(b))
-        && name.bytes().all(|byte| alphanumeric(&byte) || inner(byte))
+    let bytes = name.as_bytes();
+    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || inner(*byte))
 }

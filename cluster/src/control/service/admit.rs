@@ -22,10 +22,9 @@ pub(in super::super) fn admit(store: &Store, given: &ServiceSpec) -> Result<Serv
     if let Some(policy) = &mut spec.task_template.restart_policy {
         restart(policy)?;
     }
-    for config in [&mut spec.update_config, &mut spec.rollback_config] {
-        if let Some(config) = config {
-            rollout(config)?;
-        }
+    let rollouts = [&mut spec.update_config, &mut spec.rollback_config];
+    for config in rollouts.into_iter().flatten() {
+        rollout(config)?;
     }
     if let Some(config) = &spec.rollback_config
         && config.failure_action == "rollback"

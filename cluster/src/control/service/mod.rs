@@ -200,9 +200,9 @@ fn check_references(
         ));
     }
     for attachment in networks(spec) {
-        if !store
+        if store
             .network(&attachment.target)
-            .is_some_and(|network| !network.pending_delete)
+            .is_none_or(|network| network.pending_delete)
         {
             return Err(Refusal::not_found(Kind::Network, &attachment.target));
         }

@@ -63,9 +63,11 @@ fn object(kind: Kind, which: usize, what: usize) -> Object {
         }
         .into(),
         Kind::Service => {
-            let mut service = ServiceSpec::default();
-            service.annotations = annotations(what);
-            service.task_template = spec(what);
+            let service = ServiceSpec {
+                annotations: annotations(what),
+                task_template: spec(what),
+                ..ServiceSpec::default()
+            };
             Service {
                 id,
                 meta,
