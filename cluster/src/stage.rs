@@ -53,7 +53,9 @@ impl Stage {
     /// Applies, or nothing.
     pub(crate) fn apply(&mut self, transaction: &Transaction) -> Vec<StoreEvent> {
         self.index += 1;
-        self.store.apply(self.index, transaction).unwrap_or_default()
+        self.store
+            .apply(self.index, transaction)
+            .unwrap_or_default()
     }
 
     pub(crate) fn action(&mut self, action: StoreAction) -> Vec<StoreEvent> {
@@ -72,7 +74,11 @@ impl Stage {
         self.action(StoreAction::Update(object.into()))
     }
 
-    pub(crate) fn change_node(&mut self, id: &str, change: impl FnOnce(&mut Node)) -> Vec<StoreEvent> {
+    pub(crate) fn change_node(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut Node),
+    ) -> Vec<StoreEvent> {
         let mut node = Node::clone(self.store.node(id).unwrap());
         change(&mut node);
         self.update(node)

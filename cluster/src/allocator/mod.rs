@@ -284,7 +284,8 @@ impl Allocator {
         let vnis = (self.highest_vni, &self.vnis);
         let ports = &self.ports;
         let ingress = trial.ingress_network().map(|network| network.id.clone());
-        let mut first: BTreeSet<String> = ingress.iter().filter_map(|id| networks.take(id)).collect();
+        let mut first: BTreeSet<String> =
+            ingress.iter().filter_map(|id| networks.take(id)).collect();
         drain(&mut first, &mut stuck.networks, |id| {
             trial.network(id, vnis, spaces)
         });
@@ -508,8 +509,13 @@ impl<'a> Trial<'a> {
         let mut wanted = Network::clone(network);
         let taken: BTreeSet<u32> = vnis.union(&self.vnis).copied().collect();
         let highest = self.vnis.last().map_or(highest, |last| highest.max(*last));
-        let chosen = network::choose_subnets(network, cluster, self.store, &self.subnets)
-            .and_then(|s| Ok((s, network::next_vni(highest, &taken).ok_or(AllocationError::NoVni)?)));
+        let chosen =
+            network::choose_subnets(network, cluster, self.store, &self.subnets).and_then(|s| {
+                Ok((
+                    s,
+                    network::next_vni(highest, &taken).ok_or(AllocationError::NoVni)?,
+                ))
+            });
         match chosen {
             Ok((subnets, vni)) => {
                 wanted.subnets = subnets;

@@ -294,7 +294,11 @@ fn build(network: &Network, state: &NetworkState, store: &Store, liveness: &Live
             continue;
         };
         let node = store.node(&task.node_id);
-        let addresses: Vec<_> = attachment.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let addresses: Vec<_> = attachment
+            .addresses
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect();
         if let Some(vtep) = node.and_then(|node| node.data_path_addr) {
             endpoints.peers.push(Peer {
                 node_id: task.node_id.clone(),
@@ -309,7 +313,9 @@ fn build(network: &Network, state: &NetworkState, store: &Store, liveness: &Live
         if let Some(Role::Backend(state)) = role_of(task) {
             let doubtful = node.is_none_or(|node| node.status.state == NodeState::Down)
                 || liveness.is_suspected(&task.node_id);
-            members.backends.push((backend(task, addresses, state), doubtful));
+            members
+                .backends
+                .push((backend(task, addresses, state), doubtful));
         }
     }
     if network.spec.ingress {

@@ -15,6 +15,8 @@ mod liveness;
 mod message;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use liveness::{DEFAULT_PERIOD_MS, Grace};
@@ -155,12 +157,7 @@ impl Dispatcher {
     /// # Errors
     ///
     /// The session is not the node's.
-    pub fn heartbeat(
-        &mut self,
-        node_id: &str,
-        session_id: &str,
-        now: Now,
-    ) -> Result<u64, Refused> {
+    pub fn heartbeat(&mut self, node_id: &str, session_id: &str, now: Now) -> Result<u64, Refused> {
         self.session_of(node_id, session_id, now)?;
         Ok(self.liveness.period_ms())
     }
@@ -255,9 +252,9 @@ impl Dispatcher {
         let now = context.now.mono;
         self.look(context);
         let suspicions = self.liveness.take_changed();
-        let (concerned, later) = self
-            .endpoints
-            .refresh(context.store, &self.liveness, suspicions, now);
+        let (concerned, later) =
+            self.endpoints
+                .refresh(context.store, &self.liveness, suspicions, now);
         self.reassign.extend(concerned);
         let mut wake_at = earlier(self.liveness.wake_at(now), later);
         let (unbound, later) =
@@ -276,7 +273,8 @@ impl Dispatcher {
         let now = context.now.mono;
         self.liveness.wake(now);
         if std::mem::take(&mut self.cluster_changed) {
-            self.liveness.set_period(period_ms(context.store.cluster()), now);
+            self.liveness
+                .set_period(period_ms(context.store.cluster()), now);
         }
         for node_id in std::mem::take(&mut self.appeared) {
             self.liveness.await_node(&node_id, now);
@@ -316,11 +314,7 @@ impl Dispatcher {
         }
     }
 
-    fn send_states(
-        &mut self,
-        context: &Context<'_>,
-        outgoing: &mut Vec<Outgoing>,
-    ) -> Option<Time> {
+    fn send_states(&mut self, context: &Context<'_>, outgoing: &mut Vec<Outgoing>) -> Option<Time> {
         let now = context.now.mono;
         if !self.restate_all && self.restate.is_empty() {
             return None;
@@ -376,8 +370,7 @@ impl Dispatcher {
             let Some(session) = self.sessions.get_mut(&node_id).filter(|s| s.is_open()) else {
                 continue;
             };
-            let items =
-                assignments::items_of_node(&node_id, store, &self.endpoints, &self.drains);
+            let items = assignments::items_of_node(&node_id, store, &self.endpoints, &self.drains);
             if let Some(assignments) = session.assign(items, self.term, store.index()) {
                 outgoing.push(Outgoing {
                     session_id: session.id.clone(),
@@ -434,7 +427,11 @@ impl ControlLoop for Dispatcher {
                 self.end_session(&node.id);
                 self.restate_all = true;
             }
-            StoreEvent::Created(Object::Cluster(_)) | StoreEvent::Updated { new: Object::Cluster(_), .. } => {
+            StoreEvent::Created(Object::Cluster(_))
+            | StoreEvent::Updated {
+                new: Object::Cluster(_),
+                ..
+            } => {
                 self.cluster_changed = true;
                 self.restate_all = true;
             }
@@ -452,7 +449,10 @@ impl ControlLoop for Dispatcher {
             StoreEvent::Created(Object::Task(task)) | StoreEvent::Removed(Object::Task(task)) => {
                 self.reassign.insert(task.node_id.clone());
             }
-            StoreEvent::Updated { new: Object::Network(network), .. } => {
+            StoreEvent::Updated {
+                new: Object::Network(network),
+                ..
+            } => {
                 self.reassign
                     .extend(self.endpoints.nodes(&network.id).cloned());
             }
@@ -463,9 +463,7 @@ impl ControlLoop for Dispatcher {
     /// Writes: which nodes are up or down, what they are, and what became of tasks.
     fn step(&mut self, context: &mut Context<'_>) -> Step {
         self.look(context);
-        let (transaction, orphans) =
-            self.writes
-                .step(context.store, &self.sessions, context.now);
+        let (transaction, orphans) = self.writes.step(context.store, &self.sessions, context.now);
         Step {
             transaction: transaction.non_empty(),
             wake_at: earlier(self.liveness.wake_at(context.now.mono), orphans),

@@ -140,12 +140,7 @@ impl Writes {
         });
     }
 
-    fn orphan(
-        &mut self,
-        store: &Store,
-        now: Now,
-        transaction: &mut Transaction,
-    ) -> Option<Time> {
+    fn orphan(&mut self, store: &Store, now: Now, transaction: &mut Transaction) -> Option<Time> {
         let mut wake_at: Option<Time> = None;
         self.deserted.retain(|node_id| {
             let Some(node) = store

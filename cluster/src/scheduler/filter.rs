@@ -132,8 +132,7 @@ impl Demand {
             Filter::Ready => usage.ready,
             Filter::Resource => {
                 let cpus = self.nano_cpus == 0 || self.nano_cpus <= usage.free_nano_cpus;
-                let memory =
-                    self.memory_bytes == 0 || self.memory_bytes <= usage.free_memory_bytes;
+                let memory = self.memory_bytes == 0 || self.memory_bytes <= usage.free_memory_bytes;
                 cpus && memory && !self.generic
             }
             Filter::Plugin => description.is_none_or(|description| {
@@ -166,7 +165,10 @@ impl Demand {
 fn plugins(task: &Task, store: &Store) -> Vec<(&'static str, String)> {
     let mut plugins = Vec::new();
     let container = task.spec.container_spec.as_ref();
-    for mount in container.into_iter().flat_map(|container| &container.mounts) {
+    for mount in container
+        .into_iter()
+        .flat_map(|container| &container.mounts)
+    {
         let options = mount.volume_options.as_ref();
         let driver = options.and_then(|options| options.driver_config.as_ref());
         if let Some(driver) = driver

@@ -378,7 +378,8 @@ impl Place {
         if is_held(task) {
             let active = task.desired < DesiredState::Shutdown;
             Self::Held { active }
-        } else if task.status.state < TaskState::Assigned && task.desired >= DesiredState::Shutdown {
+        } else if task.status.state < TaskState::Assigned && task.desired >= DesiredState::Shutdown
+        {
             Self::Unwanted
         } else if task.status.state != TaskState::Pending {
             Self::Nowhere

@@ -43,7 +43,10 @@ fn an_update_keeps_addresses_and_ports() {
     let before = endpoint(&stage, "web");
     let events = stage.change_service("web", |service| {
         let spec = Arc::make_mut(&mut service.spec);
-        spec.task_template.container_spec.get_or_insert_default().image = "web:2".to_owned();
+        spec.task_template
+            .container_spec
+            .get_or_insert_default()
+            .image = "web:2".to_owned();
         service.spec_version = 2;
     });
     assert_eq!(stage.settle_after(events, &mut allocator), 0);
@@ -64,7 +67,9 @@ fn a_port_of_another_service_is_refused_until_that_gives_it_up() {
     events.extend(stage.create(service("xyz", &[], &[(8080, 80)])));
     stage.settle_after(events, &mut allocator);
     insta::assert_snapshot!(endpoint(&stage, "xyz"), @"; ; port 8080/tcp is already in use by service web");
-    with_spec(&mut stage, &mut allocator, "web", |spec| spec.ports[0].published_port = 8081);
+    with_spec(&mut stage, &mut allocator, "web", |spec| {
+        spec.ports[0].published_port = 8081
+    });
     insta::assert_snapshot!(endpoint(&stage, "web"), @"ingress 10.0.0.3/20; 8081:80/tcp;");
     insta::assert_snapshot!(endpoint(&stage, "xyz"), @"ingress 10.0.0.4/20; 8080:80/tcp;");
 }
@@ -89,7 +94,10 @@ fn ports_of_the_host_are_nobodys_concern_here() {
     let mut events = Vec::new();
     for id in ["a", "b"] {
         let mut service = service(id, &[], &[(8080, 80)]);
-        let spec = Arc::make_mut(&mut service.spec).endpoint_spec.as_mut().unwrap();
+        let spec = Arc::make_mut(&mut service.spec)
+            .endpoint_spec
+            .as_mut()
+            .unwrap();
         spec.ports[0].publish_mode = "host".to_owned();
         events.extend(stage.create(service));
     }
@@ -104,9 +112,13 @@ fn dnsrr_has_no_address_and_changing_to_it_frees_the_one_there_was() {
     let events = stage.create(service("web", &["net"], &[]));
     stage.settle_after(events, &mut allocator);
     insta::assert_snapshot!(endpoint(&stage, "web"), @"net 10.0.16.2/20; ;");
-    with_spec(&mut stage, &mut allocator, "web", |spec| spec.mode = "dnsrr".to_owned());
+    with_spec(&mut stage, &mut allocator, "web", |spec| {
+        spec.mode = "dnsrr".to_owned()
+    });
     insta::assert_snapshot!(endpoint(&stage, "web"), @"; ;");
-    with_spec(&mut stage, &mut allocator, "web", |spec| spec.mode = "vip".to_owned());
+    with_spec(&mut stage, &mut allocator, "web", |spec| {
+        spec.mode = "vip".to_owned()
+    });
     insta::assert_snapshot!(endpoint(&stage, "web"), @"net 10.0.16.3/20; ;");
 }
 

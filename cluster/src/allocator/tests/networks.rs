@@ -153,7 +153,16 @@ fn ipv6_networks_get_a_subnet_of_the_clusters_own() {
     let addresses = &stage.store.task("web.1").unwrap().networks[0].addresses;
     assert_eq!(addresses.len(), 2);
     assert!(dual.subnets[1].subnet.contains(&addresses[1].addr()));
-    assert_eq!(stage.store.service("web").unwrap().endpoint.virtual_ips.len(), 2);
+    assert_eq!(
+        stage
+            .store
+            .service("web")
+            .unwrap()
+            .endpoint
+            .virtual_ips
+            .len(),
+        2
+    );
 }
 
 #[test]

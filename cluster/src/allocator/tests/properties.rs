@@ -15,16 +15,41 @@ use crate::store::StoreEvent;
 
 #[derive(Debug, Clone)]
 enum Move {
-    AddNetwork { number: u8, small: bool },
-    DropNetwork { number: u8 },
-    AddService { number: u8, network: u8, port: u16 },
-    DropService { number: u8 },
-    Ports { number: u8, port: u16, dnsrr: bool },
-    AddTask { service: u8 },
-    EndTask { task: u8, orphaned: bool },
-    DropTask { task: u8 },
-    ToggleNode { number: u8 },
+    AddNetwork {
+        number: u8,
+        small: bool,
+    },
+    DropNetwork {
+        number: u8,
+    },
+    AddService {
+        number: u8,
+        network: u8,
+        port: u16,
+    },
+    DropService {
+        number: u8,
+    },
+    Ports {
+        number: u8,
+        port: u16,
+        dnsrr: bool,
+    },
+    AddTask {
+        service: u8,
+    },
+    EndTask {
+        task: u8,
+        orphaned: bool,
+    },
+    DropTask {
+        task: u8,
+    },
+    ToggleNode {
+        number: u8,
+    },
     NewLeader,
+    /// The first transaction after the next move is refused.
     Conflict,
 }
 
@@ -74,7 +99,11 @@ fn perform(stage: &mut Stage, step: &Move, slot: u64) -> Vec<StoreEvent> {
                 ..Network::clone(&network)
             })
         }
-        Move::AddService { number, network, port } => {
+        Move::AddService {
+            number,
+            network,
+            port,
+        } => {
             let id = format!("s{number}");
             if stage.store.service(&id).is_some() {
                 return Vec::new();
@@ -86,7 +115,11 @@ fn perform(stage: &mut Stage, step: &Move, slot: u64) -> Vec<StoreEvent> {
             Some(service) => stage.remove(service.into()),
             None => Vec::new(),
         },
-        Move::Ports { number, port, dnsrr } => {
+        Move::Ports {
+            number,
+            port,
+            dnsrr,
+        } => {
             let id = format!("s{number}");
             if stage.store.service(&id).is_none() {
                 return Vec::new();
@@ -107,17 +140,17 @@ fn perform(stage: &mut Stage, step: &Move, slot: u64) -> Vec<StoreEvent> {
                 }
             })
         }
-        Move::AddTask { service } => {
-            match stage.store.service(&format!("s{service}")).cloned() {
-                Some(service) => stage.create(task(&service, slot)),
+        Move::AddTask { service } => match stage.store.service(&format!("s{service}")).cloned() {
+            Some(service) => stage.create(task(&service, slot)),
+            None => Vec::new(),
+        },
+        Move::EndTask { task, orphaned } => {
+            match pick(stage, *task, |t| !t.status.state.is_terminal()) {
+                Some(task) if *orphaned => stage.report(&task.id, TaskState::Orphaned),
+                Some(task) => stage.report(&task.id, TaskState::Shutdown),
                 None => Vec::new(),
             }
         }
-        Move::EndTask { task, orphaned } => match pick(stage, *task, |t| !t.status.state.is_terminal()) {
-            Some(task) if *orphaned => stage.report(&task.id, TaskState::Orphaned),
-            Some(task) => stage.report(&task.id, TaskState::Shutdown),
-            None => Vec::new(),
-        },
         Move::DropTask { task } => match pick(stage, *task, |_| true) {
             Some(task) => stage.remove(task.into()),
             None => Vec::new(),
@@ -153,18 +186,33 @@ fn owned(stage: &Stage) -> Vec<(String, String)> {
     }
     for node in stage.store.nodes() {
         for (network, nets) in &node.attachments {
-            owned.extend(nets.iter().map(|net| (format!("{network} {}", net.addr()), node.id.clone())));
+            owned.extend(
+                nets.iter()
+                    .map(|net| (format!("{network} {}", net.addr()), node.id.clone())),
+            );
         }
     }
     for service in stage.store.services() {
         for ip in &service.endpoint.virtual_ips {
-            owned.push((format!("{} {}", ip.network_id, ip.address.addr()), service.id.clone()));
+            owned.push((
+                format!("{} {}", ip.network_id, ip.address.addr()),
+                service.id.clone(),
+            ));
         }
-        for port in service.endpoint.ports.iter().filter(|p| p.published_port != 0) {
+        for port in service
+            .endpoint
+            .ports
+            .iter()
+            .filter(|p| p.published_port != 0)
+        {
             owned.push((format!("port {}", port.published_port), service.id.clone()));
         }
     }
-    for task in stage.store.tasks().filter(|t| !t.status.state.is_terminal()) {
+    for task in stage
+        .store
+        .tasks()
+        .filter(|t| !t.status.state.is_terminal())
+    {
         for attachment in &task.networks {
             let network = &attachment.network_id;
             let nets = attachment.addresses.iter();
@@ -184,27 +232,62 @@ fn check(stage: &Stage) -> Result<(), TestCaseError> {
     let networks: Vec<_> = stage.store.networks().collect();
     for (number, a) in networks.iter().enumerate() {
         for b in &networks[number + 1..] {
-            for (x, y) in a.subnets.iter().flat_map(|x| b.subnets.iter().map(move |y| (x, y))) {
-                prop_assert!(!netdriver_ipam::overlaps(&x.subnet, &y.subnet), "{} and {}", a.id, b.id);
+            for (x, y) in a
+                .subnets
+                .iter()
+                .flat_map(|x| b.subnets.iter().map(move |y| (x, y)))
+            {
+                prop_assert!(
+                    !netdriver_ipam::overlaps(&x.subnet, &y.subnet),
+                    "{} and {}",
+                    a.id,
+                    b.id
+                );
             }
         }
-        let named = stage.store.services().any(|s| s.spec.task_template.networks[0].target == a.id);
+        let named = stage
+            .store
+            .services()
+            .any(|s| s.spec.task_template.networks[0].target == a.id);
         let unused = stage.store.tasks().all(|t| {
             t.status.state.is_terminal() || t.networks.iter().all(|n| n.network_id != a.id)
         });
-        prop_assert!(!a.pending_delete || named || !unused, "{} should be gone", a.id);
-        prop_assert!(a.pending_delete || !a.subnets.is_empty() || !a.error.is_empty(), "{} waits", a.id);
+        prop_assert!(
+            !a.pending_delete || named || !unused,
+            "{} should be gone",
+            a.id
+        );
+        prop_assert!(
+            a.pending_delete || !a.subnets.is_empty() || !a.error.is_empty(),
+            "{} waits",
+            a.id
+        );
     }
-    for task in stage.store.tasks().filter(|t| t.status.state == TaskState::New) {
+    for task in stage
+        .store
+        .tasks()
+        .filter(|t| t.status.state == TaskState::New)
+    {
         let wanted = task.desired < DesiredState::Shutdown;
         let network = &task.spec.networks[0].target;
-        let going = stage.store.network(network).is_some_and(|n| n.pending_delete);
+        let going = stage
+            .store
+            .network(network)
+            .is_some_and(|n| n.pending_delete);
         let orphan = stage.store.service(&task.service_id).is_none();
-        prop_assert!(!wanted || orphan || going || !task.status.error.is_empty(), "{} waits silently", task.id);
+        prop_assert!(
+            !wanted || orphan || going || !task.status.error.is_empty(),
+            "{} waits silently",
+            task.id
+        );
     }
     let ingress = stage.store.networks().find(|n| n.spec.ingress).unwrap();
     for node in stage.store.nodes() {
-        prop_assert!(node.attachments.contains_key(&ingress.id), "{} has no place", node.id);
+        prop_assert!(
+            node.attachments.contains_key(&ingress.id),
+            "{} has no place",
+            node.id
+        );
     }
     Ok(())
 }
@@ -217,20 +300,18 @@ proptest! {
         let mut stage = Stage::new();
         let mut allocator = Allocator::new();
         stage.start(&mut allocator);
+        let mut conflict = false;
         for (slot, step) in (1..).zip(&moves) {
-            let events = perform(&mut stage, step, slot);
-            for event in &events {
-                allocator.observe(event);
+            for event in perform(&mut stage, step, slot) {
+                allocator.observe(&event);
             }
-            match step {
-                Move::NewLeader => {
-                    allocator = Allocator::new();
-                    stage.start(&mut allocator);
-                }
-                Move::Conflict => {
-                    let _ = allocator.step(&mut stage.context());
-                }
-                _ => {}
+            if matches!(step, Move::NewLeader) {
+                allocator = Allocator::new();
+                stage.start(&mut allocator);
+            }
+            if std::mem::replace(&mut conflict, matches!(step, Move::Conflict)) {
+                // Decided, and never applied.
+                let _ = allocator.step(&mut stage.context());
             }
             stage.settle(&mut allocator);
             check(&stage)?;

@@ -67,11 +67,17 @@ fn orphaned_and_removed_tasks_free_their_addresses() {
     let (mut stage, mut allocator) = small(6);
     let events = stage.report("web.1", TaskState::Orphaned);
     stage.settle_after(events, &mut allocator);
-    assert_eq!(stage.store.task("web.5").unwrap().status.state, TaskState::Pending);
+    assert_eq!(
+        stage.store.task("web.5").unwrap().status.state,
+        TaskState::Pending
+    );
     let gone = stage.store.task("web.3").unwrap().clone();
     let events = stage.remove(gone.into());
     stage.settle_after(events, &mut allocator);
-    assert_eq!(stage.store.task("web.6").unwrap().status.state, TaskState::Pending);
+    assert_eq!(
+        stage.store.task("web.6").unwrap().status.state,
+        TaskState::Pending
+    );
 }
 
 #[test]
@@ -103,7 +109,10 @@ fn what_a_lost_transaction_took_is_free() {
         assert_eq!(step.transaction.unwrap().actions.len(), 1);
     }
     stage.settle(&mut allocator);
-    assert_eq!(stage.store.task("web.1").unwrap().status.state, TaskState::Pending);
+    assert_eq!(
+        stage.store.task("web.1").unwrap().status.state,
+        TaskState::Pending
+    );
 }
 
 #[test]
@@ -141,5 +150,10 @@ fn thousands_of_tasks_fit_on_a_network_by_default() {
         events.extend(stage.create(task(&web, slot)));
     }
     stage.settle_after(events, &mut allocator);
-    assert!(stage.store.tasks().all(|task| task.status.state == TaskState::Pending));
+    assert!(
+        stage
+            .store
+            .tasks()
+            .all(|task| task.status.state == TaskState::Pending)
+    );
 }

@@ -65,7 +65,12 @@ fn a_task_waits_with_the_most_frequent_reason_first_until_a_node_can_take_it() {
     let (mut stage, mut scheduler) = stage(3);
     let events = stage.change_node("n1", |n| n.spec.availability = NodeAvailability::Drain);
     stage.settle_after(events, &mut scheduler);
-    place(&mut stage, &mut scheduler, &reserving(5_000_000_000, 0), 1..=1);
+    place(
+        &mut stage,
+        &mut scheduler,
+        &reserving(5_000_000_000, 0),
+        1..=1,
+    );
     insta::assert_snapshot!(placements(&stage), @"web.1 - no suitable node (insufficient resources on 2 nodes; 1 node not available for new tasks)");
 
     let events = stage.change_node("n3", |n| {
@@ -78,7 +83,12 @@ fn a_task_waits_with_the_most_frequent_reason_first_until_a_node_can_take_it() {
 #[test]
 fn nothing_is_written_twice_about_a_task_that_waits() {
     let (mut stage, mut scheduler) = stage(1);
-    place(&mut stage, &mut scheduler, &reserving(5_000_000_000, 0), 1..=3);
+    place(
+        &mut stage,
+        &mut scheduler,
+        &reserving(5_000_000_000, 0),
+        1..=3,
+    );
     let events = stage.change_node("n1", |n| {
         n.spec.annotations.labels.insert("a".into(), "b".into());
     });
@@ -110,7 +120,12 @@ fn reservations_of_tasks_that_ended_are_free_at_once() {
 #[test]
 fn removing_a_task_frees_what_it_had() {
     let (mut stage, mut scheduler) = stage(1);
-    place(&mut stage, &mut scheduler, &reserving(3_000_000_000, 0), 1..=2);
+    place(
+        &mut stage,
+        &mut scheduler,
+        &reserving(3_000_000_000, 0),
+        1..=2,
+    );
     let task = stage.store.task("web.1").unwrap().clone();
     let events = stage.remove(task.into());
     stage.settle_after(events, &mut scheduler);
@@ -135,7 +150,9 @@ fn generic_resources_are_nowhere() {
         spec.resources = Some(ResourceRequirements {
             limits: None,
             reservations: Some(Resources {
-                generic_resources: vec![serde_json::json!({"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}})],
+                generic_resources: vec![
+                    serde_json::json!({"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}}),
+                ],
                 ..Resources::default()
             }),
         });
@@ -155,11 +172,15 @@ fn plugins_of_volumes_and_logs_must_be_there() {
         names.iter().map(plugin).collect()
     };
     let mut events = stage.change_node("n1", |n| {
-        n.description.as_mut().unwrap().engine.plugins =
-            plugins(&[("Volume", "local"), ("Volume", "nfs:latest"), ("Log", "json-file")]);
+        n.description.as_mut().unwrap().engine.plugins = plugins(&[
+            ("Volume", "local"),
+            ("Volume", "nfs:latest"),
+            ("Log", "json-file"),
+        ]);
     });
     events.extend(stage.change_node("n2", |n| {
-        n.description.as_mut().unwrap().engine.plugins = plugins(&[("Volume", "local"), ("Log", "syslog")]);
+        n.description.as_mut().unwrap().engine.plugins =
+            plugins(&[("Volume", "local"), ("Log", "syslog")]);
     }));
     stage.settle_after(events, &mut scheduler);
     let volume = with(&web(), |spec| {
@@ -203,7 +224,10 @@ fn constraints_are_kept_and_a_label_that_is_set_later_is_enough() {
     web.2 - no suitable node (scheduling constraints not satisfied on 2 nodes)
     ");
     let events = stage.change_node("n2", |n| {
-        n.spec.annotations.labels.insert("disk".to_owned(), "ssd".to_owned());
+        n.spec
+            .annotations
+            .labels
+            .insert("disk".to_owned(), "ssd".to_owned());
     });
     stage.settle_after(events, &mut scheduler);
     insta::assert_snapshot!(placements(&stage), @r"
@@ -295,11 +319,17 @@ fn a_task_bound_to_its_node_is_checked_there() {
     assert_eq!(second.status.state, TaskState::Pending);
     assert_eq!(second.status.error, "insufficient resources on 1 node");
     let third = stage.store.task("web.3").unwrap();
-    assert_eq!(third.status.message, "scheduler confirmed task can run on preassigned node");
+    assert_eq!(
+        third.status.message,
+        "scheduler confirmed task can run on preassigned node"
+    );
 
     let events = stage.report("web.1", TaskState::Shutdown);
     stage.settle_after(events, &mut scheduler);
-    assert_eq!(stage.store.task("web.2").unwrap().status.state, TaskState::Assigned);
+    assert_eq!(
+        stage.store.task("web.2").unwrap().status.state,
+        TaskState::Assigned
+    );
 }
 
 #[test]

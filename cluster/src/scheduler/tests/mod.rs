@@ -40,7 +40,12 @@ fn counts(stage: &Stage) -> Vec<usize> {
 }
 
 /// Makes slots of a service waiting, and lets the scheduler place them.
-fn place(stage: &mut Stage, scheduler: &mut Scheduler, service: &Service, slots: std::ops::RangeInclusive<u64>) {
+fn place(
+    stage: &mut Stage,
+    scheduler: &mut Scheduler,
+    service: &Service,
+    slots: std::ops::RangeInclusive<u64>,
+) {
     let mut events = Vec::new();
     if stage.store.service(&service.id).is_none() {
         events.extend(stage.create(service.clone()));

@@ -77,14 +77,23 @@ fn scaling_up_fills_the_gaps() {
 #[test]
 fn a_preference_counts_values_not_nodes() {
     let (mut stage, mut scheduler) = labelled(&["az=a", "az=a", "az=a", "az=b"]);
-    place(&mut stage, &mut scheduler, &spread_over(&["node.labels.az"]), 1..=6);
+    place(
+        &mut stage,
+        &mut scheduler,
+        &spread_over(&["node.labels.az"]),
+        1..=6,
+    );
     assert_eq!(counts(&stage), [1, 1, 1, 3]);
 }
 
 #[test]
 fn preferences_nest() {
     let (mut stage, mut scheduler) = labelled(&[
-        "az=a rack=1", "az=a rack=1", "az=a rack=2", "az=b rack=1", "az=b rack=2",
+        "az=a rack=1",
+        "az=a rack=1",
+        "az=a rack=2",
+        "az=b rack=1",
+        "az=b rack=2",
     ]);
     let service = spread_over(&["node.labels.az", "NODE.labels.rack"]);
     place(&mut stage, &mut scheduler, &service, 1..=8);
@@ -94,7 +103,12 @@ fn preferences_nest() {
 #[test]
 fn nodes_without_the_label_are_a_value_of_their_own() {
     let (mut stage, mut scheduler) = labelled(&["az=a", "", ""]);
-    place(&mut stage, &mut scheduler, &spread_over(&["node.labels.az"]), 1..=4);
+    place(
+        &mut stage,
+        &mut scheduler,
+        &spread_over(&["node.labels.az"]),
+        1..=4,
+    );
     assert_eq!(counts(&stage), [2, 1, 1]);
 }
 
@@ -106,7 +120,10 @@ fn scaling_up_with_a_preference_counts_what_is_there_already() {
     let mut events = Vec::new();
     for id in ["n3", "n4"] {
         let mut node = node(id);
-        node.spec.annotations.labels.insert("az".to_owned(), "c".to_owned());
+        node.spec
+            .annotations
+            .labels
+            .insert("az".to_owned(), "c".to_owned());
         events.extend(stage.create(node));
     }
     stage.settle_after(events, &mut scheduler);

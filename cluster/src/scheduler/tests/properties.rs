@@ -7,6 +7,7 @@ use agent_api::swarm::{NodeAvailability, Placement, PortConfig, ResourceRequirem
 use cluster_api::{DesiredState, Service, Task, TaskState};
 use proptest::prelude::*;
 
+use crate::control_loop::ControlLoop as _;
 use crate::scheduler::Scheduler;
 use crate::scheduler::filter::Demand;
 use crate::scheduler::usage::{Load, Usage, is_held};
@@ -18,14 +19,28 @@ const NODES: u8 = 4;
 
 #[derive(Debug, Clone)]
 enum Move {
-    Add { service: u8 },
-    End { task: u8, failed: bool },
-    Unwant { task: u8 },
-    Availability { node: u8, availability: u8 },
-    Toggle { node: u8 },
-    Forget { task: u8 },
+    Add {
+        service: u8,
+    },
+    End {
+        task: u8,
+        failed: bool,
+    },
+    Unwant {
+        task: u8,
+    },
+    Availability {
+        node: u8,
+        availability: u8,
+    },
+    Toggle {
+        node: u8,
+    },
+    Forget {
+        task: u8,
+    },
     NewLeader,
-    /// The next transaction is refused.
+    /// The first transaction after the next move is refused.
     Conflict,
 }
 
@@ -109,7 +124,11 @@ fn perform(stage: &mut Stage, step: &Move, slot: u64) -> Vec<StoreEvent> {
                 NodeAvailability::Drain,
             ][usize::from(*availability)];
             let id = format!("n{node}");
-            if stage.store.node(&id).is_some_and(|n| n.spec.availability != wanted) {
+            if stage
+                .store
+                .node(&id)
+                .is_some_and(|n| n.spec.availability != wanted)
+            {
                 stage.change_node(&id, |node| node.spec.availability = wanted)
             } else {
                 Vec::new()
@@ -161,14 +180,26 @@ fn check(stage: &Stage) -> Result<(), TestCaseError> {
         prop_assert!(replicas <= 2, "{} has {replicas} replicas", usage.node.id);
     }
     for task in stage.store.tasks() {
-        let waits = task.status.state == TaskState::Pending && task.desired < DesiredState::Shutdown;
+        let waits =
+            task.status.state == TaskState::Pending && task.desired < DesiredState::Shutdown;
         if !waits {
             continue;
         }
         let demand = Demand::of(task, &stage.store);
-        let free = usages.iter().find(|usage| demand.first_failure(usage).is_none());
-        prop_assert!(free.is_none(), "{} waits though it fits {:?}", task.id, free.map(|u| &u.node.id));
-        prop_assert!(task.status.error.starts_with("no suitable node"), "{}", task.status.error);
+        let free = usages
+            .iter()
+            .find(|usage| demand.first_failure(usage).is_none());
+        prop_assert!(
+            free.is_none(),
+            "{} waits though it fits {:?}",
+            task.id,
+            free.map(|u| &u.node.id)
+        );
+        prop_assert!(
+            task.status.error.starts_with("no suitable node"),
+            "{}",
+            task.status.error
+        );
     }
     Ok(())
 }
@@ -187,21 +218,20 @@ proptest! {
         }
         let mut scheduler = Scheduler::new();
         stage.start(&mut scheduler);
+        let mut conflict = false;
         for (slot, step) in (1..).zip(&moves) {
-            let events = perform(&mut stage, step, slot);
-            match step {
-                Move::NewLeader => {
-                    scheduler = Scheduler::new();
-                    stage.start(&mut scheduler);
-                }
-                Move::Conflict => {
-                    use crate::control_loop::ControlLoop as _;
-                    // Decided, and never applied.
-                    let _ = scheduler.step(&mut stage.context());
-                }
-                _ => {}
+            for event in perform(&mut stage, step, slot) {
+                scheduler.observe(&event);
             }
-            stage.settle_after(events, &mut scheduler);
+            if matches!(step, Move::NewLeader) {
+                scheduler = Scheduler::new();
+                stage.start(&mut scheduler);
+            }
+            if std::mem::replace(&mut conflict, matches!(step, Move::Conflict)) {
+                // Decided, and never applied.
+                let _ = scheduler.step(&mut stage.context());
+            }
+            stage.settle(&mut scheduler);
             check(&stage)?;
         }
     }

@@ -38,9 +38,12 @@ fn rate(nodes: usize, services: usize, tasks: u64) -> f64 {
 
 #[test]
 #[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "a measurement")]
 fn rate_of_placement() {
-    for (nodes, services, tasks) in [(1_000, 50, 50_000), (10_000, 50, 50_000), (1_000, 2_000, 2_000)] {
+    for (nodes, services, tasks) in [
+        (1_000, 50, 50_000),
+        (10_000, 50, 50_000),
+        (1_000, 2_000, 2_000),
+    ] {
         let rate = rate(nodes, services, tasks);
         println!("{tasks} tasks of {services} services onto {nodes} nodes: {rate:.0} tasks/s");
     }
