@@ -1,14 +1,14 @@
 //! Which slots a global service has: one on each node that is active, not known to be down and satisfies the
 //! constraints (SwarmKit `manager/orchestrator/global`).
 //!
-//! A node that is paused keeps what it has and gets nothing. One that is down is left alone in the same way: there is no
-//! other place for its tasks, and when it comes back after a short absence they have gone on running. SwarmKit shuts
-//! them down, so that a blip restarts them. Rollouts pass over both.
+//! A node that is paused keeps what it has and gets nothing: what fails there is replaced when it is active again. One
+//! that is down is left alone: there is no other place for its tasks, and when it comes back after a short absence they
+//! have gone on running. SwarmKit shuts them down, so that a blip restarts them. Rollouts pass over both.
 
 use std::collections::BTreeMap;
 
 use agent_api::swarm::{NodeAvailability, NodeState};
-use cluster_api::{Node, Service};
+use cluster_api::Service;
 
 use super::slot::{Slot, SlotKey};
 use crate::constraint;
@@ -19,6 +19,8 @@ use crate::store::Store;
 pub(super) struct Choice<'a> {
     /// Each is to have a task; those that have none are empty.
     pub(super) kept: Vec<(SlotKey, Slot<'a>)>,
+    /// They go on with the tasks they have.
+    pub(super) paused: Vec<(SlotKey, Slot<'a>)>,
     /// Their tasks stop, their history stays.
     pub(super) emptied: Vec<(SlotKey, Slot<'a>)>,
     /// Their nodes are gone.
@@ -40,14 +42,13 @@ pub(super) fn choose<'a>(
             || !constraint::all_met(constraints, node)
         {
             choice.emptied.push((key, slot));
-        } else if is_open(node) {
-            choice.kept.push((key, slot));
+        } else if node.status.state != NodeState::Down {
+            match node.spec.availability {
+                NodeAvailability::Active => choice.kept.push((key, slot)),
+                _ => choice.paused.push((key, slot)),
+            }
         }
     }
     choice.dropped = slots.into_iter().collect();
     choice
-}
-
-fn is_open(node: &Node) -> bool {
-    node.spec.availability == NodeAvailability::Active && node.status.state != NodeState::Down
 }

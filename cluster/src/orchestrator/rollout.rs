@@ -292,7 +292,7 @@ fn note_good_spec(next: &mut Service) {
 
 /// Whether the slot has something else than the spec asks for.
 fn is_stale(stand: &Stand<'_>, template: &Template<'_>) -> bool {
-    if stand.dirty.is_some() {
+    if stand.dirty.is_some() || stand.inherited().is_some() {
         return true;
     }
     stand.clean.is_none()

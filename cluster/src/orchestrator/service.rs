@@ -33,6 +33,8 @@ struct Slots<'a> {
     missing: Vec<(SlotKey, Slot<'a>)>,
     /// Replicated: how many more, under numbers that are free.
     fresh: u64,
+    /// They are not to get another task.
+    paused: Vec<Stand<'a>>,
     emptied: Vec<Slot<'a>>,
     dropped: Vec<Slot<'a>>,
 }
@@ -120,6 +122,9 @@ fn run(
     for stand in &slots.kept {
         settlement.settle(stand);
     }
+    for stand in &slots.paused {
+        settlement.go_on_as_is(stand);
+    }
     for (key, slot) in &slots.missing {
         settlement.create(key, slot);
     }
@@ -163,6 +168,11 @@ fn slots<'a>(store: &'a Store, service: &'a Service, template: &Template<'a>) ->
             kept,
             missing: unoccupied(missing),
             fresh: 0,
+            paused: choice
+                .paused
+                .into_iter()
+                .map(|(key, slot)| Stand::of(key, slot, template))
+                .collect(),
             emptied: slots_only(choice.emptied),
             dropped: slots_only(choice.dropped),
         });
@@ -183,6 +193,7 @@ fn slots<'a>(store: &'a Store, service: &'a Service, template: &Template<'a>) ->
         kept: choice.kept,
         missing: unoccupied(choice.missing),
         fresh: choice.fresh,
+        paused: Vec::new(),
         emptied: Vec::new(),
         dropped: slots_only(unoccupied(choice.dropped)),
     })

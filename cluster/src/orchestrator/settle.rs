@@ -69,6 +69,19 @@ impl<'a> Settlement<'a, '_> {
         self.plan.add(actions);
     }
 
+    /// A slot that goes on with what it has and gets nothing.
+    pub(super) fn go_on_as_is(&mut self, stand: &Stand<'a>) {
+        let gone = stand.gone.iter().map(|(task, _)| *task);
+        let surplus = stand.spare.iter().copied().chain(gone);
+        let mut actions: Vec<StoreAction> = surplus.map(|task| shut_down(task)).collect();
+        match (stand.clean, stand.dirty) {
+            (Some(clean), old) => self.go_on(clean, old, &mut actions),
+            (None, Some(old)) => self.start_when_due(old, &mut actions),
+            (None, None) => {}
+        }
+        self.plan.add(actions);
+    }
+
     /// Whether the slot's newest task failed while its restart delay had not passed: it could not be made ready. It
     /// keeps its place until then, lest an image that does not exist be asked for without a pause.
     fn failed_early(&mut self, stand: &Stand<'a>) -> bool {

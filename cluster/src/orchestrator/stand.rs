@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use cluster_api::{DesiredState, Task, TaskState};
+use cluster_api::{DesiredState, Task, TaskState, Timestamp};
 
 use super::restart::{self, Cause};
 use super::slot::{Slot, SlotKey, is_unusable};
@@ -68,7 +68,8 @@ impl<'a> Stand<'a> {
             .filter(|task| !restart::is_wanted(task, &self.slot))
     }
 
-    /// The task the rollout made for this slot, or the one that took its place.
+    /// The task the rollout made for this slot, or the one that took its place; or one that an earlier rollout to the
+    /// same template made and that has not yet run.
     pub(super) fn made_by(&self, rollout: u64) -> Option<&'a Arc<Task>> {
         self.slot
             .tasks
@@ -76,6 +77,13 @@ impl<'a> Stand<'a> {
             .rev()
             .copied()
             .find(|task| task.rollout == rollout)
+            .or_else(|| self.inherited())
+    }
+
+    /// The task of this slot with which an earlier rollout has not come to an end.
+    pub(super) fn inherited(&self) -> Option<&'a Arc<Task>> {
+        self.clean
+            .filter(|task| task.rollout != 0 && task.running_since == Timestamp::default())
     }
 
     /// Whether a task of the service runs here.
@@ -86,7 +94,7 @@ impl<'a> Stand<'a> {
     }
 }
 
-fn furthest<'a>(mut tasks: Vec<&'a Arc<Task>>) -> (Option<&'a Arc<Task>>, Vec<&'a Arc<Task>>) {
+fn furthest(mut tasks: Vec<&Arc<Task>>) -> (Option<&Arc<Task>>, Vec<&Arc<Task>>) {
     tasks.sort_by_key(|task| {
         Reverse((
             task.status.state == TaskState::Running,
