@@ -6,7 +6,8 @@ use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
     commit, completion, compose, copy, daemon, doctor, events, exec, image, inspect, lifecycle,
-    logs, look, network, ps, pull, refused, run, stats, system, transfer, volume,
+    logs, look, network, node, payload, ps, pull, refused, run, service, stack, stats, swarm,
+    system, transfer, volume,
 };
 use agent_api::client::ObjectKind;
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -77,6 +78,36 @@ enum Verb {
     Volume {
         #[command(subcommand)]
         verb: volume::VolumeVerb,
+    },
+    /// Manage the swarm that this host is part of
+    Swarm {
+        #[command(subcommand)]
+        verb: swarm::SwarmVerb,
+    },
+    /// Manage the nodes of the swarm
+    Node {
+        #[command(subcommand)]
+        verb: node::NodeVerb,
+    },
+    /// Manage services of the swarm
+    Service {
+        #[command(subcommand)]
+        verb: service::ServiceVerb,
+    },
+    /// Manage stacks: projects on a swarm
+    Stack {
+        #[command(subcommand)]
+        verb: stack::StackVerb,
+    },
+    /// Manage secrets of the swarm
+    Secret {
+        #[command(subcommand)]
+        verb: payload::SecretVerb,
+    },
+    /// Manage configs of the swarm
+    Config {
+        #[command(subcommand)]
+        verb: payload::ConfigVerb,
     },
     /// Manage the system
     System {
@@ -289,6 +320,12 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         },
         Verb::Network { verb } => network::run(session, verb).await,
         Verb::Volume { verb } => volume::run(session, verb).await,
+        Verb::Swarm { verb } => swarm::run(session, verb).await,
+        Verb::Node { verb } => node::run(session, verb).await,
+        Verb::Service { verb } => service::run(session, verb).await,
+        Verb::Stack { verb } => stack::run(session, verb).await,
+        Verb::Secret { verb } => payload::secret(session, verb).await,
+        Verb::Config { verb } => payload::config(session, verb).await,
         Verb::System { verb } => match verb {
             SystemVerb::Df(args) => system::df(session, args).await,
             SystemVerb::Events(args) => events::run(session, args).await,

@@ -10,4 +10,5 @@ pub(crate) mod filter;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub(crate) mod ports;
+pub(crate) mod service;
 pub(crate) mod time;

@@ -86,7 +86,7 @@ pub(crate) async fn kind(session: &Session, kind: ObjectKind, args: InspectKindA
 }
 
 /// Prints all that are found, then what is wrong with the others.
-async fn show(
+pub(super) async fn show(
     client: &Client,
     kinds: &[ObjectKind],
     names: &[String],
@@ -137,11 +137,14 @@ async fn lookup(
 ) -> anyhow::Result<serde_json::Value> {
     for &kind in kinds {
         match client.inspect_raw(kind, name, size).await {
+            Err(error) if kind == ObjectKind::Service && error.is_not_found() => {
+                return Err(NoSuchObject(format!("no such service: {name}")).into());
+            }
             Err(error) if kinds.len() > 1 && (error.is_not_found() || is_no_name(&error)) => {}
             result => return Ok(result?),
         }
     }
-    Err(NoSuchObject(name.to_owned()).into())
+    Err(NoSuchObject(format!("No such object: {name}")).into())
 }
 
 /// A name that an object of this kind cannot have.
@@ -150,5 +153,5 @@ fn is_no_name(error: &ClientError) -> bool {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("No such object: {0}")]
+#[error("{0}")]
 struct NoSuchObject(String);

@@ -14,12 +14,18 @@ pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod look;
 pub(crate) mod network;
+pub(crate) mod node;
+pub(crate) mod payload;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod refused;
 pub(crate) mod run;
+pub(crate) mod service;
+pub(crate) mod stack;
 pub(crate) mod stats;
+pub(crate) mod swarm;
 pub(crate) mod system;
+mod tasks;
 pub(crate) mod transfer;
 pub(crate) mod volume;
 
@@ -30,6 +36,7 @@ use agent_api::Labels;
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use std::cmp::Ordering;
 use std::io::BufRead as _;
 
 /// Requests of one command that are under way at the same time.
@@ -111,4 +118,51 @@ fn join_labels(labels: &Labels) -> String {
         .collect();
     pairs.sort_unstable();
     pairs.join(",")
+}
+
+/// Orders names as people do: `web.2` before `web.10`.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
+    while let (Some(x), Some(y)) = (a.first(), b.first()) {
+        if x.is_ascii_digit() && y.is_ascii_digit() {
+            let (first, rest_a) = digits(a);
+            let (second, rest_b) = digits(b);
+            let order = first
+                .len()
+                .cmp(&second.len())
+                .then_with(|| first.cmp(second));
+            if order.is_ne() {
+                return order;
+            }
+            (a, b) = (rest_a, rest_b);
+        } else if x == y {
+            (a, b) = (&a[1..], &b[1..]);
+        } else {
+            return x.cmp(y);
+        }
+    }
+    a.len().cmp(&b.len())
+}
+
+/// A number without its leading zeros, and what follows it.
+fn digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, rest) = text.split_at(end);
+    let zeros = number.iter().take_while(|byte| **byte == b'0').count();
+    (&number[zeros..], rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::natural;
+
+    #[test]
+    fn numbers_in_names_count() {
+        let mut names = ["web.10", "web.2", "api", "web", "web.02a", "web.1"];
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, ["api", "web", "web.1", "web.2", "web.02a", "web.10"]);
+    }
 }

@@ -27,16 +27,6 @@ pub(crate) enum RefusedVerb {
     /// Search a registry for images (not there yet)
     #[command(hide = true)]
     Search(Rest),
-    /// Cluster commands (not there yet)
-    #[command(
-        alias = "node",
-        alias = "service",
-        alias = "stack",
-        alias = "secret",
-        alias = "config",
-        hide = true
-    )]
-    Swarm(Rest),
     /// Docker's contexts (not there)
     #[command(hide = true)]
     Context(Rest),
@@ -60,10 +50,6 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
             "there is no registry client yet: use \"muster save\"",
         ),
         RefusedVerb::Search(_) => ("search", "there is no registry client yet"),
-        RefusedVerb::Swarm(_) => (
-            "swarm",
-            "clusters are missing: every command works on one host",
-        ),
         RefusedVerb::Context(_) => (
             "context",
             "there are no contexts: choose the daemon with -H or MUSTER_HOST",

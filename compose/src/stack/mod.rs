@@ -37,5 +37,5 @@ pub use observe::{observe, resolve};
 pub use observed::{ObservedPayload, ObservedStack, ResolvedImage};
 pub use options::{DeployOptions, Leftovers, ResolveImage};
 pub use plan::{StackPlan, StackStep, images_to_resolve, plan};
-pub use remove::{Removal, RemoveError, remove};
+pub use remove::{Removal, RemoveError, Wait, remove};
 pub use spec::service_name;
