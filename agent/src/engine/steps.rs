@@ -122,11 +122,8 @@ fn network_event(
     endpoint: &netdriver::Endpoint,
     action: &str,
 ) {
-    let driver = match endpoint.network_name.as_str() {
-        "host" => "host",
-        "none" => "null",
-        _ => "bridge",
-    };
+    let network = shared.networks.inspect(&endpoint.network_id);
+    let driver = network.map_or("bridge", |network| network.driver.name());
     shared.events.other(
         "network",
         &endpoint.network_id,

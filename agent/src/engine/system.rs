@@ -101,7 +101,7 @@ impl Engine {
             driver_status: vec![["Supports d_type".to_owned(), "true".to_owned()]],
             plugins: PluginsInfo {
                 volume: names(&["local"]),
-                network: names(&["bridge", "host", "null"]),
+                network: names(&["bridge", "host", "null", "overlay"]),
                 authorization: None,
                 log: names(&["json-file", "local", "none"]),
             },

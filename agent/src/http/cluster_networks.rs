@@ -14,15 +14,20 @@ use crate::error::Error;
 const OVERLAY: &str = "overlay";
 const SWARM: &str = "swarm";
 
-/// All networks of the cluster; none where this node is no manager or the managers cannot be asked.
-pub(super) async fn all(call: &Call) -> Vec<Network> {
+/// All networks of the cluster, and `own` without those of the cluster that are on their way out: this node keeps them
+/// until their last task is gone. Where this node is no manager, or the managers cannot be asked, there is only what it
+/// has itself.
+pub(super) async fn all(call: &Call, mut own: Vec<Network>) -> (Vec<Network>, Vec<Network>) {
     if call.swarm.is_manager().is_err() {
-        return Vec::new();
+        return (Vec::new(), own);
     }
-    call.swarm
-        .read(|store, _| view::networks(store))
-        .await
-        .unwrap_or_default()
+    let Ok(networks) = call.swarm.read(|store, _| view::networks(store)).await else {
+        return (Vec::new(), own);
+    };
+    own.retain(|network| {
+        network.scope != SWARM || networks.iter().any(|other| other.id == network.id)
+    });
+    (networks, own)
 }
 
 /// Whether the filters of a list want the network. They were checked with the list of the node's own networks.
@@ -98,7 +103,7 @@ pub(super) async fn create(
 pub(super) async fn prune(call: &Call, filters: &Filters) -> Result<Vec<String>, HttpError> {
     let until = crate::engine::until(filters)?;
     let mut deleted = Vec::new();
-    for network in all(call).await {
+    for network in all(call, Vec::new()).await.0 {
         let created = network.created.parse::<jiff::Timestamp>().ok();
         let young = until.is_some_and(|until| created.is_none_or(|created| created >= until));
         if network.ingress || young || !filters.labels_match(&network.labels) {

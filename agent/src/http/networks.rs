@@ -29,7 +29,7 @@ async fn list(call: Call) -> Outcome {
     let filters = call.query.filters()?;
     // The engine checks the filters, too.
     let own = call.engine.list_networks(filters.clone()).await?;
-    let mut networks = cluster_networks::all(&call).await;
+    let (mut networks, own) = cluster_networks::all(&call, own).await;
     networks.retain(|network| cluster_networks::is_wanted(network, &filters));
     for mut network in own {
         if networks.iter().any(|other| other.id == network.id) {
@@ -64,7 +64,7 @@ async fn inspect(call: Call) -> Outcome {
 /// The one network the path names, among the node's own and those of the cluster.
 async fn find(call: &Call, scope: &str) -> Result<Network, HttpError> {
     let own = call.engine.list_networks(Filters::new()).await?;
-    let of_cluster = cluster_networks::all(call).await;
+    let (of_cluster, own) = cluster_networks::all(call, own).await;
     cluster_networks::pick(&call.name, scope, own, of_cluster)
 }
 
@@ -73,17 +73,16 @@ async fn create(mut call: Call) -> Outcome {
     if call.version.before(48) {
         request.enable_ipv4 = None;
     }
+    let own = call.engine.list_networks(Filters::new()).await?;
+    let (of_cluster, own) = cluster_networks::all(&call, own).await;
     let taken = |networks: &[Network]| networks.iter().any(|other| other.name == request.name);
-    if taken(&cluster_networks::all(&call).await) {
+    // Among its own the engine looks itself.
+    let for_cluster = cluster_networks::is_of_cluster(&request);
+    if taken(&of_cluster) || for_cluster && taken(&own) {
         let name = &request.name;
         return Err(Error::conflict(format!("network with name {name} already exists")).into());
     }
-    if cluster_networks::is_of_cluster(&request) {
-        let own = call.engine.list_networks(Filters::new()).await?;
-        if taken(&own) {
-            let name = &request.name;
-            return Err(Error::conflict(format!("network with name {name} already exists")).into());
-        }
+    if for_cluster {
         let id = cluster_networks::create(&call, request).await?;
         let created = NetworkCreateResponse {
             id,

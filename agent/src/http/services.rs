@@ -151,7 +151,7 @@ async fn explain(call: &Call, refused: HttpError, targets: &[String]) -> HttpErr
         if refused.message != format!("network {target} not found") {
             continue;
         }
-        if let Ok(local) = call.engine.inspect_network(target, "").await {
+        if let Ok(local) = call.engine.inspect_network(target, "local").await {
             return Error::Forbidden(format!(
                 "The network {} cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver.",
                 local.name

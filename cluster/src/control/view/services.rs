@@ -117,7 +117,8 @@ fn status(store: &Store, service: &Service) -> ServiceStatus {
     let (mut running, mut wanted) = (0, 0);
     for task in store.tasks_of_service(&service.id) {
         running += u64::from(task.status.state == TaskState::Running);
-        wanted += u64::from(task.desired == DesiredState::Running);
+        // One that waits for its predecessor's end is wanted, too.
+        wanted += u64::from(task.desired <= DesiredState::Running);
     }
     let replicated = service.spec.mode.replicated.as_ref();
     ServiceStatus {
