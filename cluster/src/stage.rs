@@ -37,7 +37,7 @@ impl Stage {
         let cluster = Cluster {
             id: "c1".to_owned(),
             address_pools: vec!["10.0.0.0/8".parse().unwrap()],
-            subnet_size: 24,
+            subnet_size: 20,
             data_path_port: 4789,
             ..Cluster::default()
         };

@@ -1,8 +1,7 @@
 //! Subnets and identifiers of networks.
 //!
-//! Docker cuts /24 subnets from its default pool, and a network is full at some 250 tasks. Where pool and size are
-//! Docker's defaults (its client sends the size whether the user chose it or not) subnets are /20 here: 4,093 addresses
-//! in each of 4,096 networks. Who wants other sizes names a pool with `--default-addr-pool`, or subnets with the network.
+//! The size of a subnet out of the pools is the cluster's setting. Docker's default of /24 makes a network full at some 250
+//! tasks; a cluster made without a choice is given /20, 4,093 addresses in each of 4,096 networks.
 //!
 //! A subnet out of the pools avoids all networks of the cluster and the addresses its nodes reach each other at.
 
@@ -21,9 +20,10 @@ use crate::store::Store;
 const FIRST_VNI: u32 = 4_096;
 const LAST_VNI: u32 = (1 << 24) - 1;
 
-const DOCKER_POOL: IpNet = IpNet::V4(Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8));
-const DOCKER_SIZE: u8 = 24;
-const WIDE_SIZE: u8 = 20;
+/// Of clusters whose object does not say; Docker's.
+const POOL: IpNet = IpNet::V4(Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8));
+/// Of clusters whose object does not say.
+const SIZE: u8 = 20;
 const V6_SIZE: u8 = 64;
 
 /// Whether it spans hosts, and so needs subnets and an identifier.
@@ -139,18 +139,13 @@ fn pools(cluster: &Cluster, family: Family) -> Vec<AddressPool> {
     match family {
         Family::V4 => {
             let size = match cluster.subnet_size {
-                0 => DOCKER_SIZE,
+                0 => SIZE,
                 size => size,
             };
             let bases = if cluster.address_pools.is_empty() {
-                &[DOCKER_POOL]
+                &[POOL]
             } else {
                 cluster.address_pools.as_slice()
-            };
-            let size = if size == DOCKER_SIZE && bases == [DOCKER_POOL] {
-                WIDE_SIZE
-            } else {
-                size
             };
             bases
                 .iter()

@@ -27,6 +27,7 @@ pub use message::{
 pub use wire::{WireError, statuses_from_wire, statuses_to_wire};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use cluster_api::{Cluster, Now, Object, TaskState, TaskStatus, Time};
@@ -64,7 +65,13 @@ pub enum Refused {
     /// Only managers set it.
     #[error("task {task_id}: state {state} is not an agent's to report")]
     NotReportable { task_id: String, state: TaskState },
+    /// No honest node has so much to say of itself.
+    #[error("the description of node {node_id} has {bytes} bytes, more than {MAX_DESCRIPTION}")]
+    TooLarge { node_id: String, bytes: usize },
 }
+
+/// What a node says of itself, as JSON. It is kept on every manager.
+const MAX_DESCRIPTION: usize = 64 << 10;
 
 /// Something to send to one session.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +106,9 @@ pub struct Dispatcher {
     restate: BTreeSet<String>,
     /// What all sessions are told may have changed.
     restate_all: bool,
+    /// When all sessions were told last.
+    states_sent_at: Option<Time>,
+    managers: Vec<Contact>,
     /// Nodes that appeared and are not watched yet.
     appeared: BTreeSet<String>,
     /// The period of heartbeats may have changed.
@@ -120,6 +130,8 @@ impl Dispatcher {
             reassign: BTreeSet::new(),
             restate: BTreeSet::new(),
             restate_all: false,
+            states_sent_at: None,
+            managers: Vec::new(),
             appeared: BTreeSet::new(),
             cluster_changed: false,
             outbox: Vec::new(),
@@ -130,7 +142,7 @@ impl Dispatcher {
     ///
     /// # Errors
     ///
-    /// The node is not in the cluster.
+    /// The node is not in the cluster, or says too much of itself.
     pub fn register(
         &mut self,
         node_id: &str,
@@ -140,6 +152,13 @@ impl Dispatcher {
         self.liveness.wake(context.now.mono);
         if context.store.node(node_id).is_none() {
             return Err(Refused::UnknownNode(node_id.to_owned()));
+        }
+        let bytes = wire::size_of(&registration.description);
+        if bytes > MAX_DESCRIPTION {
+            return Err(Refused::TooLarge {
+                node_id: node_id.to_owned(),
+                bytes,
+            });
         }
         self.end_session(node_id);
         let id = context.ids.id();
@@ -224,7 +243,7 @@ impl Dispatcher {
             }
         }
         for (task_id, status) in updates {
-            self.writes.report(task_id, status);
+            self.writes.report(task_id, status::bounded(status));
         }
         Ok(())
     }
@@ -314,55 +333,69 @@ impl Dispatcher {
         }
     }
 
+    /// Tells sessions what is new besides their assignments: those in `restate` now, all others when it is their turn.
     fn send_states(&mut self, context: &Context<'_>, outgoing: &mut Vec<Outgoing>) -> Option<Time> {
         let now = context.now.mono;
-        if !self.restate_all && self.restate.is_empty() {
-            return None;
+        let due = self
+            .states_sent_at
+            .map_or(now, |at| at.after(STATE_INTERVAL_MS));
+        let urgent = std::mem::take(&mut self.restate);
+        let everyone = self.restate_all && due <= now;
+        if everyone {
+            self.restate_all = false;
+            self.states_sent_at = Some(now);
+            self.managers = managers(context.store);
         }
-        let common = CommonState {
-            term: self.term,
-            managers: managers(context.store),
-            root_certificate: context
-                .store
-                .cluster()
-                .map_or_else(String::new, |c| c.root_ca.certificate.clone()),
-            heartbeat_period_ms: self.liveness.period_ms(),
+        let nodes: Vec<String> = if everyone {
+            self.sessions.keys().cloned().collect()
+        } else {
+            urgent.into_iter().collect()
         };
-        let at_once = std::mem::take(&mut self.restate);
-        let everyone = std::mem::take(&mut self.restate_all);
-        let contacts: Vec<Contact> = self
-            .sessions
-            .values()
-            .filter(|session| !session.is_closed() && !session.contact.address.is_empty())
-            .map(|session| session.contact.clone())
-            .collect();
-        let mut wake_at = None;
-        for (node_id, session) in &mut self.sessions {
-            let due = session.state_sent_at.after(STATE_INTERVAL_MS);
-            let urgent = session.state.is_none() || at_once.contains(node_id);
-            if session.is_closed() || !(urgent || everyone) {
-                continue;
-            }
-            if !urgent && due > now {
-                wake_at = earlier(wake_at, Some(due));
-                continue;
-            }
-            let Some(node) = context.store.node(node_id) else {
+        for node_id in nodes {
+            let state = self.state_of(&node_id, context.store);
+            let Some(session) = self.sessions.get_mut(&node_id) else {
                 continue;
             };
-            let state = common.of(session, node, &contacts);
-            if session.state.as_ref() != Some(&state) {
+            if let Some(state) = state
+                && session.state.as_ref() != Some(&state)
+            {
                 session.state = Some(state.clone());
-                session.state_sent_at = now;
                 outgoing.push(Outgoing {
-                    node_id: node_id.clone(),
                     session_id: session.id.clone(),
+                    node_id,
                     message: Message::State(state),
                 });
             }
         }
-        self.restate_all = wake_at.is_some();
-        wake_at
+        self.restate_all.then_some(due)
+    }
+
+    /// What the session of a node should know now; `None` without one.
+    fn state_of(&self, node_id: &str, store: &Store) -> Option<SessionState> {
+        let session = self.sessions.get(node_id).filter(|s| !s.is_closed())?;
+        let node = store.node(node_id)?.clone();
+        let after = self
+            .sessions
+            .range::<str, _>((Bound::Excluded(node_id), Bound::Unbounded));
+        let before = self
+            .sessions
+            .range::<str, _>((Bound::Unbounded, Bound::Excluded(node_id)));
+        let peers = after
+            .chain(before)
+            .map(|(_, session)| session)
+            .filter(|session| !session.is_closed() && !session.contact.address.is_empty())
+            .map(|session| session.contact.clone());
+        Some(SessionState {
+            session_id: session.id.clone(),
+            term: self.term,
+            node,
+            managers: self.managers.clone(),
+            root_certificate: store
+                .cluster()
+                .map_or_else(String::new, |c| c.root_ca.certificate.clone()),
+            heartbeat_period_ms: self.liveness.period_ms(),
+            peers: peers.take(MAX_PEERS).collect(),
+        })
     }
 
     fn send_assignments(&mut self, store: &Store, outgoing: &mut Vec<Outgoing>) {
@@ -397,6 +430,7 @@ impl ControlLoop for Dispatcher {
                 self.liveness.await_node(&node.id, now);
             }
         }
+        self.managers = managers(context.store);
         self.endpoints.start(context.store);
         self.drains.start(context.store);
         self.writes.start(context.store);
@@ -416,7 +450,11 @@ impl ControlLoop for Dispatcher {
                 new: Object::Node(new),
             } => {
                 self.restate.insert(new.id.clone());
-                self.restate_all |= old.member != new.member;
+                if old.member != new.member {
+                    // Agents must know their managers before the next one is gone.
+                    self.restate_all = true;
+                    self.states_sent_at = None;
+                }
                 if old.attachments != new.attachments {
                     self.reassign.insert(new.id.clone());
                 }
@@ -467,36 +505,6 @@ impl ControlLoop for Dispatcher {
         Step {
             transaction: transaction.non_empty(),
             wake_at: earlier(self.liveness.wake_at(context.now.mono), orphans),
-        }
-    }
-}
-
-/// What all sessions are told alike.
-struct CommonState {
-    term: u64,
-    managers: Vec<Contact>,
-    root_certificate: String,
-    heartbeat_period_ms: u64,
-}
-
-impl CommonState {
-    fn of(
-        &self,
-        session: &Session,
-        node: &Arc<cluster_api::Node>,
-        contacts: &[Contact],
-    ) -> SessionState {
-        let own = contacts.partition_point(|contact| contact.node_id <= node.id);
-        let peers = contacts[own..].iter().chain(&contacts[..own]);
-        let peers = peers.filter(|contact| contact.node_id != node.id);
-        SessionState {
-            session_id: session.id.clone(),
-            term: self.term,
-            node: node.clone(),
-            managers: self.managers.clone(),
-            root_certificate: self.root_certificate.clone(),
-            heartbeat_period_ms: self.heartbeat_period_ms,
-            peers: peers.take(MAX_PEERS).cloned().collect(),
         }
     }
 }

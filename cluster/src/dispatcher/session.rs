@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cluster_api::Time;
-
 use super::message::{
     Assignments, AssignmentsKind, Change, Contact, ItemKind, Registration, SessionState,
 };
@@ -18,7 +16,6 @@ pub(super) struct Session {
     pub(super) contact: Contact,
     /// What was sent last; `None` before the first.
     pub(super) state: Option<SessionState>,
-    pub(super) state_sent_at: Time,
     closed: bool,
     /// `None` until the agent asks for its assignments.
     assigned: Option<Items>,
@@ -43,7 +40,6 @@ impl Session {
             registration,
             contact,
             state: None,
-            state_sent_at: Time(0),
             closed: false,
             assigned: None,
             wants_complete: false,

@@ -19,6 +19,14 @@ const ORPHAN_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Actions of one transaction.
 const BATCH: usize = 200;
 
+/// Bytes of a message or an error of a task.
+const MAX_TEXT: usize = 4 << 10;
+
+/// Host ports of a task.
+const MAX_PORTS: usize = 256;
+
+const MAX_CONTAINER_ID: usize = 128;
+
 const DOWN_MESSAGE: &str = "heartbeat failure";
 
 /// Differences between what is known and what is written.
@@ -167,6 +175,17 @@ impl Writes {
         });
         wake_at
     }
+}
+
+/// The status with no more in it than people read: what agents say is kept on every manager.
+pub(super) fn bounded(mut status: TaskStatus) -> TaskStatus {
+    for text in [&mut status.message, &mut status.error] {
+        let end = text.floor_char_boundary(MAX_TEXT);
+        text.truncate(end);
+    }
+    status.ports.truncate(MAX_PORTS);
+    status.container = status.container.filter(|c| c.id.len() <= MAX_CONTAINER_ID);
+    status
 }
 
 /// Whether the store would take the status.

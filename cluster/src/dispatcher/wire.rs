@@ -236,6 +236,11 @@ fn contact_from_wire(address: proto::ManagerAddress) -> Contact {
     }
 }
 
+/// Bytes of a value as it travels and is stored.
+pub(super) fn size_of(value: &impl Serialize) -> usize {
+    json(value).len()
+}
+
 fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value)
         .expect("maps of the objects have text keys")

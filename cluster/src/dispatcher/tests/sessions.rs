@@ -264,3 +264,26 @@ fn a_node_reports_on_its_own_tasks_only() {
         );
     }
 }
+
+#[test]
+fn what_nodes_say_is_bounded() {
+    let mut world = World::in_session(1);
+    let web = world.serve("web");
+    world.put(&web, 1, "n1", TaskState::Assigned);
+    let long = TaskStatus {
+        error: "é".repeat(100_000),
+        ..status(TaskState::Failed, "x")
+    };
+    assert_eq!(update(&mut world, "n1", vec![("web.1", long)]), Ok(()));
+    assert_eq!(world.task("web.1").status.error.len(), 4096);
+
+    let mut registration = Registration::default();
+    registration.description.hostname = "x".repeat(100_000);
+    let refused = world
+        .dispatcher
+        .register("n1", registration, &mut world.stage.context());
+    assert!(
+        matches!(refused, Err(Refused::TooLarge { .. })),
+        "{refused:?}"
+    );
+}

@@ -47,11 +47,12 @@ fn agent_refused(refused: AgentRefused) -> Refusal {
         AgentRefused::Refused(refused) => {
             let text = refused.to_string();
             match refused {
-                dispatcher::Refused::UnknownSession(_) => Refusal::UnknownSession(text),
+                dispatcher::Refused::UnknownSession(session) => Refusal::UnknownSession(session),
                 dispatcher::Refused::UnknownNode(_) | dispatcher::Refused::NotYours { .. } => {
                     Refusal::Forbidden(text)
                 }
                 dispatcher::Refused::NotReportable { .. } => Refusal::Invalid(text),
+                dispatcher::Refused::TooLarge { .. } => Refusal::TooMuch(text),
             }
         }
     }
