@@ -70,7 +70,11 @@ pub enum Beginning {
         objects: Transaction,
     },
     /// A manager that the leader has made a member.
-    Join { raft_id: RaftId },
+    Join {
+        raft_id: RaftId,
+        /// Where the others are, until their state says it.
+        members: Vec<cluster_api::proto::Member>,
+    },
     /// It was here before.
     Resume,
 }
@@ -86,6 +90,9 @@ pub enum ManagerError {
     },
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Its member number is spent: it joins again.
+    #[error("this manager was stopped before the others had sent it their state")]
+    NeverJoined,
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
     #[error("the first objects of the swarm were not accepted: {0}")]
@@ -115,7 +122,8 @@ impl Manager {
         options: ManagerOptions,
         beginning: Beginning,
     ) -> Result<Self, ManagerError> {
-        let mut objects = None;
+        let (mut objects, mut known) = (None, Vec::new());
+        let resumes = matches!(beginning, Beginning::Resume);
         let start = match beginning {
             Beginning::Found {
                 address,
@@ -125,7 +133,10 @@ impl Manager {
                 let founder = Membership::founded_by(1, options.node_id.clone(), address);
                 Some((1, Start::Found(founder)))
             }
-            Beginning::Join { raft_id } => Some((raft_id, Start::Join)),
+            Beginning::Join { raft_id, members } => {
+                known = members;
+                Some((raft_id, Start::Join))
+            }
             Beginning::Resume => None,
         };
         let opened = tokio::task::spawn_blocking({
@@ -138,7 +149,10 @@ impl Manager {
             Ok(opened) => opened?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        let manager = Self::run(options, log, recovered)?;
+        if resumes && recovered.is_blank() {
+            return Err(ManagerError::NeverJoined);
+        }
+        let manager = Self::run(options, log, recovered, known)?;
         if let Some(objects) = objects {
             let founded = manager.apply_first(objects).await;
             if let Err(failure) = founded {
@@ -153,6 +167,7 @@ impl Manager {
         options: ManagerOptions,
         log: Log<Files>,
         recovered: Recovered,
+        known: Vec<cluster_api::proto::Member>,
     ) -> Result<Self, ManagerError> {
         let (inbox, messages) = sync_channel(INBOX);
         let (standing, watched) = watch::channel(Standing::default());
@@ -174,6 +189,7 @@ impl Manager {
             core,
             thread::Surroundings {
                 own_id,
+                known,
                 inbox: inbox.clone(),
                 disk,
                 peers: Arc::clone(&options.peers),
@@ -362,6 +378,12 @@ impl Manager {
                 standing.wait_for(|standing| !standing.leads && standing.leader.is_some());
             let _ = tokio::time::timeout(HAND_OVER_WAIT, followed).await;
         }
+        self.abort().await;
+    }
+
+    /// Stops it at once: the others notice that it is gone. What is durable stays.
+    pub async fn abort(&self) {
+        let mut standing = self.standing.clone();
         // The thread ends even when its inbox is full: it takes one message after the other.
         while let Err(Failure::Busy { .. }) = self.send(Message::Stop) {
             tokio::task::yield_now().await;

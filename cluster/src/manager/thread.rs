@@ -89,6 +89,8 @@ pub struct Standing {
 /// What the thread works with.
 pub(super) struct Surroundings {
     pub(super) own_id: RaftId,
+    /// Members by what the leader said; counts until there is a state.
+    pub(super) known: Vec<proto::Member>,
     pub(super) inbox: SyncSender<Message>,
     pub(super) disk: Disk,
     pub(super) peers: Arc<Peers>,
@@ -323,8 +325,12 @@ impl Thread {
 
     fn members_changed(&mut self) {
         let group = self.core.membership();
-        self.transport.set_members(members(group));
         self.around.members.reset(group);
+        if group.members.is_empty() {
+            self.transport.set_members(self.around.known.clone());
+        } else {
+            self.transport.set_members(members(group));
+        }
     }
 
     fn answer(&mut self, id: RequestId, answer: Result<Answer, Failure>) {

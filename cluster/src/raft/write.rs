@@ -81,6 +81,12 @@ impl Recovered {
         self.id
     }
 
+    /// Whether the leader has not sent anything yet: the member knows nobody.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.snapshot.is_none() && self.entries.is_empty()
+    }
+
     pub(super) fn set_state(&mut self, hard: super::log::Hard) {
         self.state.term = hard.term;
         self.state.vote = hard.vote;

@@ -1,0 +1,148 @@
+//! Managers as they run: threads, disks, sockets and TLS, in one process.
+
+mod swarm;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use swarm::{PATIENCE, Swarm, ask, names};
+
+fn sizes(directory: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, (metadata.len(), metadata.modified().unwrap()))
+    });
+    files.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_manager_takes_requests_and_every_one_reads_what_was_acknowledged() {
+    let mut swarm = Swarm::new(3).await;
+    let mut expected = Vec::new();
+    for node_id in ["m1", "m2", "m3"] {
+        let name = format!("by-{node_id}");
+        ask(swarm.manager(node_id), &name).await.unwrap();
+        expected.push(name);
+        for reader in ["m1", "m2", "m3"] {
+            assert_eq!(names(swarm.manager(reader)).await, expected, "{reader}");
+        }
+    }
+    let again = ask(swarm.manager("m2"), "by-m1").await.unwrap_err();
+    assert!(again.to_string().contains("by-m1"), "{again}");
+    swarm.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_resume_soon_after_the_leader_is_killed_and_it_catches_up_when_it_is_back() {
+    let mut swarm = Swarm::new(3).await;
+    ask(swarm.manager("m1"), "before").await.unwrap();
+    for round in 0..3 {
+        let killed = swarm.leader().await;
+        swarm.kill(&killed).await;
+        let since = Instant::now();
+        let other = swarm
+            .hosts
+            .iter()
+            .find(|(_, host)| host.manager.is_some())
+            .unwrap()
+            .0
+            .clone();
+        let name = format!("during-{round}");
+        // It may answer that it does not know: the next leader does.
+        while let Err(refusal) = ask(swarm.manager(&other), &name).await {
+            assert!(since.elapsed() < PATIENCE, "{refusal}");
+            if names(swarm.manager(&other)).await.contains(&name) {
+                break;
+            }
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(5),
+            "writes resumed after {:?}",
+            since.elapsed()
+        );
+        swarm.resume(&killed).await;
+        let all = names(swarm.manager(&other)).await;
+        assert_eq!(names(swarm.manager(&killed)).await, all);
+    }
+    swarm.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_hands_over_and_comes_back_as_a_follower() {
+    let mut swarm = Swarm::new(3).await;
+    let first = swarm.leader().await;
+    swarm.stop(&first).await;
+    let successor = swarm.leader().await;
+    assert_ne!(first, successor);
+    ask(swarm.manager(&successor), "after").await.unwrap();
+    // At once, in the same process: its log is free.
+    swarm.resume(&first).await;
+    assert_eq!(names(swarm.manager(&first)).await, ["after"]);
+    assert_eq!(swarm.leader().await, successor);
+    swarm.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_killed_at_once_come_back_with_everything() {
+    let mut swarm = Swarm::new(3).await;
+    for number in 0..20 {
+        ask(swarm.manager("m1"), &format!("c{number:02}"))
+            .await
+            .unwrap();
+    }
+    let before = names(swarm.manager("m1")).await;
+    for node_id in ["m1", "m2", "m3"] {
+        swarm.kill(node_id).await;
+    }
+    for node_id in ["m3", "m1", "m2"] {
+        swarm.resume(node_id).await;
+    }
+    swarm.leader().await;
+    for node_id in ["m1", "m2", "m3"] {
+        assert_eq!(names(swarm.manager(node_id)).await, before);
+    }
+    swarm.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_is_read_or_written() {
+    let mut swarm = Swarm::new(3).await;
+    ask(swarm.manager("m1"), "before").await.unwrap();
+    swarm.kill("m2").await;
+    swarm.kill("m3").await;
+    let read = swarm.manager("m1").read(|_, _| ());
+    assert!(read.await.is_err());
+    let written = ask(swarm.manager("m1"), "during").await.unwrap_err();
+    assert!(!written.to_string().is_empty());
+    swarm.resume("m2").await;
+    swarm.leader().await;
+    ask(swarm.manager("m2"), "after").await.unwrap();
+    let names = names(swarm.manager("m1")).await;
+    assert!(names.contains(&"before".to_owned()) && names.contains(&"after".to_owned()));
+    swarm.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_nobody_uses_writes_nothing() {
+    let mut swarm = Swarm::new(3).await;
+    ask(swarm.manager("m1"), "one").await.unwrap();
+    let look =
+        |swarm: &Swarm| ["m1", "m2", "m3"].map(|node_id| sizes(&swarm.log_directory(node_id)));
+    // The nodes have no agents: that they are down is written, once.
+    let quiet = Duration::from_secs(3);
+    let deadline = Instant::now() + PATIENCE + quiet;
+    let mut before = look(&swarm);
+    loop {
+        tokio::time::sleep(quiet).await;
+        let now = look(&swarm);
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it writes and writes: {now:?}");
+        before = now;
+    }
+    swarm.stop_all().await;
+}
