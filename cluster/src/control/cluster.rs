@@ -14,9 +14,12 @@ use crate::store::Transaction;
 
 /// The one name a cluster may have.
 const NAME: &str = "default";
-/// What Raft runs with; told to clients, not to be set by them.
+/// What Raft runs with (the defaults of `raft::Config`); told to clients, not to be set by them.
+const SNAPSHOT_INTERVAL: u64 = 10_000;
+const KEPT_ENTRIES: u64 = 500;
+/// See above.
 pub const ELECTION_TICK: u64 = 10;
-/// See [`ELECTION_TICK`].
+/// See above.
 pub const HEARTBEAT_TICK: u64 = 2;
 /// Period of the nodes' heartbeats unless a user sets another.
 pub const HEARTBEAT_PERIOD_NANOS: u64 = 1_000_000_000;
@@ -44,9 +47,9 @@ fn default_spec() -> SwarmSpec {
             task_history_retention_limit: Some(5),
         },
         raft: RaftConfig {
-            snapshot_interval: 10_000,
+            snapshot_interval: SNAPSHOT_INTERVAL,
             keep_old_snapshots: Some(0),
-            log_entries_for_slow_followers: 500,
+            log_entries_for_slow_followers: KEPT_ENTRIES,
             election_tick: ELECTION_TICK,
             heartbeat_tick: HEARTBEAT_TICK,
         },
@@ -98,14 +101,6 @@ fn merge(old: &SwarmSpec, given: &SwarmSpec) -> Result<SwarmSpec, Refusal> {
         spec.orchestration = given.orchestration.clone();
     }
     set(
-        &mut spec.raft.snapshot_interval,
-        given.raft.snapshot_interval,
-    );
-    set(
-        &mut spec.raft.log_entries_for_slow_followers,
-        given.raft.log_entries_for_slow_followers,
-    );
-    set(
         &mut spec.dispatcher.heartbeat_period,
         given.dispatcher.heartbeat_period,
     );
@@ -147,7 +142,7 @@ fn check(old: &SwarmSpec, given: &SwarmSpec) -> Result<(), Refusal> {
             "heartbeat time period cannot be longer than a day",
         ));
     }
-    let ticks = |given: u64, old: u64| given != 0 && given != old;
+    let other = |given: u64, old: u64| given != 0 && given != old;
     let refused = [
         (given.encryption_config.auto_lock_managers, "autolock"),
         (!given.ca_config.external_cas.is_empty(), "an external CA"),
@@ -162,8 +157,19 @@ fn check(old: &SwarmSpec, given: &SwarmSpec) -> Result<(), Refusal> {
             "keeping old snapshots (--max-snapshots)",
         ),
         (
-            ticks(given.raft.election_tick, old.raft.election_tick)
-                || ticks(given.raft.heartbeat_tick, old.raft.heartbeat_tick),
+            other(given.raft.snapshot_interval, old.raft.snapshot_interval),
+            "changing the snapshot interval",
+        ),
+        (
+            other(
+                given.raft.log_entries_for_slow_followers,
+                old.raft.log_entries_for_slow_followers,
+            ),
+            "changing how many log entries are kept for slow followers",
+        ),
+        (
+            other(given.raft.election_tick, old.raft.election_tick)
+                || other(given.raft.heartbeat_tick, old.raft.heartbeat_tick),
             "changing the ticks of Raft",
         ),
     ];

@@ -141,6 +141,12 @@ fn mode(mode: &mut ServiceMode) -> Result<(), Refusal> {
 }
 
 fn resolve(store: &Store, network: &mut NetworkAttachmentConfig) -> Result<(), Refusal> {
+    if let Some(option) = network.driver_opts.keys().next() {
+        return Err(Refusal::unsupported(format_args!(
+            "driver option {option} of the attachment to network {}",
+            network.target
+        )));
+    }
     match lookup::network(store, &network.target) {
         Ok(found) => {
             network.target.clone_from(&found.id);

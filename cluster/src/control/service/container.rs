@@ -28,6 +28,12 @@ pub(super) fn check(container: &ContainerSpec) -> Result<(), Refusal> {
             "ContainerSpec: StopGracePeriod cannot be negative",
         ));
     }
+    if !(-1000..=1000).contains(&container.oom_score_adj) {
+        return Err(Refusal::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            container.oom_score_adj
+        )));
+    }
     container.privileges.as_ref().map_or(Ok(()), privileges)
 }
 

@@ -71,6 +71,14 @@ fn settings_are_checked() {
             "501 keeping old snapshots (--max-snapshots) is not supported",
         ),
         (
+            json!({"Raft": {"SnapshotInterval": 5}}),
+            "501 changing the snapshot interval is not supported",
+        ),
+        (
+            json!({"Raft": {"LogEntriesForSlowFollowers": 5}}),
+            "501 changing how many log entries are kept for slow followers is not supported",
+        ),
+        (
             json!({"Raft": {"ElectionTick": 3}}),
             "501 changing the ticks of Raft is not supported",
         ),
@@ -140,4 +148,15 @@ fn without_a_swarm_nothing_is_updated() {
         }),
         "503 This node is not part of a swarm"
     );
+}
+
+/// What clients are told is what Raft really does.
+#[test]
+fn the_shown_settings_of_raft_are_those_it_runs_with() {
+    let shown = initial_spec(&SwarmSpec::default()).unwrap().raft;
+    let real = crate::raft::Config::default();
+    assert_eq!(shown.snapshot_interval, real.snapshot_entries);
+    assert_eq!(shown.log_entries_for_slow_followers, real.keep_entries);
+    assert_eq!(shown.election_tick, real.election_ticks as u64);
+    assert_eq!(shown.heartbeat_tick, real.heartbeat_ticks as u64);
 }

@@ -219,6 +219,14 @@ fn what_no_node_would_do_is_refused_by_name() {
             "501 reserving generic resources is not supported",
         ),
         (
+            with_template(json!({"Networks": [{"Target": "ingress", "DriverOpts": {"a": "b"}}]})),
+            "501 driver option a of the attachment to network ingress is not supported",
+        ),
+        (
+            with_container(json!({"OomScoreAdj": 2000})),
+            "400 Invalid value 2000, range for oom score adj is [-1000, 1000]",
+        ),
+        (
             with_container(json!({"Isolation": "hyperv"})),
             "501 isolation \"hyperv\" is not supported",
         ),
