@@ -14,10 +14,11 @@ use crate::store::Store;
 /// Why tasks of a service that has never run are held back, for people; `None` when they are not.
 #[must_use]
 pub fn waits_for(store: &Store, service: &Service) -> Option<String> {
-    if has_run(store, service) {
+    let gates = gates_of(service);
+    if gates.as_ref().is_ok_and(Vec::is_empty) || has_run(store, service) {
         return None;
     }
-    match gates_of(service) {
+    match gates {
         Ok(gates) => gates
             .iter()
             .find_map(|gate| closed_to_start(store, service, gate)),

@@ -33,7 +33,7 @@ use super::clock::{Clock, Wait, millis};
 use super::gate;
 use super::slot::{SlotKey, is_live};
 use super::stand::Stand;
-use super::template::{Template, is_same_template};
+use super::template::{Template, makes_same_tasks};
 
 /// Watching time where the user sets none.
 const MONITOR_MS: u64 = 5_000;
@@ -284,7 +284,7 @@ fn note_good_spec(next: &mut Service) {
     if next
         .good_spec
         .as_ref()
-        .is_none_or(|good| is_same_template(&good.task_template, &previous.task_template))
+        .is_none_or(|good| makes_same_tasks(good, previous))
     {
         next.good_spec = Some(Arc::clone(previous));
     }
@@ -304,9 +304,8 @@ fn is_stale(stand: &Stand<'_>, template: &Template<'_>) -> bool {
             .is_some_and(|task| template.is_dirty(task))
 }
 
-fn is_failed(rollout: &Rollout, key: &SlotKey) -> bool {
-    let key = key.to_string();
-    rollout.failed.contains(&key)
+fn failed_slots(rollout: &Rollout) -> BTreeSet<String> {
+    rollout.failed.iter().cloned().collect()
 }
 
 /// Adds the slots whose new task failed since the last look. Gives the first of these tasks, if any.
@@ -317,11 +316,12 @@ fn newly_failed(
     clock: &mut Clock,
 ) -> Option<String> {
     let mut first = None;
+    let failed = failed_slots(rollout);
     for stand in stands {
         let Some(task) = stand.made_by(rollout.id) else {
             continue;
         };
-        if is_failed(rollout, &stand.key) || !is_live(task) {
+        if !is_live(task) || failed.contains(&stand.key.to_string()) {
             continue;
         }
         let reason = if is_failure(task, config.monitor_ms) {
@@ -418,11 +418,12 @@ fn count(
 ) -> Tally {
     let mut tally = Tally::default();
     let mut due_but_running = Vec::new();
+    let failed = failed_slots(rollout);
     for stand in stands {
         let tried = stand
             .made_by(rollout.id)
             .filter(|task| is_live(task) || done_at(task).is_some());
-        let failed = is_failed(rollout, &stand.key);
+        let failed = failed.contains(&stand.key.to_string());
         if let Some(task) = tried {
             match done_at(task) {
                 Some(at) => {

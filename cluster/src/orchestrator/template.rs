@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use agent_api::swarm::{EndpointSpec, PortConfig, TaskSpec};
+use agent_api::swarm::{EndpointSpec, PortConfig, ServiceSpec, TaskSpec};
 use cluster_api::{
     Cluster, DesiredState, Endpoint, IdSource, Restarts, Service, Task, TaskStatus, Timestamp,
 };
@@ -156,9 +156,12 @@ pub fn is_dirty(store: &Store, service: &Service, task: &Task) -> bool {
     Template::new(store, service).is_dirty(task)
 }
 
-/// Whether tasks of both templates would be the same, wherever they run.
-pub(super) fn is_same_template(a: &TaskSpec, b: &TaskSpec) -> bool {
-    a.placement == b.placement && without_placement(a) == without_placement(b)
+/// Whether tasks of both specs would be the same and run at the same places.
+pub(super) fn makes_same_tasks(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+    let (old, new) = (&a.task_template, &b.task_template);
+    old.placement == new.placement
+        && without_placement(old) == without_placement(new)
+        && host_ports(a.endpoint_spec.as_ref()) == host_ports(b.endpoint_spec.as_ref())
 }
 
 fn without_placement(spec: &TaskSpec) -> TaskSpec {

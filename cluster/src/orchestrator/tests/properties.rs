@@ -303,7 +303,15 @@ fn rollout_events() -> impl Strategy<Value = Vec<(bool, &'static str, u64)>> {
     prop::collection::vec((any::<bool>(), healthy_tag(), 0..12_000_u64), 1..12)
 }
 
+/// Fewer than proptest's default: each case is a day in the life of a cluster.
+fn cases() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig::with_cases(asked.and_then(|cases| cases.parse().ok()).unwrap_or(96))
+}
+
 proptest! {
+    #![proptest_config(cases())]
+
 
     #[test]
     fn replicated_services_settle(events in prop::collection::vec(event(), 1..40)) {
