@@ -11,8 +11,8 @@ fn root() -> &'static Path {
 /// Every `.proto` file of the package, in a fixed order.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the folder is in the repository")
+        .map(|entry| entry.expect("it can be read").path())
         .filter(|path| path.extension().is_some_and(|e| e == "proto"))
         .collect();
     files.sort();

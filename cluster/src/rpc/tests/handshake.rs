@@ -7,6 +7,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::*;
 
@@ -19,12 +20,12 @@ fn unavailable(answer: Result<proto::HealthResponse, Refusal>) -> String {
     }
 }
 
-/// What the server says to a handshake with these versions and protocols, by a client that trusts anyone.
+/// A client without a certificate that trusts anyone, and the first that the server says to it.
 async fn shake(
     address: &str,
     versions: &[&'static rustls::SupportedProtocolVersion],
     alpn: &[&[u8]],
-) -> io::Result<Vec<u8>> {
+) -> io::Result<(TlsStream<TcpStream>, Vec<u8>)> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
@@ -41,7 +42,7 @@ async fn shake(
     // An HTTP/2 server speaks first.
     let mut first = vec![0; 9];
     stream.read_exact(&mut first).await?;
-    Ok(first)
+    Ok((stream, first))
 }
 
 #[tokio::test]
@@ -62,7 +63,7 @@ async fn without_tls_1_3_and_http_2_nothing_is_answered() {
 
     // The control: what is refused below is refused for its version or protocol alone.
     let tls13 = &[&rustls::version::TLS13];
-    let settings = shake(address, tls13, &[b"h2"]).await.unwrap();
+    let (_, settings) = shake(address, tls13, &[b"h2"]).await.unwrap();
     assert_eq!(settings[3], 4, "an HTTP/2 settings frame");
 
     let error = shake(address, &[&rustls::version::TLS12], &[b"h2"]).await;
@@ -167,4 +168,21 @@ async fn a_client_insists_on_the_node_it_wants() {
 
     let blobs = peers.available_blobs(&worker, vec!["sha256:1".into()]);
     assert_eq!(blobs.await.unwrap()[0].digest, "sha256:1");
+}
+
+#[tokio::test]
+async fn strangers_that_stay_keep_no_node_out() {
+    let swarm = Swarm::new("c1");
+    let (_server, manager) = swarm.manager("m1").await;
+    let tls13 = &[&rustls::version::TLS13];
+    let mut strangers = Vec::new();
+    for _ in 0..limits::ANONYMOUS_CONNECTIONS {
+        strangers.push(shake(&manager.address, tls13, &[b"h2"]).await.unwrap());
+    }
+    shake(&manager.address, tls13, &[b"h2"]).await.unwrap_err();
+    let peers = swarm.peers("w1", NodeRole::Worker);
+    peers
+        .available_blobs(&manager, vec!["sha256:1".into()])
+        .await
+        .unwrap();
 }

@@ -1,6 +1,10 @@
 //! Streams, sizes, and certificates that are renewed under them.
 
-use tokio::sync::oneshot;
+use std::time::Instant;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
 
 use super::*;
 
@@ -196,4 +200,68 @@ async fn a_server_that_stops_closes_streams_that_are_open() {
     server.stop().await;
     assert!(session.message().await.is_err());
     gone.await.unwrap_err();
+}
+
+/// Stands between, and passes nothing on any more once `cut` is true: no reset, no end, just silence.
+async fn wire(listener: TcpListener, to: String, cut: watch::Receiver<bool>) {
+    let (near, _) = listener.accept().await.unwrap();
+    let far = TcpStream::connect(to).await.unwrap();
+    let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
+        (near.into_split(), far.into_split());
+    let pass = async |read: &mut tokio::net::tcp::OwnedReadHalf,
+                      write: &mut tokio::net::tcp::OwnedWriteHalf| {
+        let mut bytes = vec![0; 4096];
+        loop {
+            let read = tokio::io::AsyncReadExt::read(read, &mut bytes)
+                .await
+                .unwrap();
+            if *cut.borrow() {
+                return std::future::pending::<()>().await;
+            }
+            write.write_all(&bytes[..read]).await.unwrap();
+        }
+    };
+    tokio::join!(
+        pass(&mut near_read, &mut far_write),
+        pass(&mut far_read, &mut near_write)
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_is_noticed_within_two_seconds() {
+    let swarm = Swarm::new("c1");
+    let (_feed, messages) = mpsc::channel(1);
+    let (dropped, _gone) = oneshot::channel();
+    let sessions = Sessions {
+        feed: parking_lot::Mutex::new(Some(messages)),
+        dropped: parking_lot::Mutex::new(Some(dropped)),
+    };
+    let backends = Backends {
+        dispatcher: Some(Arc::new(sessions)),
+        ..Backends::default()
+    };
+    let (_server, manager) = serve(&swarm.tls("m1", NodeRole::Manager), backends).await;
+    let between = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = between.local_addr().unwrap().to_string();
+    let (cut, watched) = watch::channel(false);
+    let wire = tokio::spawn(wire(between, manager.address, watched));
+
+    let peers = swarm.peers("w1", NodeRole::Worker);
+    let channel = peers.channel(&address, Expect::Manager);
+    let mut client = proto::dispatcher_client::DispatcherClient::new(channel);
+    let request = proto::SessionRequest::default();
+    let mut session = client.session(request).await.unwrap().into_inner();
+    cut.send(true).unwrap();
+    let since = Instant::now();
+    let status = session.message().await.unwrap_err();
+    assert!(
+        since.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        since.elapsed()
+    );
+    assert!(matches!(
+        Refusal::from(status),
+        Refusal::Unavailable(_) | Refusal::Internal(_)
+    ));
+    wire.abort();
 }
