@@ -9,11 +9,13 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use crate::config::{Config, LogFormat, Reloadable};
 
 /// The crates whose messages are ours; all others are heard from warnings up.
-const OWN: [&str; 5] = [
+const OWN: [&str; 7] = [
     "agent",
     "agent_api",
     "agent_image",
     "agent_runtime",
+    "cluster",
+    "cluster_api",
     "netdriver",
 ];
 

@@ -16,8 +16,10 @@ use crate::error::{Error, Result};
 
 /// Where overlay networks' subnets come from unless asked otherwise, as in Docker.
 const DEFAULT_POOL: &str = "10.0.0.0/8";
-/// Prefix length of a subnet of it.
-const DEFAULT_SUBNET_SIZE: u32 = 24;
+/// Prefix length of a subnet of a pool that was asked for, and what the docker CLI sends when it was told nothing.
+const SUBNET_SIZE: u32 = 24;
+/// Of the default pool: room for 4,000 tasks, where Docker's networks are full at 250.
+const WIDE_SUBNET_SIZE: u32 = 20;
 /// IANA's port of VXLAN.
 const DEFAULT_DATA_PATH_PORT: u32 = 4789;
 
@@ -144,7 +146,8 @@ fn pools(request: &SwarmInitRequest) -> Result<(Vec<IpNet>, u8)> {
         pools.push(pool.trunc());
     }
     let size = match request.subnet_size {
-        0 => DEFAULT_SUBNET_SIZE,
+        0 | SUBNET_SIZE if request.default_addr_pool.is_empty() => WIDE_SUBNET_SIZE,
+        0 => SUBNET_SIZE,
         size => size,
     };
     for pool in &pools {
@@ -202,7 +205,7 @@ mod tests {
         store.apply(2, &founding.objects).unwrap();
         let cluster = store.cluster().unwrap();
         assert_eq!(cluster.id, founding.cluster_id);
-        assert_eq!((cluster.subnet_size, cluster.data_path_port), (24, 4789));
+        assert_eq!((cluster.subnet_size, cluster.data_path_port), (20, 4789));
         let node = store.nodes().next().unwrap();
         assert_eq!(node.id, founding.identity.certificate.subject.node_id);
         assert_eq!(node.member.as_ref().unwrap().addr, "192.0.2.1:2377");

@@ -17,13 +17,13 @@ use agent_api::swarm::{
 };
 use cluster::ca::{Identity, IdentityStore};
 use cluster::dispatcher::{Contact, Registration, SessionState};
-use cluster::manager::{Beginning, Manager, ManagerOptions};
+use cluster::manager::{Beginning, Manager, ManagerError, ManagerOptions};
 use cluster::raft::log::Key;
 use cluster::rpc::{
     Backends, NodeTls, Peers, Refusal, Renewal, Server, SharedBackends, system_clock,
 };
 use cluster_api::Timestamp;
-use cluster_api::proto::{JoinRequest, ManagerAddress};
+use cluster_api::proto::{JoinRequest, JoinResponse, ManagerAddress};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -266,9 +266,15 @@ impl Member {
             peers: Arc::clone(&self.peers),
             runtime: Handle::current(),
         };
-        let manager = Manager::start(options, beginning)
-            .await
-            .map_err(system("start the manager"))?;
+        let manager = match Manager::start(options, beginning).await {
+            Ok(manager) => manager,
+            Err(ManagerError::NeverJoined) => {
+                // The next look at the role joins again.
+                let places = self.places.clone();
+                return blocking(move || places.clear_raft()).await;
+            }
+            Err(error) => return Err(system("start the manager")(error)),
+        };
         self.backends
             .update(|backends| manager.add_backends(backends));
         tokio::spawn(events::tell(manager.events(), self.engine.clone()));
@@ -359,13 +365,17 @@ impl Member {
             return self.start_manager(Beginning::Resume).await;
         }
         let record = self.record();
-        let raft_id = join_group(&self.peers, &record).await?;
-        self.start_manager(Beginning::Join { raft_id }).await
+        let joined = join_group(&self.peers, &record).await?;
+        self.start_manager(Beginning::Join {
+            raft_id: joined.raft_id,
+            members: joined.members,
+        })
+        .await
     }
 }
 
 /// Has the leader make this node a member. The listener must be up: the leader looks whether it can be reached.
-pub(super) async fn join_group(peers: &Peers, record: &NodeRecord) -> Result<u64> {
+pub(super) async fn join_group(peers: &Peers, record: &NodeRecord) -> Result<JoinResponse> {
     let address = record.addresses.advertise.to_string();
     let deadline = tokio::time::Instant::now() + JOIN_PATIENCE;
     let mut candidates: Vec<ManagerAddress> = record
@@ -382,7 +392,7 @@ pub(super) async fn join_group(peers: &Peers, record: &NodeRecord) -> Result<u64
                 address: address.clone(),
             };
             match peers.join(manager, request).await {
-                Ok(joined) => return Ok(joined.raft_id),
+                Ok(joined) => return Ok(joined),
                 Err(Refusal::NotLeader {
                     leader: Some(known),
                 }) => leader = Some(known),

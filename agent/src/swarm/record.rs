@@ -72,6 +72,9 @@ impl Places {
     /// Durable when this returns. Blocks.
     pub(super) fn save(&self, record: &NodeRecord) -> Result<()> {
         use std::io::Write as _;
+        // Two writers may come at once: a join that ends, and a leader that names the managers.
+        static WRITING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+        let _writing = WRITING.lock();
         let (path, new) = (self.root.join(NAME), self.root.join(".node.json.new"));
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.root)?;

@@ -341,7 +341,7 @@ impl Loop {
                 self.handle(Input::Assignments(*assignments)).await;
             }
             SessionEvent::Down { .. } => self.handle(Input::SessionDown).await,
-            SessionEvent::LogSubscription(_) | SessionEvent::LogUnsubscribe(_) => {}
+            SessionEvent::LogSubscription { .. } | SessionEvent::LogUnsubscribe(_) => {}
         }
     }
 

@@ -69,6 +69,7 @@ impl Programmer {
             node_id,
             data_path,
             done,
+            ingress: false,
         };
         tokio::spawn(work.run(wishes));
         Self(sender)
@@ -90,10 +91,12 @@ struct Work {
     node_id: String,
     data_path: Arc<DataPath>,
     done: mpsc::Sender<(String, u64)>,
+    /// Ports are published over it.
+    ingress: bool,
 }
 
 impl Work {
-    async fn run(self, mut wishes: watch::Receiver<Wish>) {
+    async fn run(mut self, mut wishes: watch::Receiver<Wish>) {
         loop {
             let wish = wishes.borrow_and_update().clone();
             let fulfilled = self.fulfil(&wish).await;
@@ -124,15 +127,20 @@ impl Work {
         }
     }
 
-    async fn fulfil(&self, wish: &Wish) -> Result<()> {
+    async fn fulfil(&mut self, wish: &Wish) -> Result<()> {
         match wish {
             Wish::Nothing => Ok(()),
-            Wish::Removed(id) => self.engine.remove_overlay(id).await,
+            Wish::Removed(id) => {
+                if self.ingress {
+                    self.engine.set_ingress(None).await?;
+                }
+                self.engine.remove_overlay(id).await
+            }
             Wish::Programmed(network, endpoints) => self.program(network, endpoints).await,
         }
     }
 
-    async fn program(&self, network: &Network, endpoints: &Endpoints) -> Result<()> {
+    async fn program(&mut self, network: &Network, endpoints: &Endpoints) -> Result<()> {
         let invalid = |error: networks::NetworkError| Error::invalid(error.to_string());
         if networks::place(network).map_err(invalid)? != Place::Overlay {
             return Ok(());
@@ -145,6 +153,7 @@ impl Work {
         let balanced = networks::balanced(endpoints);
         self.engine.set_overlay_balanced(id, balanced).await?;
         if network.spec.ingress {
+            self.ingress = true;
             let ingress = networks::ingress(endpoints, &self.node_id);
             for error in self.engine.set_ingress(ingress).await? {
                 tracing::error!(%error, "a port of the swarm cannot be published on this node");
