@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ pub struct Host {
     directory: tempfile::TempDir,
     name: String,
     daemon: Option<Daemon>,
-    before: Option<Leftovers>,
+    before: Mutex<Option<Leftovers>>,
     finished: bool,
 }
 
@@ -103,20 +104,24 @@ impl Host {
             .expect("it has a name")
             .to_string_lossy()
             .into_owned();
-        let mut host = Self {
+        let host = Self {
             worker: Some(worker),
             directory,
             name,
             daemon: None,
-            before: None,
+            before: Mutex::default(),
             finished: false,
         };
         host.tool("ip", &["link", "set", "lo", "up"]).ok();
-        host.before = Some(host.on_host({
-            let name = host.name.clone();
-            move || Leftovers::here(&name)
-        }));
+        host.note_before();
         host
+    }
+
+    /// From now on what is there counts as having been there before.
+    pub fn note_before(&self) {
+        let name = self.name.clone();
+        let now = self.on_host(move || Leftovers::here(&name));
+        *self.before.lock().expect("nobody panics with it") = Some(now);
     }
 
     /// A host with a running daemon and the image `busybox`.
@@ -177,6 +182,12 @@ impl Host {
         let mut daemon = self.daemon.take().expect("a daemon runs");
         kill(Pid::from_raw(daemon.pid()), Signal::SIGTERM).expect("signal the daemon");
         code(daemon.child.wait().expect("reap the daemon"))
+    }
+
+    /// Whether a daemon runs.
+    #[must_use]
+    pub const fn has_daemon(&self) -> bool {
+        self.daemon.is_some()
     }
 
     /// The daemon that runs.
@@ -303,11 +314,20 @@ impl Host {
         if let Some(keeper) = keeper {
             wait_gone(keeper);
         }
+        self.assert_nothing_left();
+    }
+
+    /// The end of a host that never had a daemon.
+    pub fn finish_bare(mut self) {
+        self.finished = true;
+    }
+
+    fn assert_nothing_left(&mut self) {
         let name = self.name.clone();
         let now = self.on_host(move || Leftovers::here(&name));
-        let before = self.before.take().expect("taken once");
+        let before = self.before.lock().expect("nobody panics with it").take();
         self.finished = true;
-        now.assert_same_as(&before);
+        now.assert_same_as(&before.expect("taken once"));
     }
 
     fn clear(&self) {

@@ -13,7 +13,9 @@ mod host;
 mod images;
 mod leftovers;
 mod output;
+pub mod swarm;
 
 pub use host::{Daemon, Host, muster_executable, read_until};
 pub use images::{busybox, image_directory, servers};
 pub use output::Output;
+pub use swarm::Swarm;

@@ -19,5 +19,6 @@ mod registry;
 mod run;
 mod sharing;
 mod survive;
+mod swarm;
 mod terminal;
 mod web;
