@@ -14,6 +14,7 @@
 mod container;
 mod files;
 mod images;
+mod logs;
 mod networks;
 mod programmer;
 mod records;
@@ -129,7 +130,6 @@ pub(crate) async fn start(options: WorkerOptions) -> Result<WorkerHandle> {
             contacts: watched,
         },
         node: options.node.clone(),
-        data_path: Arc::clone(&data_path),
         happenings,
     });
     let clock = Clock(Instant::now());
@@ -144,6 +144,11 @@ pub(crate) async fn start(options: WorkerOptions) -> Result<WorkerHandle> {
         .into_iter()
         .map(|(found, container)| (found.task_id, container))
         .collect();
+    let logs = logs::Publisher::new(
+        options.engine.clone(),
+        Arc::clone(&options.peers),
+        options.node.id.clone(),
+    );
     let session = Arc::new(AgentSession::start(
         options.peers,
         options.managers,
@@ -164,6 +169,7 @@ pub(crate) async fn start(options: WorkerOptions) -> Result<WorkerHandle> {
         networks: BTreeMap::new(),
         programmed,
         session: Arc::clone(&session),
+        logs,
         contacts,
         states,
         cancel: cancel.clone(),
@@ -289,6 +295,7 @@ struct Loop {
     networks: BTreeMap<String, Programmer>,
     programmed: mpsc::Sender<(String, u64)>,
     session: Arc<AgentSession>,
+    logs: logs::Publisher,
     contacts: watch::Sender<Vec<Contact>>,
     states: watch::Sender<Option<Arc<SessionState>>>,
     cancel: CancellationToken,
@@ -341,7 +348,11 @@ impl Loop {
                 self.handle(Input::Assignments(*assignments)).await;
             }
             SessionEvent::Down { .. } => self.handle(Input::SessionDown).await,
-            SessionEvent::LogSubscription { .. } | SessionEvent::LogUnsubscribe(_) => {}
+            SessionEvent::LogSubscription {
+                leader,
+                subscription,
+            } => self.logs.begin(leader, subscription),
+            SessionEvent::LogUnsubscribe(id) => self.logs.end(&id),
         }
     }
 
@@ -412,7 +423,12 @@ impl Loop {
             Action::Save(_) | Action::Forget { .. } | Action::SaveFence(_) => {}
             Action::Prepare(preparation) => {
                 let id = preparation.task.id.clone();
-                self.ask(&id, Job::Prepare(preparation));
+                let present = preparation.networks.iter().map(|network| {
+                    let id = network.id.clone();
+                    self.programmer(id).require(network)
+                });
+                let present = present.collect();
+                self.ask(&id, Job::Prepare(preparation, present));
             }
             Action::Start { task_id } => self.ask(&task_id, Job::Start),
             Action::Adopt { task_id } => self.ask(&task_id, Job::Adopt),
@@ -425,20 +441,12 @@ impl Loop {
             }
             Action::Program { network, endpoints } => {
                 self.data_path.set_port(endpoints.data_path_port);
-                let programmer = self.networks.entry(network.id.clone()).or_insert_with(|| {
-                    Programmer::start(
-                        self.engine.clone(),
-                        self.node_id.clone(),
-                        Arc::clone(&self.data_path),
-                        self.programmed.clone(),
-                    )
-                });
-                programmer.program(network, endpoints);
+                let id = network.id.clone();
+                self.programmer(id).program(network, endpoints);
             }
             Action::Unprogram { network_id } => {
-                if let Some(programmer) = self.networks.remove(&network_id) {
-                    programmer.remove(network_id);
-                }
+                let id = network_id.clone();
+                self.programmer(id).remove(network_id);
             }
             Action::Report(statuses) => self.session.report(statuses),
             Action::Acknowledge { term, results_in } => {
@@ -450,6 +458,18 @@ impl Loop {
             }
             Action::Leave { reason } => self.session.end(reason),
         }
+    }
+
+    /// Of this network; it stays, because a network that goes may be wanted again before it has gone.
+    fn programmer(&mut self, network_id: String) -> &Programmer {
+        self.networks.entry(network_id).or_insert_with(|| {
+            Programmer::start(
+                self.engine.clone(),
+                self.node_id.clone(),
+                Arc::clone(&self.data_path),
+                self.programmed.clone(),
+            )
+        })
     }
 
     fn ask(&mut self, task_id: &str, job: Job) {

@@ -49,12 +49,17 @@ impl DataPath {
 #[derive(Clone)]
 enum Wish {
     Nothing,
+    /// To be there, with whatever is programmed.
+    Present(Arc<Network>),
     Programmed(Arc<Network>, Arc<Endpoints>),
     Removed(String),
 }
 
 /// The way to the task that does it. Dropping it leaves the network as it is.
-pub(super) struct Programmer(watch::Sender<Wish>);
+pub(super) struct Programmer {
+    wishes: watch::Sender<Wish>,
+    present: watch::Receiver<bool>,
+}
 
 impl Programmer {
     pub(super) fn start(
@@ -63,26 +68,41 @@ impl Programmer {
         data_path: Arc<DataPath>,
         done: mpsc::Sender<(String, u64)>,
     ) -> Self {
-        let (sender, wishes) = watch::channel(Wish::Nothing);
+        let (wishes, wished) = watch::channel(Wish::Nothing);
+        let (is_present, present) = watch::channel(false);
         let work = Work {
             engine,
             node_id,
             data_path,
             done,
             ingress: false,
+            present: is_present,
         };
-        tokio::spawn(work.run(wishes));
-        Self(sender)
+        tokio::spawn(work.run(wished));
+        Self { wishes, present }
     }
 
     /// Makes it so, in place of what was asked for before.
     pub(super) fn program(&self, network: Arc<Network>, endpoints: Arc<Endpoints>) {
-        self.0.send_replace(Wish::Programmed(network, endpoints));
+        self.wishes
+            .send_replace(Wish::Programmed(network, endpoints));
     }
 
-    /// Takes the network away; tried until it works.
-    pub(super) fn remove(self, network_id: String) {
-        self.0.send_replace(Wish::Removed(network_id));
+    /// A task is about to be on the network: it must be there, even if it was about to go. The answer says whether it is.
+    pub(super) fn require(&self, network: &Arc<Network>) -> watch::Receiver<bool> {
+        self.wishes.send_if_modified(|wish| {
+            let going = matches!(wish, Wish::Nothing | Wish::Removed(_));
+            if going {
+                *wish = Wish::Present(Arc::clone(network));
+            }
+            going
+        });
+        self.present.clone()
+    }
+
+    /// Takes the network away; tried until it works or the network is wanted again.
+    pub(super) fn remove(&self, network_id: String) {
+        self.wishes.send_replace(Wish::Removed(network_id));
     }
 }
 
@@ -93,6 +113,8 @@ struct Work {
     done: mpsc::Sender<(String, u64)>,
     /// Ports are published over it.
     ingress: bool,
+    /// Whether the network is on this node and stays.
+    present: watch::Sender<bool>,
 }
 
 impl Work {
@@ -103,26 +125,27 @@ impl Work {
             if let Err(error) = &fulfilled {
                 tracing::warn!(%error, "a network of the swarm is not as it should be yet");
             }
-            match (wish, fulfilled) {
-                (Wish::Removed(_), Ok(())) => return,
-                (Wish::Removed(_), Err(_)) => tokio::time::sleep(RETRY).await,
-                (Wish::Programmed(..), Err(_)) => {
-                    let newer = tokio::time::timeout(RETRY, wishes.changed()).await;
-                    if matches!(newer, Ok(Err(_))) {
-                        return;
-                    }
-                }
+            let waits = match (wish, fulfilled) {
+                (_, Err(_)) => Some(RETRY),
                 (Wish::Programmed(_, endpoints), Ok(())) => {
                     let told = (endpoints.network_id.clone(), endpoints.version);
-                    if self.done.send(told).await.is_err() || wishes.changed().await.is_err() {
+                    if self.done.send(told).await.is_err() {
                         return;
                     }
+                    None
                 }
-                (Wish::Nothing, _) => {
-                    if wishes.changed().await.is_err() {
-                        return;
-                    }
+                (_, Ok(())) => None,
+            };
+            let newer = async {
+                match waits {
+                    Some(limit) => tokio::time::timeout(limit, wishes.changed())
+                        .await
+                        .unwrap_or(Ok(())),
+                    None => wishes.changed().await,
                 }
+            };
+            if newer.await.is_err() {
+                return;
             }
         }
     }
@@ -130,7 +153,9 @@ impl Work {
     async fn fulfil(&mut self, wish: &Wish) -> Result<()> {
         match wish {
             Wish::Nothing => Ok(()),
+            Wish::Present(network) => self.make(network).await.map(drop),
             Wish::Removed(id) => {
+                self.present.send_replace(false);
                 if self.ingress {
                     self.engine.set_ingress(None).await?;
                 }
@@ -140,13 +165,22 @@ impl Work {
         }
     }
 
-    async fn program(&mut self, network: &Network, endpoints: &Endpoints) -> Result<()> {
+    /// Makes the network on this node; `false` when it is none that is made.
+    async fn make(&self, network: &Network) -> Result<bool> {
         let invalid = |error: networks::NetworkError| Error::invalid(error.to_string());
-        if networks::place(network).map_err(invalid)? != Place::Overlay {
+        let overlays = networks::place(network).map_err(invalid)? == Place::Overlay;
+        if overlays {
+            let overlay = networks::overlay(network, self.data_path.get()).map_err(invalid)?;
+            self.engine.ensure_overlay(overlay).await?;
+        }
+        self.present.send_replace(true);
+        Ok(overlays)
+    }
+
+    async fn program(&mut self, network: &Network, endpoints: &Endpoints) -> Result<()> {
+        if !self.make(network).await? {
             return Ok(());
         }
-        let overlay = networks::overlay(network, self.data_path.get()).map_err(invalid)?;
-        self.engine.ensure_overlay(overlay).await?;
         let (id, version) = (&network.id, endpoints.version);
         let peers = networks::peers(endpoints);
         self.engine.set_overlay_peers(id, version, peers).await?;

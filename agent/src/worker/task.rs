@@ -16,27 +16,29 @@ use std::time::Duration;
 use agent_api::{ContainerStatus, HealthStatus, Mount};
 use cluster::worker::{Happened, Preparation};
 use cluster_api::ContainerStatus as TaskContainer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::container::{self, Node, Place};
 use super::files::Files;
 use super::images::Images;
 use super::networks;
-use super::programmer::DataPath;
 use crate::engine::{Engine, Follow, Moment, RemoveOptions, StopOptions};
 use crate::error::{Error, Result};
 
 /// Jobs of one task that may wait; each is asked for once by the worker.
 const QUEUE: usize = 16;
 
+/// How long a network may take to be there.
+const NETWORK_WAIT: Duration = Duration::from_secs(30);
 /// Pause before a stop that failed is tried again.
 const STOP_RETRY: Duration = Duration::from_secs(1);
 
 /// What can be asked of a task's container.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Prepare(Box<Preparation>),
+    /// With one answer for each network: whether it is there.
+    Prepare(Box<Preparation>, Vec<watch::Receiver<bool>>),
     Start,
     Adopt,
     Stop,
@@ -50,7 +52,6 @@ pub(crate) struct Surroundings {
     pub(crate) files: Files,
     pub(crate) images: Images,
     pub(crate) node: Node,
-    pub(crate) data_path: Arc<DataPath>,
     /// Task id and what happened to it.
     pub(crate) happenings: mpsc::Sender<(String, Happened)>,
 }
@@ -104,7 +105,7 @@ impl Runner {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Prepare(preparation) => self.prepare(*preparation).await,
+                Job::Prepare(preparation, present) => self.prepare(*preparation, present).await,
                 Job::Start => self.start().await,
                 Job::Adopt => self.adopt().await,
                 Job::Stop => self.stop().await,
@@ -120,10 +121,10 @@ impl Runner {
         let _ = self.surroundings.happenings.send(message).await;
     }
 
-    async fn prepare(&mut self, preparation: Preparation) {
+    async fn prepare(&mut self, preparation: Preparation, present: Vec<watch::Receiver<bool>>) {
         let cut_short = self.preparing.clone();
         let outcome = tokio::select! {
-            outcome = self.make(&preparation) => outcome,
+            outcome = self.make(&preparation, present) => outcome,
             () = cut_short.cancelled() => Err(Error::Unavailable("preparing was given up".into())),
         };
         match outcome {
@@ -135,7 +136,11 @@ impl Runner {
         }
     }
 
-    async fn make(&mut self, preparation: &Preparation) -> Result<()> {
+    async fn make(
+        &mut self,
+        preparation: &Preparation,
+        present: Vec<watch::Receiver<bool>>,
+    ) -> Result<()> {
         let around = Arc::clone(&self.surroundings);
         let task = &preparation.task;
         let spec = task
@@ -145,13 +150,15 @@ impl Runner {
             .ok_or_else(|| Error::invalid(container::SpecError::NoContainer.to_string()))?;
         around.images.ensure(&around.engine, spec).await?;
         let mut places = std::collections::BTreeMap::new();
-        for network in &preparation.networks {
-            let invalid = |error: networks::NetworkError| Error::invalid(error.to_string());
-            let place = networks::place(network).map_err(invalid)?;
-            if place == Place::Overlay {
-                let overlay =
-                    networks::overlay(network, around.data_path.get()).map_err(invalid)?;
-                around.engine.ensure_overlay(overlay).await?;
+        for (network, mut present) in preparation.networks.iter().zip(present) {
+            let place =
+                networks::place(network).map_err(|error| Error::invalid(error.to_string()))?;
+            let there = present.wait_for(|present| *present);
+            if !matches!(tokio::time::timeout(NETWORK_WAIT, there).await, Ok(Ok(_))) {
+                return Err(Error::system(format!(
+                    "network {} could not be made on this node; look at the daemon's log",
+                    network.spec.annotations.name
+                )));
             }
             places.insert(network.id.clone(), place);
         }
