@@ -1,5 +1,5 @@
-//! Container networks of one host: bridge networks with addresses, firewall, published ports and
-//! DNS.
+//! Container networks: bridge networks of one host with addresses, firewall, published ports and
+//! DNS, and networks that span the hosts of a cluster.
 //!
 //! The package knows sandboxes (network namespaces) and endpoints (their interfaces), not
 //! containers, services or tasks; a sandbox merely carries the id and name of whoever uses it.
@@ -12,6 +12,7 @@
 //!            ├─ firewall    one nftables table      ├─ netlink (host sockets, and one thread per entry into a sandbox)
 //!            ├─ netns       <run>/netns/<id>       ─┘
 //!            ├─ ports       host ports, each held by a bound socket
+//!            ├─ overlay     networks that span hosts: VXLAN, virtual addresses, ports published on every host
 //!            └─ dns         127.0.0.11 in every sandbox on a network with names; tasks on the given runtime
 //! ```
 //!

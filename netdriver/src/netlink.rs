@@ -19,8 +19,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
@@ -580,6 +580,33 @@ impl Request {
         ];
         Request::new(
             format!("configure bridge port {name}"),
+            0,
+            RouteNetlinkMessage::NewLink(message),
+        )
+    }
+
+    /// A bridge port that passes nothing any more. Unlike taking the interface down or deleting it,
+    /// this waits for nothing.
+    pub(crate) fn close_port(name: &str) -> Request {
+        // The state alone is not enough: the bridge opens a port again when it hears that the link
+        // has come up, which can be a second late.
+        let closed = vec![
+            InfoBridgePort::State(BridgePortState::Disabled),
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::MulticastFlood(false),
+            InfoBridgePort::BroadcastFlood(false),
+        ];
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(closed)),
+            ]),
+        ];
+        Request::new(
+            format!("close bridge port {name}"),
             0,
             RouteNetlinkMessage::NewLink(message),
         )

@@ -8,7 +8,7 @@ use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
 use crate::dns::{self, Entry, Resolver, ResolverConfiguration, Server, Sockets, View};
 use crate::netlink::{Netlink, Request};
-use crate::netns::{Netns, write_sysctl};
+use crate::netns::{Netns, read_sysctl, write_sysctl};
 use crate::networks::{Networks, SandboxEntry, State, Work, short};
 use crate::records::SandboxRecord;
 use crate::spec::*;
@@ -133,6 +133,12 @@ impl Networks {
                 .zone
                 .write()
                 .remove(&endpoint.endpoint.network_id, &endpoint.endpoint.id);
+            // Its address may be on another host in a moment.
+            if let (Some(port), Some(mac)) = (&endpoint.host_interface, endpoint.endpoint.mac)
+                && let Ok(mut live) = self.inner.live(&endpoint.endpoint.network_id)
+            {
+                note(live.close(port, mac));
+            }
         }
         work.netns = None;
         let removed = Netns::remove(&self.inner.records.netns(id));
@@ -340,6 +346,10 @@ pub(crate) fn publish_names(zone: &mut dns::Zone, endpoint: &Endpoint) {
 /// Runs inside a new sandbox.
 fn configure_loopback() -> Result<()> {
     write_sysctl("ipv4/conf/default/arp_notify", "1")?;
+    let ndisc_notify = "ipv6/conf/default/ndisc_notify";
+    if read_sysctl(ndisc_notify).is_some() {
+        write_sysctl(ndisc_notify, "1")?;
+    }
     Netlink::open()?.execute(vec![Request::raise(LOOPBACK_INDEX)])
 }
 

@@ -62,6 +62,29 @@ impl Request {
         )
     }
 
+    /// Ties a MAC address to a bridge's port: frames from elsewhere do not make the bridge believe
+    /// otherwise.
+    pub(crate) fn pin_to_port(index: u32, mac: [u8; 6]) -> Request {
+        let mut message = forwarding(index, mac);
+        message.header.state = NeighbourState::Noarp;
+        message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+        Request::new(
+            format!("tie {} to its bridge port", text(mac)),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            RouteNetlinkMessage::NewNeighbour(message),
+        )
+    }
+
+    pub(crate) fn unpin_from_port(index: u32, mac: [u8; 6]) -> Request {
+        let mut message = forwarding(index, mac);
+        message.header.flags = NeighbourFlags::Controller;
+        Request::new(
+            format!("free {} from its bridge port", text(mac)),
+            0,
+            RouteNetlinkMessage::DelNeighbour(message),
+        )
+    }
+
     pub(crate) fn set_neighbour(index: u32, entry: Resolution) -> Request {
         let mut message = resolution(index, entry.address);
         message

@@ -125,12 +125,12 @@ impl Networks {
             }
             balancer.ways = wanted.ways;
         }
-        if balancer.served != wanted.served {
+        if may_have_stale_flows(&balancer.served, &wanted.served) {
             let (before, now) = (&balancer.served, &wanted.served);
             conntrack::forget_matching(balancer.table.socket(), |flow| is_stale(flow, before, now))
                 .map_err(failed(sandbox, "forget connections"))?;
-            balancer.served = wanted.served;
         }
+        balancer.served = wanted.served;
         Ok(repaired)
     }
 
@@ -193,6 +193,16 @@ fn add_served(served: &mut Served, balanced: &[Balanced]) {
     }
 }
 
+/// Whether any flow can be stale at all: not if backends were only added. Looking for flows costs
+/// milliseconds in each sandbox that has some.
+fn may_have_stale_flows(before: &Served, now: &Served) -> bool {
+    let lost = |(vip, old): (&IpAddr, &Backends)| {
+        let new = now.get(vip);
+        new.is_none_or(|new| !old.ready.is_subset(&new.ready) || !old.all.is_subset(&new.all))
+    };
+    before.iter().any(lost) || now.keys().any(|vip| !before.contains_key(vip))
+}
+
 /// Whether a flow would go somewhere else, or nowhere, if it began now and may not go on. A UDP flow
 /// has no end, so it moves as soon as its backend drains.
 fn is_stale(flow: &Flow, before: &Served, now: &Served) -> bool {
@@ -226,6 +236,30 @@ mod tests {
             }],
         );
         served
+    }
+
+    #[test]
+    fn flows_are_looked_for_only_when_one_can_be_stale() {
+        use BackendState::*;
+        let one = served("10.0.1.2", &[("10.0.1.5", Ready)]);
+        let two = served("10.0.1.2", &[("10.0.1.5", Ready), ("10.0.1.6", Ready)]);
+        let drains = served("10.0.1.2", &[("10.0.1.5", Ready), ("10.0.1.6", Draining)]);
+        for (before, now, expected) in [
+            (&one, &one, false),
+            (&one, &two, false),
+            (&two, &one, true),
+            (&two, &drains, true),
+            (&drains, &two, false),
+            (&drains, &one, true),
+            (&one, &Served::new(), true),
+            (&Served::new(), &one, true),
+        ] {
+            assert_eq!(
+                may_have_stale_flows(before, now),
+                expected,
+                "{before:?} {now:?}"
+            );
+        }
     }
 
     #[test]

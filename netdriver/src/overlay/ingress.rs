@@ -220,6 +220,7 @@ impl Networks {
                 if link.mtu != live.mtu {
                     netlink.execute(vec![Request::set_mtu(name, live.mtu)])?;
                 }
+                live.pin(PORT, mac)?;
                 let present = netlink.addresses(link.index)?;
                 let missing = addresses.iter().filter(|net| !present.contains(net));
                 return netlink
@@ -439,7 +440,8 @@ impl Networks {
                 .ready
                 .extend(ready(&port.backends).flat_map(Backend::addresses));
         }
-        if now == state.served {
+        if !may_have_stale_flows(&state.served, &now) {
+            state.served = now;
             return Ok(());
         }
         let subnets: Vec<IpNet> = match self.inner.live(&ingress.network) {
@@ -525,6 +527,19 @@ fn own_networks(overlay: &Overlay, own: &IngressNode) -> Vec<IpNet> {
             IpNet::new(address, subnet.prefix_len()).ok()
         })
         .collect()
+}
+
+/// Whether any flow can be stale at all: not if backends were only added to ports that had some.
+fn may_have_stale_flows(before: &Served, now: &Served) -> bool {
+    let lost = |(key, old): (&Key, &Backends)| {
+        let new = now.get(key);
+        new.is_none_or(|new| !old.ready.is_subset(&new.ready) || !old.all.is_subset(&new.all))
+    };
+    let unserved = |key: &Key| before.get(key).is_none_or(|old| old.ready.is_empty());
+    before.iter().any(lost)
+        || now
+            .iter()
+            .any(|(key, new)| unserved(key) && !new.ready.is_empty())
 }
 
 /// Whether a flow of this host goes to a backend that may not answer for its port, or, if it is UDP,

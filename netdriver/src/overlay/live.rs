@@ -276,12 +276,48 @@ impl Live {
             netns: netns.as_fd(),
         };
         let request = Request::create_veth(&veth);
-        self.inside()?.execute(vec![request])
+        self.inside()?.execute(vec![request])?;
+        self.pin(port, mac).inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = self.detach(port);
+        })
+    }
+
+    /// Ties an endpoint's MAC address to its port. A late frame from the host it was on before would
+    /// otherwise send all others there for minutes.
+    pub(crate) fn pin(&mut self, port: &str, mac: [u8; 6]) -> Result<()> {
+        let inside = self.inside()?;
+        let index = found_link(inside, port)?.index;
+        inside.execute(vec![Request::pin_to_port(index, mac)])
     }
 
     /// Whether the overlay's end of a pair is there.
     pub(crate) fn has_port(&mut self, port: &str) -> Result<bool> {
         Ok(self.inside()?.link(port)?.is_some())
+    }
+
+    /// Ends an endpoint without waiting for its interface to go: the kernel takes it with the
+    /// sandbox's namespace, which may be a while off if somebody holds that.
+    pub(crate) fn close(&mut self, port: &str, mac: [u8; 6]) -> Result<()> {
+        let Ok(inside) = self.inside() else {
+            return Ok(());
+        };
+        let Some(link) = inside.link(port)? else {
+            return Ok(());
+        };
+        let closed = inside.execute(vec![
+            Request::close_port(port),
+            Request::unpin_from_port(link.index, mac),
+        ]);
+        match closed {
+            // It went meanwhile, or its address already did.
+            Err(Error::Kernel { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Deletes the overlay's end of a pair, and with it the other; gone already is no error.

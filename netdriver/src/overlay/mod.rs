@@ -223,6 +223,10 @@ impl Networks {
             if others().any(|entry| entry.record.name == overlay.name) {
                 return Err(Error::AlreadyExists(overlay.name));
             }
+            let known = state.networks.get(&overlay.id);
+            if known.is_some_and(|entry| entry.record.driver != Driver::Overlay) {
+                return Err(Error::AlreadyExists(overlay.id));
+            }
             let vni = |record: &NetworkRecord| Some(record.overlay.as_ref()?.vni);
             if let Some(other) = others().find(|entry| vni(&entry.record) == Some(overlay.vni)) {
                 return Err(Error::VniTaken {

@@ -65,8 +65,9 @@ impl Networks {
             }
             self.listen(&mut live)?;
         }
+        let remade = !repaired.is_empty();
         for sandbox in self.sandboxes_on(network) {
-            if self.replug(&sandbox, network)? {
+            if self.replug(&sandbox, network, remade)? {
                 repaired.push(format!("sandbox {sandbox}: interface"));
             }
         }
@@ -83,8 +84,9 @@ impl Networks {
         Ok(repaired)
     }
 
-    /// Connects a sandbox again whose interface somebody deleted; returns whether that was so.
-    fn replug(&self, sandbox: &str, network: &str) -> Result<bool> {
+    /// Connects a sandbox again whose interface somebody deleted; returns whether that was so. One
+    /// that is there may have lost its place in the bridge (`remade`).
+    fn replug(&self, sandbox: &str, network: &str, remade: bool) -> Result<bool> {
         let mut work = match self.lock(sandbox) {
             Err(Error::SandboxNotFound(_)) => return Ok(false),
             work => work?,
@@ -106,8 +108,14 @@ impl Networks {
         let Some(port) = &endpoint.host_interface else {
             return Ok(false);
         };
-        if self.inner.live(network)?.has_port(port)? {
-            return Ok(false);
+        {
+            let mut live = self.inner.live(network)?;
+            if live.has_port(port)? {
+                return match endpoint.endpoint.mac {
+                    Some(mac) if remade => live.pin(port, mac).map(|()| false),
+                    _ => Ok(false),
+                };
+            }
         }
         self.plug(&mut work, sandbox, &endpoint, &record)?;
         // What depends on the interface, routes for one, went with it.

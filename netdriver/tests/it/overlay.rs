@@ -492,7 +492,8 @@ fn the_mtu_is_what_the_way_allows() {
         // Unless somebody said what it shall be.
         let mut fixed = overlay("four", 4101, &["10.0.9.0/24"]);
         fixed.data_path.address = host.ipv4;
-        fixed.mtu = Some(1300);
+        let option = ("com.docker.network.driver.mtu".into(), "1300".into());
+        fixed.options.insert(option.0, option.1);
         host.on(|networks| networks.ensure_overlay(fixed).unwrap());
         assert_eq!(mtu(&a, "eth0"), 1300);
     });
@@ -502,6 +503,30 @@ fn mtu(task: &Task, interface: &str) -> u32 {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/mtu");
     let text = inside(&task.netns, || std::fs::read_to_string(path).unwrap());
     text.trim().parse().unwrap()
+}
+
+#[test]
+fn an_endpoint_that_moves_between_hosts_is_found_at_once() {
+    with_cluster(2, |cluster| {
+        for (id, vni, subnet, own, address) in [
+            ("four", 4101, "10.0.1.0/24", "10.0.1.5", "10.0.1.6"),
+            ("six", 4102, "fd00:2::/64", "fd00:2::5", "fd00:2::6"),
+        ] {
+            cluster.overlay(&overlay(id, vni, &[subnet]), Over::Ipv4);
+            let client = cluster.task(0, &format!("c{vni}"), id, own);
+            let target = SocketAddr::new(address.parse().unwrap(), 80);
+            for (version, host) in [1, 0, 1, 0].into_iter().enumerate() {
+                let name = format!("m{vni}{version}");
+                let moved = cluster.task(host, &name, id, address);
+                serve_named(&moved.netns, 80, &name);
+                let peers = cluster.peers(Over::Ipv4, &[&client, &moved]);
+                cluster.set_peers(id, version as u64, &peers);
+                // The client speaks first: nobody else has told its host where to look.
+                assert_eq!(call_from(&client.netns, target).0, name);
+                cluster.hosts[host].on(|networks| networks.remove_sandbox(&moved.id).unwrap());
+            }
+        }
+    });
 }
 
 #[test]
@@ -601,6 +626,12 @@ fn requests_that_make_no_sense_say_why_and_change_nothing() {
             "network with name back already exists",
         );
         refused(&|bad| bad.id = "../x".into(), "letters, digits");
+        refused(
+            &|bad| {
+                bad.options.insert("encrypted".into(), String::new());
+            },
+            "encryption of overlay networks (option encrypted of network bad) is not supported",
+        );
         refused(&|bad| bad.ipam.clear(), "no subnet");
         refused(
             &|bad| bad.data_path.address = [198, 51, 100, 1].into(),
