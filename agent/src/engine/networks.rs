@@ -19,6 +19,9 @@ const FILTERS: [&str; 8] = [
     "dangling", "driver", "id", "label", "name", "scope", "type", "idOrName",
 ];
 
+/// The way out for containers on overlays; nobody's to prune.
+const GATEWAY: &str = "docker_gwbridge";
+
 impl Engine {
     /// Lists networks; their `containers` are empty, as in Docker.
     pub async fn list_networks(&self, filters: Filters) -> Result<Vec<Network>> {
@@ -87,6 +90,7 @@ impl Engine {
         for info in self.shared.networks.list() {
             let young = until.is_some_and(|until| timestamp(&info) >= until);
             if info.predefined
+                || info.name == GATEWAY
                 || info.driver == netdriver::Driver::Overlay
                 || young
                 || self.network_is_used(&info)

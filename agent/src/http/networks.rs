@@ -65,7 +65,15 @@ async fn inspect(call: Call) -> Outcome {
 async fn find(call: &Call, scope: &str) -> Result<Network, HttpError> {
     let own = call.engine.list_networks(Filters::new()).await?;
     let (of_cluster, own) = cluster_networks::all(call, own).await;
-    cluster_networks::pick(&call.name, scope, own, of_cluster)
+    let is_own = own.iter().any(|network| network.name == call.name);
+    let found = cluster_networks::pick(&call.name, scope, own, of_cluster);
+    found.map_err(|mut refused| {
+        // A service is to be attached to it.
+        if scope == "swarm" && is_own {
+            refused.message += ": only this node has it; services need a network of the swarm, such as one created with the overlay driver";
+        }
+        refused
+    })
 }
 
 async fn create(mut call: Call) -> Outcome {
