@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use super::network::{is_allocated, is_overlay};
 use super::ports::{Ports, are_assigned, is_ingress};
 use super::space::{Family, Space};
-use super::{AllocationError, Outcome, Trial, families};
+use super::trial::{Trial, families};
+use super::{AllocationError, Outcome};
 use crate::store::Store;
 
 /// Names of the networks that each node has for itself.

@@ -9,7 +9,8 @@ use cluster_api::{Attachment, DesiredState, Service, Task, TaskState, TaskStatus
 use super::network::is_overlay;
 use super::service::{Target, are_usable, publishes, resolve, targets};
 use super::space::Space;
-use super::{AllocationError, Outcome, Trial, families};
+use super::trial::{Trial, families};
+use super::{AllocationError, Outcome};
 
 const ALLOCATED: &str = "pending task scheduling";
 
