@@ -452,11 +452,13 @@ impl State {
         if self.networks.contains_key(reference) {
             return Ok(reference.to_owned());
         }
-        if let Some(entry) = self
-            .networks
-            .values()
-            .find(|entry| entry.record.name == reference)
-        {
+        // Names of local networks are unique; of overlays the latest is meant.
+        let named = || {
+            let all = self.networks.values();
+            all.filter(|entry| entry.record.name == reference)
+        };
+        let local = named().find(|entry| entry.record.overlay.is_none());
+        if let Some(entry) = local.or_else(|| named().last()) {
             return Ok(entry.record.id.clone());
         }
         let found: Vec<_> = self

@@ -55,7 +55,8 @@ const VNI_MAX: u32 = 0xff_ffff;
 
 impl Networks {
     /// Makes an overlay network on this host, or brings the one of this id to what is asked
-    /// (addressing and VNI of one in use do not change). Sandboxes are then connected to it by
+    /// (addressing and VNI of one in use do not change). Its name may be another network's, too: one
+    /// that is being removed has it until its last sandbox is gone. Sandboxes are then connected to it by
     /// [`connect`](Self::connect) with the addresses their managers allocated; such an endpoint's
     /// aliases hold on this host alone, so what a cluster shall see belongs in [`Balanced`].
     ///
@@ -64,7 +65,7 @@ impl Networks {
     /// listed among the sandbox's endpoints.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::AlreadyExists`] (another network of this name),
+    /// [`Error::Invalid`], [`Error::AlreadyExists`] (a local network of this id),
     /// [`Error::VniTaken`], the kernel's; after an error with a new network nothing is left.
     pub fn ensure_overlay(&self, mut overlay: Overlay) -> Result<NetworkInfo> {
         obey_options(&mut overlay)?;
@@ -220,9 +221,6 @@ impl Networks {
                     .values()
                     .filter(|entry| entry.record.id != overlay.id)
             };
-            if others().any(|entry| entry.record.name == overlay.name) {
-                return Err(Error::AlreadyExists(overlay.name));
-            }
             let known = state.networks.get(&overlay.id);
             if known.is_some_and(|entry| entry.record.driver != Driver::Overlay) {
                 return Err(Error::AlreadyExists(overlay.id));

@@ -28,7 +28,7 @@ pub struct DataPath {
 pub struct Overlay {
     /// The network's id; letters, digits, `-` and `_`.
     pub id: String,
-    /// The network's name, unique on this host.
+    /// The network's name; the id tells networks of the same name apart.
     pub name: String,
     /// When the network was created in the cluster.
     pub created: SystemTime,

@@ -506,6 +506,35 @@ fn mtu(task: &Task, interface: &str) -> u32 {
 }
 
 #[test]
+fn a_network_that_is_going_leaves_its_name_to_the_next() {
+    with_cluster(1, |cluster| {
+        let host = &cluster.hosts[0];
+        let mut old = overlay("old", 4101, &["10.0.1.0/24"]);
+        old.name = "app_front".into();
+        let mut new = overlay("new", 4102, &["10.0.2.0/24"]);
+        new.name = "app_front".into();
+        cluster.overlay(&old, Over::Ipv4);
+        let ending = cluster.task(0, "ending", "old", "10.0.1.5");
+        cluster.overlay(&new, Over::Ipv4);
+        let begun = cluster.task(0, "begun", "app_front", "10.0.2.5");
+        host.on(|networks| {
+            assert_eq!(networks.inspect("app_front").unwrap().id, "new");
+            networks.remove_sandbox(&ending.id).unwrap();
+            networks.remove_overlay("old").unwrap();
+            assert_eq!(
+                networks.sandbox(&begun.id).unwrap().endpoints[0].network_id,
+                "new"
+            );
+            // A local network's name is its own.
+            let error = networks
+                .create(NetworkSpec::bridge("app_front"))
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+        });
+    });
+}
+
+#[test]
 fn an_endpoint_that_moves_between_hosts_is_found_at_once() {
     with_cluster(2, |cluster| {
         for (id, vni, subnet, own, address) in [
@@ -620,10 +649,6 @@ fn requests_that_make_no_sense_say_why_and_change_nothing() {
         refused(
             &|bad| bad.vni = 4097,
             "identifier 4097 is in use by network back",
-        );
-        refused(
-            &|bad| bad.name = "back".into(),
-            "network with name back already exists",
         );
         refused(&|bad| bad.id = "../x".into(), "letters, digits");
         refused(
