@@ -124,6 +124,14 @@ impl Indexes {
     }
 }
 
+/// Whether all indexes have the two in the same places.
+pub(super) fn same_places(old: &Task, new: &Task) -> bool {
+    old.service_id == new.service_id
+        && old.slot == new.slot
+        && old.node_id == new.node_id
+        && networks_of(old).eq(networks_of(new))
+}
+
 /// What a service's spec refers to.
 #[derive(Clone, Copy)]
 enum Reference {

@@ -311,9 +311,23 @@ impl Store {
         if let (Object::Task(old), Object::Task(new)) = (&old, &mut new) {
             stamp(old, Arc::make_mut(new), at);
         }
-        self.take(old.kind(), old.id());
-        let new = self.put(new);
+        let new = self.exchange(&old, new);
         StoreEvent::Updated { old, new }
+    }
+
+    /// Keeps `new` in place of `old`; gives it as it is kept. Most changes are of tasks, and leave the indexes as they are.
+    fn exchange(&mut self, old: &Object, mut new: Object) -> Object {
+        match (old, &mut new) {
+            (Object::Task(old), Object::Task(task)) if index::same_places(old, task) => {
+                self.interner.share(task);
+                self.tasks.swap(&task.id, task);
+                new
+            }
+            _ => {
+                self.take(old.kind(), old.id());
+                self.put(new)
+            }
+        }
     }
 
     fn undo(&mut self, event: StoreEvent) {
@@ -321,10 +335,7 @@ impl Store {
             StoreEvent::Created(object) => {
                 self.take(object.kind(), object.id());
             }
-            StoreEvent::Updated { old, new } => {
-                self.take(new.kind(), new.id());
-                self.put(old);
-            }
+            StoreEvent::Updated { old, new } => drop(self.exchange(&new, old)),
             StoreEvent::Removed(object) => drop(self.put(object)),
         }
     }

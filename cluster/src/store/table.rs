@@ -28,6 +28,13 @@ impl<T> Table<T> {
         id
     }
 
+    /// Puts another in the place of one that is there.
+    pub(super) fn swap(&mut self, id: &str, object: &Arc<T>) {
+        if let Some(place) = self.0.get_mut(id) {
+            *place = Arc::clone(object);
+        }
+    }
+
     pub(super) fn take(&mut self, id: &str) -> Option<Arc<T>> {
         self.0.remove(id)
     }
