@@ -256,3 +256,140 @@ fn is_our_route(route: &PolicyRoute) -> bool {
     route.table >> HOST_BITS == MARK_BASE >> HOST_BITS
         || (route.table == MAIN && route.metric == LAST_METRIC)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use indexmap::IndexMap;
+
+    use super::*;
+    use crate::overlay::{Backend, BackendState, DataPath, IngressPort};
+    use crate::spec::IpamConfig;
+
+    fn overlay(subnet: &str) -> Overlay {
+        Overlay {
+            id: "i".into(),
+            name: "ingress".into(),
+            created: SystemTime::UNIX_EPOCH,
+            vni: 4096,
+            ipam: vec![IpamConfig {
+                subnet: Some(subnet.parse().unwrap()),
+                ..IpamConfig::default()
+            }],
+            data_path: DataPath {
+                address: [192, 0, 2, 2].into(),
+                port: 4789,
+            },
+            mtu: None,
+            internal: false,
+            attachable: false,
+            ingress: true,
+            options: IndexMap::new(),
+            labels: IndexMap::new(),
+        }
+    }
+
+    fn node(ipv4: &str) -> IngressNode {
+        IngressNode {
+            ipv4: Some(ipv4.parse().unwrap()),
+            ipv6: None,
+        }
+    }
+
+    fn mesh() -> Mesh {
+        let backend = Backend {
+            names: Vec::new(),
+            ipv4: Some([10, 0, 0, 50].into()),
+            ipv6: None,
+            state: BackendState::Draining,
+        };
+        let port = |published, protocol| IngressPort {
+            published,
+            protocol,
+            target: 53,
+            backends: vec![backend.clone()],
+        };
+        let ingress = Ingress {
+            network: "i".into(),
+            own: node("10.0.0.2"),
+            nodes: vec![node("10.0.0.3")],
+            ports: vec![port(5353, Protocol::Udp), port(5353, Protocol::Tcp)],
+        };
+        Mesh::new(&overlay("10.0.0.0/24"), &ingress).unwrap()
+    }
+
+    /// `<priority> <conditions> -> <table>`, then `<table> <metric> via <gateway>`.
+    fn text(ways: &BTreeSet<Way>) -> Vec<String> {
+        let table = |table: u32| match table {
+            MAIN => "main".to_owned(),
+            marked => format!("{}", marked - MARK_BASE),
+        };
+        ways.iter()
+            .map(|way| match way {
+                Way::Rule(rule) => {
+                    let mark = rule.mark.map(|mark| format!(" mark {}", mark - MARK_BASE));
+                    let port = rule.udp_source_port.map(|port| format!(" udp from {port}"));
+                    let suppress = rule.suppress_prefix.map(|_| " without default".to_owned());
+                    let conditions: String = [mark, port, suppress].into_iter().flatten().collect();
+                    format!("{}{conditions} -> {}", rule.priority, table(rule.table))
+                }
+                Way::Route {
+                    table: number,
+                    gateway,
+                    interface,
+                    metric,
+                } => {
+                    let number = table(*number);
+                    let last = if *metric == LAST_METRIC { " last" } else { "" };
+                    format!("{number}{last} via {gateway} {interface}")
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn answers_go_back_through_the_host_of_their_mark() {
+        let backend = Some(IpAddr::from([10, 0, 0, 50]));
+        assert_eq!(
+            text(&mesh().ways("eth1", [backend, None])),
+            [
+                "28000 mark 2 -> 2",
+                "28000 mark 3 -> 3",
+                "28001 without default -> main",
+                "28002 udp from 53 -> 0",
+                "main last via 10.0.0.2 eth1",
+                "0 via 10.0.0.2 eth1",
+                "2 via 10.0.0.2 eth1",
+                "3 via 10.0.0.3 eth1",
+            ]
+        );
+        // Who serves no UDP port needs no rule for one.
+        let other = Some(IpAddr::from([10, 0, 0, 51]));
+        assert_eq!(mesh().ways("eth1", [other, None]).len(), 7);
+        // No host has an IPv6 address: nothing of that family.
+        let six = Some("fd00::50".parse().unwrap());
+        assert!(mesh().ways("eth1", [None, six]).is_empty());
+    }
+
+    #[test]
+    fn marks_are_places_in_the_subnet() {
+        let mark_in = |subnet: &str, address: &str| mark(&overlay(subnet), &node(address));
+        assert_eq!(mark_in("10.0.0.0/24", "10.0.0.7").unwrap(), MARK_BASE | 7);
+        let wide = mark_in("10.0.0.0/12", "10.15.1.2").unwrap();
+        assert_eq!(wide, MARK_BASE | 0xf_0102);
+        assert!(mark_in("10.0.0.0/12", "10.0.0.0").is_err());
+        let nobody = IngressNode {
+            ipv4: None,
+            ipv6: None,
+        };
+        assert!(mark(&overlay("10.0.0.0/24"), &nobody).is_err());
+        for (subnet, expected) in [
+            ("10.0.0.0/12", false),
+            ("10.0.0.0/11", true),
+            ("fd00::/8", false),
+        ] {
+            assert_eq!(too_wide(&subnet.parse().unwrap()), expected, "{subnet}");
+        }
+    }
+}
