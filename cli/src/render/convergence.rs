@@ -92,7 +92,9 @@ impl Convergence {
         self.set(format!("{prefix}overall progress"), &overall(progress));
         if progress.total.is_some_and(|total| total <= MAX_ROWS) {
             for row in &progress.rows {
-                let text = if row.error.is_empty() {
+                let text = if !row.gate.is_empty() {
+                    row.gate.clone()
+                } else if row.error.is_empty() {
                     let step = row.state as u64 + 1;
                     if step <= STATES {
                         bar(row.state.word(), step)
@@ -148,6 +150,9 @@ fn overall(progress: &Progress) -> String {
                 "rolling back update: {} out of {total} tasks",
                 progress.done
             )
+        }
+        Some(total) if progress.note.starts_with("waiting for ") => {
+            format!("{} out of {total} tasks, {}", progress.done, progress.note)
         }
         Some(total) => format!("{} out of {total} tasks", progress.done),
     }

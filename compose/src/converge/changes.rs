@@ -79,12 +79,8 @@ impl Changes {
 
 /// Whether the daemon tells of tasks: ours does when it is asked for events of type `task`.
 async fn tells_tasks(client: &Client) -> Result<bool, ClientError> {
-    let version = client.version().await?;
-    let parts = version.components.iter();
-    Ok(parts
-        .map(|part| part.name.as_str())
-        .any(|name| name == TELLS_TASKS))
+    Ok(client.version().await?.platform.name == OURS)
 }
 
-/// Part of the daemon whose presence in `GET /version` says so.
-const TELLS_TASKS: &str = "muster";
+/// What our daemon calls its platform in `GET /version`.
+const OURS: &str = "muster";

@@ -15,6 +15,8 @@ pub enum Expected {
     Forward,
     /// The spec before.
     Back,
+    /// The one it has had for a while: what runs need not be watched for failure.
+    Unchanged,
 }
 
 /// How far a service is.
@@ -28,6 +30,8 @@ pub struct Progress {
     pub rows: Vec<Row>,
     /// The managers roll back.
     pub is_rollback: bool,
+    /// What the managers say about an update that goes on.
+    pub note: String,
     /// Where it leads.
     pub outlook: Outlook,
 }
@@ -41,6 +45,8 @@ pub struct Row {
     pub state: TaskState,
     /// What is wrong with it, or why it waits.
     pub error: String,
+    /// The service it is held back for, in words.
+    pub gate: String,
 }
 
 /// Where a service is heading.
@@ -117,6 +123,10 @@ pub fn judge(
         total,
         rows,
         is_rollback: state.starts_with("rollback"),
+        note: match state {
+            "updating" | "rollback_started" => message.to_owned(),
+            _ => String::new(),
+        },
         outlook,
     }
 }
@@ -240,6 +250,7 @@ impl<'a> Judge<'a> {
                 label,
                 state: task.status.state,
                 error: task.status.err.clone(),
+                gate: gate(task),
             });
         }
         rows
@@ -339,6 +350,17 @@ impl<'a> Judge<'a> {
             }
         }
         Outlook::Lost(reasons)
+    }
+}
+
+/// Why a task that could start is held back: the managers say so in these words.
+fn gate(task: &Task) -> String {
+    let message = &task.status.message;
+    let is_held = task.status.state <= TaskState::Ready && message.starts_with("waiting for ");
+    if is_held {
+        message.clone()
+    } else {
+        String::new()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Watches services until each has become what its spec says, or will not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent_api::client::{ClientError, Result};
-use agent_api::swarm::{NodeState, Service, Task};
+use agent_api::swarm::{NodeState, Service, Task, gate};
 use agent_api::{Client, Filters};
 use tokio::time::Instant;
 
@@ -44,20 +44,23 @@ pub trait Watcher {
     fn look(&mut self, services: &[Watched<'_>]);
 }
 
-/// Watches the services with these ids to the end; gives what became of each, by name, in the same order.
+/// Watches services, by their ids, to the end; gives what became of each, by name, in the same order.
 ///
 /// # Errors
 /// Those of the daemon, but for a manager that is away for a moment.
 pub async fn watch(
     client: &Client,
-    services: &[String],
-    expected: Expected,
+    services: &[(String, Expected)],
     watcher: &mut dyn Watcher,
 ) -> Result<Vec<(String, Ended)>> {
     let mut changes = Changes::follow(client).await?;
-    let mut states: Vec<State> = services.iter().map(|id| State::new(id, expected)).collect();
+    let ids: Vec<String> = services.iter().map(|(id, _)| id.clone()).collect();
+    let mut states: Vec<State> = services
+        .iter()
+        .map(|(id, expected)| State::new(id, *expected))
+        .collect();
     loop {
-        let cluster = match look(client, services).await {
+        let cluster = match look(client, &ids).await {
             Ok(cluster) => cluster,
             // While the managers choose a leader they refuse: what was known still holds.
             Err(error) if is_passing(&error) => {
@@ -71,6 +74,7 @@ pub async fn watch(
         for state in &mut states {
             state.look(&cluster, now);
         }
+        fail_dependants(&mut states);
         let shown: Vec<_> = states.iter().map(|state| state.shown(now)).collect();
         watcher.look(&shown);
         if states.iter().all(|state| state.ended.is_some()) {
@@ -81,6 +85,35 @@ pub async fn watch(
         }
         let deadline = states.iter().filter_map(|state| state.wakes(now)).min();
         changes.next(deadline).await;
+    }
+}
+
+/// A service that waits for one that has failed will not come about either.
+fn fail_dependants(states: &mut [State]) {
+    loop {
+        let failed: BTreeSet<String> = states
+            .iter()
+            .filter(|state| matches!(state.ended, Some(Ended::Failed(_))))
+            .map(|state| state.name.clone())
+            .collect();
+        let held = states.iter_mut().find_map(|state| {
+            let unsettled = state.ended.is_none() && state.steady_since.is_none();
+            let gate = state
+                .gates
+                .iter()
+                .find(|gate| failed.contains(*gate))?
+                .clone();
+            unsettled.then_some((state, gate))
+        });
+        let Some((state, gate)) = held else {
+            return;
+        };
+        state.ended = Some(Ended::Failed(vec![Reason {
+            task: state.name.clone(),
+            node: String::new(),
+            state: "",
+            text: format!("waits for {gate}, which has failed"),
+        }]));
     }
 }
 
@@ -132,6 +165,8 @@ struct State {
     expected: Expected,
     progress: Progress,
     monitor: Duration,
+    /// Names of the services it needs.
+    gates: Vec<String>,
     /// Since when all tasks are as they shall be.
     steady_since: Option<Instant>,
     /// Since when nothing has changed.
@@ -150,9 +185,11 @@ impl State {
                 total: None,
                 rows: Vec::new(),
                 is_rollback: false,
+                note: String::new(),
                 outlook: Outlook::Moving,
             },
             monitor: MONITOR,
+            gates: Vec::new(),
             steady_since: None,
             same_since: None,
             ended: None,
@@ -173,7 +210,11 @@ impl State {
             return;
         };
         self.name.clone_from(&service.spec.annotations.name);
-        self.monitor = monitor(service);
+        self.monitor = match self.expected {
+            Expected::Unchanged => Duration::ZERO,
+            _ => monitor(service),
+        };
+        self.gates = gates(service);
         let tasks: Vec<Task> = cluster
             .tasks
             .iter()
@@ -236,11 +277,90 @@ impl State {
     }
 }
 
+fn gates(service: &Service) -> Vec<String> {
+    let label = service.spec.annotations.labels.get(gate::LABEL);
+    // What the managers cannot read they have refused.
+    let gates = gate::parse(label.map_or("", String::as_str)).unwrap_or_default();
+    let required = gates.into_iter().filter(|gate| gate.required);
+    required.map(|gate| gate.service).collect()
+}
+
 fn monitor(service: &Service) -> Duration {
     let config = service.spec.update_config.as_ref();
     let monitor = config.map_or(0, |config| config.monitor);
     match u64::try_from(monitor) {
         Ok(nanoseconds) if nanoseconds > 0 => Duration::from_nanos(nanoseconds),
         _ => MONITOR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(name: &str, gates: &[&str], ended: Option<Ended>) -> State {
+        State {
+            name: name.to_owned(),
+            gates: gates.iter().map(|&gate| gate.to_owned()).collect(),
+            ended,
+            ..State::new(name, Expected::Forward)
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_failed_service_has_failed_too() {
+        let mut states = [
+            state("web", &["migrate"], None),
+            state("migrate", &["db"], None),
+            state("db", &[], Some(Ended::Failed(Vec::new()))),
+            state("other", &["cache"], None),
+            state("cache", &[], Some(Ended::Converged)),
+        ];
+        fail_dependants(&mut states);
+        let failed = |index: usize| match &states[index].ended {
+            Some(Ended::Failed(reasons)) => reasons.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!(failed(0), ["web: waits for migrate, which has failed"]);
+        assert_eq!(failed(1), ["migrate: waits for db, which has failed"]);
+        assert_eq!(states[3].ended, None);
+    }
+
+    #[test]
+    fn what_runs_is_watched_for_its_time_and_not_when_nothing_changed() {
+        let now = Instant::now();
+        for (expected, seconds, ended) in [
+            (Expected::Forward, 0, false),
+            (Expected::Forward, 5, true),
+            (Expected::Unchanged, 0, true),
+        ] {
+            let mut state = State::new("web", expected);
+            state.progress.outlook = Outlook::Steady;
+            state.monitor = if expected == Expected::Unchanged {
+                Duration::ZERO
+            } else {
+                MONITOR
+            };
+            state.decide(now);
+            state.decide(now + Duration::from_secs(seconds));
+            assert_eq!(
+                state.ended == Some(Ended::Converged),
+                ended,
+                "{expected:?} {seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn waiting_is_borne_for_a_while() {
+        let now = Instant::now();
+        let mut state = State::new("web", Expected::Forward);
+        state.same_since = Some(now);
+        state.progress.outlook = Outlook::Waiting(Vec::new());
+        state.decide(now + PATIENCE / 2);
+        assert_eq!(state.ended, None);
+        assert_eq!(state.wakes(now), Some(now + PATIENCE));
+        state.decide(now + PATIENCE);
+        assert_eq!(state.ended, Some(Ended::Failed(Vec::new())));
     }
 }

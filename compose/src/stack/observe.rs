@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_api::client::{ClientError, Result};
+use agent_api::client::{ObjectKind, Result};
 use agent_api::swarm::{Annotations, ObjectVersion, Platform, Service, ServiceSpec};
 use agent_api::{Client, Filters};
 use futures_util::StreamExt as _;
@@ -133,7 +133,13 @@ pub async fn resolve(
                     })
                     .collect(),
             },
-            Err(error) => ResolvedImage::Unknown(why(&error)),
+            Err(error) => match client
+                .inspect_raw(ObjectKind::Image, &reference, false)
+                .await
+            {
+                Ok(_) => ResolvedImage::Local,
+                Err(_) => ResolvedImage::Unknown(error.to_string()),
+            },
         };
         (reference, resolved)
     };
@@ -142,8 +148,4 @@ pub async fn resolve(
         .buffer_unordered(PARALLEL)
         .collect()
         .await
-}
-
-fn why(error: &ClientError) -> String {
-    error.to_string()
 }

@@ -45,6 +45,8 @@ pub enum ResolvedImage {
         /// Platforms; empty when nothing tells.
         platforms: Vec<Platform>,
     },
+    /// No registry knows it, but the daemon has it: nodes fetch it from each other.
+    Local,
     /// It could not be looked up: why.
     Unknown(String),
 }

@@ -64,7 +64,7 @@ pub(super) async fn update(session: &Session, args: UpdateArgs) -> Outcome {
     if scalars.detach {
         return Ok(0);
     }
-    wait(client, &[service.id], Expected::Forward, scalars.quiet).await
+    wait(client, &[(service.id, Expected::Forward)], scalars.quiet).await
 }
 
 /// Revert changes to a service's configuration
@@ -102,7 +102,7 @@ async fn go_back(client: &Client, name: &str, detach: bool, quiet: bool) -> Outc
     if detach {
         return Ok(0);
     }
-    wait(client, &[service.id], Expected::Back, quiet).await
+    wait(client, &[(service.id, Expected::Back)], quiet).await
 }
 
 /// Scale one or multiple replicated services
@@ -168,14 +168,14 @@ pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Outcome {
             Ok(changed) => {
                 warn(&changed.warnings);
                 out::line(format!("{name} scaled to {number}"))?;
-                ids.push(service.id);
+                ids.push((service.id, Expected::Forward));
             }
             Err(error) => failures.push(error),
         }
     }
     code = code.max(collect(failures));
     if !args.detach && !ids.is_empty() {
-        code = code.max(wait(client, &ids, Expected::Forward, false).await?);
+        code = code.max(wait(client, &ids, false).await?);
     }
     Ok(code)
 }

@@ -48,5 +48,5 @@ pub(super) async fn run(session: &Session, args: CreateArgs) -> Outcome {
     if scalars.detach {
         return Ok(0);
     }
-    wait(client, &[made.id], Expected::Forward, scalars.quiet).await
+    wait(client, &[(made.id, Expected::Forward)], scalars.quiet).await
 }

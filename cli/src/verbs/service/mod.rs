@@ -185,10 +185,10 @@ async fn pin(client: &Client, spec: &mut ServiceSpec) {
                 .filter(|platform| *platform != Platform::default())
                 .collect();
         }
+        Some((_, ResolvedImage::Local)) | None => {}
         Some((image, ResolvedImage::Unknown(why))) => out::note(format!(
             "image {image} goes without a digest, so that each node takes what the name means to it: {why}"
         )),
-        None => {}
     }
 }
 
@@ -201,15 +201,10 @@ fn credentials(asked: bool, image: &str) -> anyhow::Result<Option<RegistryAuth>>
 }
 
 /// Waits until services are what their specs say, and says what is wrong with those that will not be.
-pub(super) async fn wait(
-    client: &Client,
-    ids: &[String],
-    expected: Expected,
-    quiet: bool,
-) -> Outcome {
+pub(super) async fn wait(client: &Client, services: &[(String, Expected)], quiet: bool) -> Outcome {
     let mut view = Convergence::new(quiet);
     let watched = {
-        let watch = watch(client, ids, expected, &mut view);
+        let watch = watch(client, services, &mut view);
         tokio::select! {
             ended = watch => Some(ended),
             _ = tokio::signal::ctrl_c() => None,

@@ -140,21 +140,34 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Outcome {
             let _ = out::line(text);
         }
     };
+    if plan.steps.is_empty() {
+        show(&format!("stack {}: nothing to do", plan.stack));
+    }
     let services = stack::apply(client, &plan, &observed, &credentials, &mut show).await?;
     if args.detach {
         return Ok(0);
     }
-    let ids = in_order(&plan, &services);
-    if ids.is_empty() {
+    let watched = watched(&plan, &services);
+    if watched.is_empty() {
         return Ok(0);
     }
-    service::wait(client, &ids, Expected::Forward, args.quiet).await
+    service::wait(client, &watched, args.quiet).await
 }
 
-/// Ids of the services there are, in the order of their dependencies.
-fn in_order(plan: &StackPlan, services: &BTreeMap<String, String>) -> Vec<String> {
+/// The services there are, in the order of their dependencies, by id. Those that were not touched only have to be up.
+fn watched(plan: &StackPlan, services: &BTreeMap<String, String>) -> Vec<(String, Expected)> {
+    let touched = |name: &str| {
+        let mut steps = plan.steps.iter();
+        steps.any(|step| step.kind() == "service" && step.object() == name)
+    };
     let names = plan.services.iter();
     names
-        .filter_map(|name| services.get(name).cloned())
+        .filter_map(|name| {
+            let expected = match touched(name) {
+                true => Expected::Forward,
+                false => Expected::Unchanged,
+            };
+            Some((services.get(name)?.clone(), expected))
+        })
         .collect()
 }
