@@ -11,7 +11,7 @@
 //! and tried again when something was freed.
 //!
 //! Must not: choose nodes, or touch an object for another reason than the above.
-//! Behaviour: moby/swarmkit `manager/allocator`. Different here: subnets are larger ([`network`]), errors are visible, no
+//! Behaviour: moby/swarmkit `manager/allocator`. Different here: errors are visible, and there is no
 //! retry timer.
 
 mod network;

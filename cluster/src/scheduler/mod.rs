@@ -1,9 +1,9 @@
 //! Chooses nodes for tasks (`Pending` → `Assigned`). Never looks back: what is assigned stays where it is until somebody
 //! else ends it.
 //!
-//! Tasks of one service and one version of its spec are alike and are placed together: the filters ([`filter`]) are asked
-//! once per node, the order of the suitable nodes ([`spread`]) is kept while tasks are given out. What each node has
-//! ([`usage`]) follows the store commit by commit; what a step gives out counts within the step only and is taken back at
+//! Tasks of one service and one version of its spec are alike and are placed together: the filters (`filter`) are asked
+//! once per node, the order of the suitable nodes (`spread`) is kept while tasks are given out. What each node has
+//! (`usage`) follows the store commit by commit; what a step gives out counts within the step only and is taken back at
 //! its end, so that a transaction that failed leaves nothing behind.
 //!
 //! A task that fits nowhere waits with the reason in `status.error` and is looked at again as soon as a node appears,
