@@ -274,6 +274,24 @@ impl Manager {
         answer.await.unwrap_or(Err(Failure::NoQuorum))
     }
 
+    /// The same; when this manager was elected a moment ago, waits until its state is current.
+    async fn command_of_leader(&self, command: Command) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + HAND_OVER_WAIT;
+        loop {
+            let standing = self.seen_standing();
+            match self.command(command.clone()).await {
+                Err(Failure::NotLeader {
+                    leader: Some(leader),
+                }) if *leader.node_id == *self.node_id => {
+                    if !changes_before(standing, deadline).await {
+                        return Err(Failure::NotLeader { leader: None });
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// A client's request, wherever the leader is. Waits for one if there is none at the moment.
     ///
     /// # Errors
@@ -297,10 +315,17 @@ impl Manager {
                 Err(failure) => return Err(refusal(failure)),
             };
             if let Some(leader) = leader.filter(|leader| *leader.node_id != *self.node_id) {
-                match self.forward(&leader, &request).await {
+                let mut changed = standing.clone();
+                let other = changed.wait_for(|now| now.leader.as_ref() != Some(&leader));
+                let outcome = tokio::select! {
+                    outcome = self.forward(&leader, &request) => outcome,
+                    // It may never answer: its machine may be gone.
+                    _ = other => Err(Refusal::Unavailable("it leads no more".into())),
+                };
+                match outcome {
                     Ok(outcome) => return outcome,
                     // Certainly not carried out.
-                    Err(Refusal::NotLeader { .. }) => {}
+                    Err(Refusal::NotLeader { .. } | Refusal::Unreached(_)) => {}
                     Err(refusal) => {
                         return Err(control::Refusal::Unavailable(format!(
                             "rpc error: the leader of the swarm, {}, did not answer: {refusal}; look whether the change was made",

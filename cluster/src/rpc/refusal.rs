@@ -21,6 +21,9 @@ pub enum Refusal {
     /// It cannot be done now; it may be later, or elsewhere.
     #[error("{0}")]
     Unavailable(String),
+    /// There was no connection: it certainly was not asked.
+    #[error("{0}")]
+    Unreached(String),
     /// No answer in time.
     #[error("{0}")]
     TimedOut(String),
@@ -55,7 +58,11 @@ impl Refusal {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::NotLeader { .. } | Self::Unavailable(_) | Self::TimedOut(_) | Self::TooMuch(_)
+            Self::NotLeader { .. }
+                | Self::Unavailable(_)
+                | Self::Unreached(_)
+                | Self::TimedOut(_)
+                | Self::TooMuch(_)
         )
     }
 }
@@ -73,7 +80,7 @@ impl From<Refusal> for Status {
                     .insert_bin(key, MetadataValue::from_bytes(&leader));
                 status
             }
-            Refusal::Unavailable(_) => Self::unavailable(message),
+            Refusal::Unavailable(_) | Refusal::Unreached(_) => Self::unavailable(message),
             Refusal::TimedOut(_) => Self::deadline_exceeded(message),
             // The id alone: it is read back.
             Refusal::UnknownSession(session) => Self::aborted(session),
@@ -102,6 +109,7 @@ impl From<Status> for Refusal {
                 },
                 None => Self::Conflict(message),
             },
+            Code::Unavailable if unconnected(&status) => Self::Unreached(message),
             Code::Unavailable | Code::Cancelled | Code::Unknown => Self::Unavailable(message),
             Code::DeadlineExceeded => Self::TimedOut(message),
             Code::Aborted => Self::UnknownSession(status.message().to_owned()),
@@ -116,6 +124,12 @@ impl From<Status> for Refusal {
             }
         }
     }
+}
+
+/// Whether the call ended before there was a connection to send it on.
+fn unconnected(status: &Status) -> bool {
+    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
+        .any(|cause| cause.is::<tonic::ConnectError>())
 }
 
 /// What the other side said, or why it could not be reached: the whole chain of causes, but for those that say nothing.

@@ -15,7 +15,7 @@ const DAY: u64 = 24 * 3600;
 
 fn unavailable(answer: Result<proto::HealthResponse, Refusal>) -> String {
     match answer {
-        Err(Refusal::Unavailable(reason)) => reason,
+        Err(Refusal::Unavailable(reason) | Refusal::Unreached(reason)) => reason,
         other => panic!("{other:?}"),
     }
 }
