@@ -458,7 +458,7 @@ impl State {
             all.filter(|entry| entry.record.name == reference)
         };
         let local = named().find(|entry| entry.record.overlay.is_none());
-        if let Some(entry) = local.or_else(|| named().last()) {
+        if let Some(entry) = local.or_else(|| named().next_back()) {
             return Ok(entry.record.id.clone());
         }
         let found: Vec<_> = self

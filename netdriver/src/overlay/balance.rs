@@ -5,15 +5,16 @@
 //! Every refresh computes the whole from what is assigned now, and applies the difference; so it does
 //! not matter which of several changes at the same time comes last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::flows;
 use super::returns::{Returns, Way};
-use super::spec::{BackendState, Balanced};
-use crate::conntrack::{self, Flow};
+use super::spec::{Backend, Balanced};
+use crate::conntrack;
 use crate::firewall::{BalancerTable, Contents, Elements};
 use crate::networks::{Networks, Work};
 use crate::{Error, Result};
@@ -27,15 +28,8 @@ pub(crate) struct Balancer {
     ways: BTreeSet<Way>,
 }
 
-/// Virtual addresses and who may answer for them.
-type Served = BTreeMap<IpAddr, Backends>;
-
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Backends {
-    ready: BTreeSet<IpAddr>,
-    /// Also those that drain.
-    all: BTreeSet<IpAddr>,
-}
+/// By virtual address.
+type Served = flows::Served<IpAddr>;
 
 /// All a sandbox shall have.
 #[derive(Default)]
@@ -94,7 +88,7 @@ impl Networks {
             let open = || BalancerTable::open().map_err(failed(sandbox, "open the packet filter"));
             work.balancer = Some(Balancer {
                 table: netns.enter(open)?,
-                served: Served::new(),
+                served: Served::default(),
                 ways: BTreeSet::new(),
             });
         }
@@ -125,10 +119,12 @@ impl Networks {
             }
             balancer.ways = wanted.ways;
         }
-        if may_have_stale_flows(&balancer.served, &wanted.served) {
+        if wanted.served.may_have_stale(&balancer.served) {
             let (before, now) = (&balancer.served, &wanted.served);
-            conntrack::forget_matching(balancer.table.socket(), |flow| is_stale(flow, before, now))
-                .map_err(failed(sandbox, "forget connections"))?;
+            conntrack::forget_matching(balancer.table.socket(), |flow| {
+                flows::is_stale_at_vip(flow, before, now)
+            })
+            .map_err(failed(sandbox, "forget connections"))?;
         }
         balancer.served = wanted.served;
         Ok(repaired)
@@ -179,114 +175,8 @@ fn failed(sandbox: &str, what: &str) -> impl FnOnce(std::io::Error) -> Error {
 fn add_served(served: &mut Served, balanced: &[Balanced]) {
     for one in balanced {
         for vip in &one.vips {
-            let entry = served.entry(*vip).or_default();
-            for backend in &one.backends {
-                let Some(address) = backend.address(vip.is_ipv6()) else {
-                    continue;
-                };
-                entry.all.insert(address);
-                if backend.state == BackendState::Ready {
-                    entry.ready.insert(address);
-                }
-            }
-        }
-    }
-}
-
-/// Whether any flow can be stale at all: not if backends were only added. Looking for flows costs
-/// milliseconds in each sandbox that has some.
-fn may_have_stale_flows(before: &Served, now: &Served) -> bool {
-    let lost = |(vip, old): (&IpAddr, &Backends)| {
-        let new = now.get(vip);
-        new.is_none_or(|new| !old.ready.is_subset(&new.ready) || !old.all.is_subset(&new.all))
-    };
-    before.iter().any(lost) || now.keys().any(|vip| !before.contains_key(vip))
-}
-
-/// Whether a flow would go somewhere else, or nowhere, if it began now and may not go on. A UDP flow
-/// has no end, so it moves as soon as its backend drains.
-fn is_stale(flow: &Flow, before: &Served, now: &Served) -> bool {
-    match now.get(&flow.destination) {
-        Some(backends) if flow.is_udp() => !backends.ready.contains(&flow.answered_by),
-        Some(backends) => !backends.all.contains(&flow.answered_by),
-        None => before.contains_key(&flow.destination),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::overlay::Backend;
-
-    fn served(vip: &str, backends: &[(&str, BackendState)]) -> Served {
-        let backend = |(address, state): &(&str, BackendState)| Backend {
-            names: Vec::new(),
-            ipv4: Some(address.parse().unwrap()),
-            ipv6: None,
-            state: *state,
-        };
-        let mut served = Served::new();
-        add_served(
-            &mut served,
-            &[Balanced {
-                names: Vec::new(),
-                backend_names: Vec::new(),
-                vips: vec![vip.parse().unwrap()],
-                backends: backends.iter().map(backend).collect(),
-            }],
-        );
-        served
-    }
-
-    #[test]
-    fn flows_are_looked_for_only_when_one_can_be_stale() {
-        use BackendState::*;
-        let one = served("10.0.1.2", &[("10.0.1.5", Ready)]);
-        let two = served("10.0.1.2", &[("10.0.1.5", Ready), ("10.0.1.6", Ready)]);
-        let drains = served("10.0.1.2", &[("10.0.1.5", Ready), ("10.0.1.6", Draining)]);
-        for (before, now, expected) in [
-            (&one, &one, false),
-            (&one, &two, false),
-            (&two, &one, true),
-            (&two, &drains, true),
-            (&drains, &two, false),
-            (&drains, &one, true),
-            (&one, &Served::new(), true),
-            (&Served::new(), &one, true),
-        ] {
-            assert_eq!(
-                may_have_stale_flows(before, now),
-                expected,
-                "{before:?} {now:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn flows_end_with_their_backends_and_udp_moves_at_once() {
-        use BackendState::*;
-        let now = served("10.0.1.2", &[("10.0.1.5", Ready), ("10.0.1.6", Draining)]);
-        let before = served("10.0.1.9", &[("10.0.1.7", Ready)]);
-        // (protocol, destination, answered by, stale)
-        for (protocol, destination, answered_by, stale) in [
-            (6, "10.0.1.2", "10.0.1.5", false),
-            (6, "10.0.1.2", "10.0.1.6", false),
-            (6, "10.0.1.2", "10.0.1.7", true),
-            (17, "10.0.1.2", "10.0.1.5", false),
-            (17, "10.0.1.2", "10.0.1.6", true),
-            (17, "10.0.1.2", "10.0.1.2", true),
-            // A virtual address that is gone, and what never was one.
-            (6, "10.0.1.9", "10.0.1.7", true),
-            (17, "10.0.1.5", "10.0.1.5", false),
-            (6, "198.51.100.1", "198.51.100.1", false),
-        ] {
-            let flow = Flow {
-                protocol,
-                destination: destination.parse().unwrap(),
-                port: 80,
-                answered_by: answered_by.parse().unwrap(),
-            };
-            assert_eq!(is_stale(&flow, &before, &now), stale, "{flow:?}");
+            let of_family = |backend: &Backend| backend.address(vip.is_ipv6());
+            served.add(*vip, &one.backends, of_family);
         }
     }
 }

@@ -13,10 +13,11 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::flows;
 use super::returns::{Mesh, too_wide};
 use super::spec::{Backend, BackendState, Ingress, IngressNode, IngressPort, Overlay};
 use super::{Live, endpoint_mac, slots};
-use crate::conntrack::{self, Flow};
+use crate::conntrack;
 use crate::firewall::ingress::{SpreadPort, elements};
 use crate::firewall::message::Nfnetlink;
 use crate::netlink::{Netlink, Request};
@@ -44,7 +45,7 @@ pub(crate) struct IngressState {
 }
 
 /// A published port.
-type Key = (Protocol, u16);
+type Key = flows::Port;
 
 /// What holds one port of one family.
 struct Holding {
@@ -57,22 +58,15 @@ enum Keeper {
     Relay(#[expect(dead_code, reason = "runs until the port is given back")] Relay),
 }
 
-/// Published ports and who may answer for them.
-type Served = BTreeMap<Key, Backends>;
-
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Backends {
-    ready: BTreeSet<IpAddr>,
-    /// Also those that drain.
-    all: BTreeSet<IpAddr>,
-}
+/// By published port.
+type Served = flows::Served<Key>;
 
 impl IngressState {
     pub(crate) fn new(wanted: Option<Ingress>) -> IngressState {
         IngressState {
             wanted,
             held: BTreeMap::new(),
-            served: Served::new(),
+            served: Served::default(),
         }
     }
 
@@ -429,18 +423,12 @@ impl Networks {
 
     /// Ends flows to backends that may not answer any more.
     fn forget_stale_flows(&self, state: &mut IngressState, ingress: &Ingress) -> Result<()> {
-        let mut now = Served::new();
+        let mut now = Served::default();
         for port in &ingress.ports {
-            let backends = now.entry((port.protocol, port.published)).or_default();
-            let addresses = |backends: &[Backend]| -> BTreeSet<IpAddr> {
-                backends.iter().flat_map(Backend::addresses).collect()
-            };
-            backends.all.extend(addresses(&port.backends));
-            backends
-                .ready
-                .extend(ready(&port.backends).flat_map(Backend::addresses));
+            let key = (port.protocol, port.published);
+            now.add(key, &port.backends, Backend::addresses);
         }
-        if !may_have_stale_flows(&state.served, &now) {
+        if !now.may_have_stale(&state.served) {
             state.served = now;
             return Ok(());
         }
@@ -459,7 +447,7 @@ impl Networks {
         Nfnetlink::open()
             .and_then(|mut socket| {
                 conntrack::forget_matching(&mut socket, |flow| {
-                    is_stale(flow, before, &now, &subnets, &own)
+                    flows::is_stale_at_port(flow, before, &now, &subnets, &own)
                 })
             })
             .map_err(Error::kernel("forget connections of published ports"))?;
@@ -527,107 +515,4 @@ fn own_networks(overlay: &Overlay, own: &IngressNode) -> Vec<IpNet> {
             IpNet::new(address, subnet.prefix_len()).ok()
         })
         .collect()
-}
-
-/// Whether any flow can be stale at all: not if backends were only added to ports that had some.
-fn may_have_stale_flows(before: &Served, now: &Served) -> bool {
-    let lost = |(key, old): (&Key, &Backends)| {
-        let new = now.get(key);
-        new.is_none_or(|new| !old.ready.is_subset(&new.ready) || !old.all.is_subset(&new.all))
-    };
-    let unserved = |key: &Key| before.get(key).is_none_or(|old| old.ready.is_empty());
-    before.iter().any(lost)
-        || now
-            .iter()
-            .any(|(key, new)| unserved(key) && !new.ready.is_empty())
-}
-
-/// Whether a flow of this host goes to a backend that may not answer for its port, or, if it is UDP,
-/// reached nobody so far. Flows through this host that have nothing to do with it may use the same
-/// ports.
-fn is_stale(
-    flow: &Flow,
-    before: &Served,
-    now: &Served,
-    subnets: &[IpNet],
-    own: &HashSet<IpAddr>,
-) -> bool {
-    let protocol = match flow.protocol {
-        6 => Protocol::Tcp,
-        17 => Protocol::Udp,
-        _ => return false,
-    };
-    let key = (protocol, flow.port);
-    let to_backend = subnets
-        .iter()
-        .any(|subnet| subnet.contains(&flow.answered_by));
-    let translated = flow.answered_by != flow.destination;
-    match now.get(&key) {
-        None => before.contains_key(&key) && translated && to_backend,
-        Some(backends) if translated && to_backend => {
-            let may_answer = if flow.is_udp() {
-                &backends.ready
-            } else {
-                &backends.all
-            };
-            !may_answer.contains(&flow.answered_by)
-        }
-        Some(_) => flow.is_udp() && !translated && own.contains(&flow.destination),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_flows_of_published_ports_are_ended() {
-        let set = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
-        let now = Served::from([
-            (
-                (Protocol::Tcp, 80),
-                Backends {
-                    ready: set(&["10.0.0.5"]),
-                    all: set(&["10.0.0.5", "10.0.0.6"]),
-                },
-            ),
-            (
-                (Protocol::Udp, 53),
-                Backends {
-                    ready: set(&["10.0.0.5"]),
-                    all: set(&["10.0.0.5", "10.0.0.6"]),
-                },
-            ),
-        ]);
-        let before = Served::from([((Protocol::Tcp, 81), Backends::default())]);
-        let subnets = ["10.0.0.0/24".parse().unwrap()];
-        let own = HashSet::from(["192.0.2.2".parse().unwrap()]);
-        // (protocol, destination, port, answered by, stale)
-        for (protocol, destination, port, answered_by, stale) in [
-            (6, "192.0.2.2", 80, "10.0.0.5", false),
-            (6, "192.0.2.2", 80, "10.0.0.6", false),
-            (6, "192.0.2.2", 80, "10.0.0.7", true),
-            (6, "192.0.2.2", 81, "10.0.0.5", true),
-            (6, "192.0.2.2", 82, "10.0.0.7", false),
-            // Somebody else's, through this host.
-            (6, "198.51.100.9", 80, "198.51.100.9", false),
-            (6, "192.0.2.2", 80, "172.17.0.2", false),
-            (17, "192.0.2.2", 53, "10.0.0.5", false),
-            (17, "192.0.2.2", 53, "10.0.0.6", true),
-            (17, "192.0.2.2", 53, "192.0.2.2", true),
-            (17, "198.51.100.9", 53, "198.51.100.9", false),
-        ] {
-            let flow = Flow {
-                protocol,
-                destination: destination.parse().unwrap(),
-                port,
-                answered_by: answered_by.parse().unwrap(),
-            };
-            assert_eq!(
-                is_stale(&flow, &before, &now, &subnets, &own),
-                stale,
-                "{flow:?}"
-            );
-        }
-    }
 }

@@ -8,6 +8,7 @@
 //! ```text
 //! live      namespace, bridge, VXLAN device, forwarding and neighbour entries of one overlay
 //! watch     news of changes by others to these
+//! flows     which tracked connections may go on when backends change (pure)
 //! slots     which share of connections each backend gets (pure)
 //! balance   virtual addresses, in each sandbox
 //! returns   the way back of connections through published ports, in each sandbox
@@ -17,6 +18,7 @@
 //! ```
 
 mod balance;
+mod flows;
 mod gateway;
 mod ingress;
 mod live;
