@@ -240,3 +240,46 @@ fn what_is_not_supported_is_refused_by_name() {
     );
     docker.0.finish();
 }
+
+#[test]
+fn logs_come_from_every_node_and_say_where_from() {
+    let Some(docker) = Docker::start() else {
+        return;
+    };
+    let script = docker.write("say", "echo out $1; echo err >&2; exec sleep 1000\n");
+    docker.ok(&format!("config create say {script}"));
+    docker.ok(
+        "service create --quiet --no-resolve-image --name talk --mode global --init --stop-grace-period 2s \
+         --config source=say,target=/say busybox sh /say {{.Node.Hostname}}",
+    );
+    // One word of output and one of error from each of the two.
+    let said = |line: &str| {
+        let output = docker.run(line);
+        let (mut out, mut err): (Vec<_>, Vec<_>) = (
+            output.stdout.lines().collect(),
+            output.stderr.lines().collect(),
+        );
+        out.sort_unstable();
+        err.sort_unstable();
+        (out.join(","), err.join(","))
+    };
+    eventually(SOON, "all four lines are there", || {
+        let (out, err) = said("service logs --raw talk");
+        out.matches("out ").count() == 2 && err == "err,err"
+    });
+    for number in [1, 2] {
+        let node = docker.0.node_id(number);
+        let (out, _) = said("service logs --raw --details talk");
+        let place = format!("com.docker.swarm.node.id={node}");
+        assert_eq!(out.matches(&place).count(), 1, "{out}");
+    }
+    let task = docker.ok("service ps --quiet --filter desired-state=running talk");
+    let task = task.lines().next().expect("there are two");
+    let lines = |more: &str| {
+        let (out, err) = said(&format!("service logs --raw {more} {task}"));
+        out.lines().count() + err.lines().count()
+    };
+    assert_eq!((lines(""), lines("--tail 1")), (2, 1));
+    docker.refused("service logs nothing", "no such task or service");
+    docker.0.finish();
+}
