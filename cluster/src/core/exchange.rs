@@ -5,7 +5,7 @@ use cluster_api::{TaskStatus, Time};
 use crate::control;
 use crate::dispatcher::{self, Contact, Outgoing, Registration};
 use crate::raft::{Halt, Membership, PeerMessage, RaftId, Role, WriteBatch};
-use crate::store::{SnapshotError, Store, StoreEvent, Transaction};
+use crate::store::{Capture, SnapshotError, StoreEvent, Transaction};
 
 /// Something that happened outside.
 #[derive(Debug)]
@@ -176,8 +176,8 @@ pub struct Output {
 #[derive(Debug)]
 pub struct SnapshotJob {
     pub index: u64,
-    /// As it was at `index`; cheap to copy, shares its objects. [`Store::snapshot`] makes the bytes.
-    pub store: Store,
+    /// As it was at `index`; [`Capture::encode`] makes the bytes, which takes its time.
+    pub state: Capture,
 }
 
 /// Why a manager takes part no longer.

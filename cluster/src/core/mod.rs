@@ -267,7 +267,7 @@ impl Core {
             Event::SnapshotWanted { index } => {
                 self.output.snapshot = Some(SnapshotJob {
                     index,
-                    store: self.store.clone(),
+                    state: self.store.capture(),
                 });
             }
             Event::Halted(halt) => self.stop(halt),

@@ -339,6 +339,8 @@ impl Worker {
 
     /// Lets everything take the steps it can take, then tells the managers what is new.
     fn settle(&mut self, now: Now, actions: &mut Vec<Action>) {
+        // A task finds the networks it is about to join.
+        self.networks.program(actions);
         let (payloads, networks) = (&self.payloads, &self.networks);
         let preparation = |task: &Arc<Task>| payloads.for_task(task, networks.of_task(task)?);
         for (id, run) in &mut self.tasks {
@@ -358,7 +360,7 @@ impl Worker {
             .flat_map(|run| &run.task().networks)
             .map(|attachment| attachment.network_id.as_str())
             .collect();
-        self.networks.settle(&used, actions);
+        self.networks.let_go(&used, actions);
         self.report(actions);
     }
 

@@ -72,8 +72,8 @@ impl Networks {
         }
     }
 
-    /// Programs what changed, and lets go of networks that neither managers nor tasks need.
-    pub(super) fn settle(&mut self, used: &BTreeSet<&str>, actions: &mut Vec<Action>) {
+    /// Programs what changed.
+    pub(super) fn program(&mut self, actions: &mut Vec<Action>) {
         for (id, endpoints) in &self.endpoints {
             let Some(network) = self.known.get(id) else {
                 continue;
@@ -88,6 +88,10 @@ impl Networks {
                 });
             }
         }
+    }
+
+    /// Lets go of networks that neither managers nor tasks need.
+    pub(super) fn let_go(&mut self, used: &BTreeSet<&str>, actions: &mut Vec<Action>) {
         let endpoints = &self.endpoints;
         self.programmed.retain(|id, _| {
             let keep = endpoints.contains_key(id) || used.contains(id.as_str());

@@ -1,0 +1,4 @@
+//! Tests of whole managers.
+
+mod managers;
+mod sim;
