@@ -32,7 +32,7 @@ pub struct RequestId(pub u64);
 #[derive(Debug, Clone)]
 pub enum Command {
     /// A client's request.
-    Control(control::Request),
+    Control(Box<control::Request>),
     /// A change that was decided elsewhere: the first objects of a cluster, a node with a certificate. Never taken from
     /// the wire.
     Apply(Transaction),
@@ -100,7 +100,7 @@ fn known(leader: Option<&Contact>) -> String {
 /// What an agent says in a call. Answered at once.
 #[derive(Debug, Clone)]
 pub enum AgentCall {
-    Register(Registration),
+    Register(Box<Registration>),
     Heartbeat {
         session_id: String,
     },

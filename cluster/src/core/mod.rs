@@ -182,7 +182,7 @@ impl Core {
         };
         match call {
             AgentCall::Register(registration) => {
-                let session_id = dispatcher.register(node_id, registration, &mut context)?;
+                let session_id = dispatcher.register(node_id, *registration, &mut context)?;
                 return Ok(AgentAnswer::Registered { session_id });
             }
             AgentCall::Heartbeat { session_id } => {
@@ -419,11 +419,7 @@ impl Core {
         made
     }
 
-    fn propose(
-        &mut self,
-        transaction: &Transaction,
-        origin: Origin,
-    ) -> Result<(), (raft::Refused, Origin)> {
+    fn propose(&mut self, transaction: &Transaction, origin: Origin) -> Result<(), raft::Refused> {
         let data = serde_json::to_vec(transaction).expect("maps of the objects have text keys");
         self.counter += 1;
         let id = ProposalId(self.counter);
@@ -436,7 +432,7 @@ impl Core {
                 if let (Origin::Loop(_), raft::Refused::TooLarge { .. }) = (&origin, &refused) {
                     tracing::error!(%refused, "a control loop made a transaction that is too large");
                 }
-                Err((refused, origin))
+                Err(refused)
             }
         }
     }

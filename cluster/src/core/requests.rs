@@ -13,7 +13,7 @@ use agent_api::swarm::NodeRole;
 #[derive(Debug)]
 pub(super) enum Pending {
     Control {
-        request: control::Request,
+        request: Box<control::Request>,
         reply: Reply,
         /// How often it was decided.
         attempts: u32,
@@ -69,7 +69,7 @@ impl Core {
         }
     }
 
-    fn decide(&mut self, id: RequestId, request: control::Request, attempts: u32, now: Now) {
+    fn decide(&mut self, id: RequestId, request: Box<control::Request>, attempts: u32, now: Now) {
         let mut context = Context {
             store: &self.store,
             now,
@@ -97,7 +97,7 @@ impl Core {
     }
 
     fn submit(&mut self, id: RequestId, transaction: &Transaction, pending: Pending) {
-        if let Err((refused, _)) = self.propose(transaction, Origin::Request(id, pending)) {
+        if let Err(refused) = self.propose(transaction, Origin::Request(id, pending)) {
             let failure = self.failure(refused);
             self.answer(id, Err(failure));
         }

@@ -208,7 +208,7 @@ impl World {
                 .and_then(|ip| ip.parse().ok()),
             seen_at: String::new(),
         };
-        self.call(host, AgentCall::Register(registration));
+        self.call(host, AgentCall::Register(Box::new(registration)));
     }
 
     fn description(&self, host: usize) -> NodeDescription {
@@ -374,7 +374,8 @@ impl World {
     pub(super) fn streamed(&mut self, host: usize, connection: u64, message: Message) -> Outcome {
         let time = self.time;
         let stale = self.options.bug == Some(Bug::StaleAssignments);
-        if !self.uses(host, connection) && !(stale && matches!(message, Message::Assignments(_))) {
+        let taken = stale && matches!(message, Message::Assignments(_));
+        if !self.uses(host, connection) && !taken {
             return Ok(());
         }
         match message {

@@ -143,10 +143,8 @@ impl World {
                     self.checks.stopping_since.insert(new.id.clone(), self.time);
                 }
             }
-            StoreEvent::Created(Object::Task(task)) => {
-                if task.status.state != TaskState::New {
-                    return Err(format!("task {} begins as {}", task.id, task.status.state));
-                }
+            StoreEvent::Created(Object::Task(task)) if task.status.state != TaskState::New => {
+                return Err(format!("task {} begins as {}", task.id, task.status.state));
             }
             StoreEvent::Removed(Object::Task(task)) => {
                 let unplaced = task.status.state < TaskState::Assigned;

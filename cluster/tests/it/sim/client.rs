@@ -339,7 +339,7 @@ impl World {
         self.request(
             host,
             Asker::Client { number, object },
-            Command::Control(request),
+            Command::Control(Box::new(request)),
         )
     }
 
@@ -367,10 +367,10 @@ impl World {
             let node_id = self.hosts[host].node_id.clone();
             let command = match (self.hosts[host].gone, store.node(&node_id)) {
                 (true, Some(node)) if node.status.state == NodeState::Down => {
-                    Command::Control(Request::NodeRemove {
+                    Command::Control(Box::new(Request::NodeRemove {
                         node: node_id.clone(),
                         force: false,
-                    })
+                    }))
                 }
                 (false, None) => {
                     let mut transaction = Transaction::new(self.now(leader).wall);
@@ -699,12 +699,15 @@ fn written(store: &Store, (kind, name): &(Kind, String)) -> Option<u64> {
 
 fn brief(command: &Command) -> String {
     match command {
-        Command::Control(Request::ServiceCreate { spec, .. }) => {
-            format!("create service {} {:?}", spec.annotations.name, spec.mode)
-        }
-        Command::Control(Request::ServiceUpdate { service, spec, .. }) => {
-            format!("update service {service} {:?}", spec.mode)
-        }
+        Command::Control(request) => match &**request {
+            Request::ServiceCreate { spec, .. } => {
+                format!("create service {} {:?}", spec.annotations.name, spec.mode)
+            }
+            Request::ServiceUpdate { service, spec, .. } => {
+                format!("update service {service} {:?}", spec.mode)
+            }
+            other => format!("{other:?}"),
+        },
         Command::Apply(_) => "apply".to_owned(),
         other => format!("{other:?}"),
     }

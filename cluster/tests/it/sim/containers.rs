@@ -419,10 +419,6 @@ impl Containers {
                 })
             })
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.present.len()
-    }
 }
 
 impl Container {

@@ -330,7 +330,7 @@ impl World {
             self.check_role(host, role)?;
         }
         for outgoing in agents {
-            self.to_agent(host, &outgoing.session_id, outgoing.message);
+            self.stream_to_agent(host, &outgoing.session_id, outgoing.message);
         }
         for (id, result) in answers {
             self.request_answered(host, id, result)?;
@@ -417,7 +417,7 @@ impl World {
         Ok(())
     }
 
-    fn to_agent(&mut self, from: usize, session_id: &str, message: Message) {
+    fn stream_to_agent(&mut self, from: usize, session_id: &str, message: Message) {
         let sent_at = self.time;
         let Some(manager) = self.manager(from) else {
             return;

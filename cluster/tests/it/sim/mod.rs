@@ -171,9 +171,22 @@ fn quarter(number: u64) {
     let mut seed = 1 + number * 1000;
     while steps < STEPS / 4 {
         let report = must_hold(seed, STEPS_OF_A_SEED);
+        let Report {
+            acknowledged,
+            tasks_run,
+            elections,
+            settled_after_ms,
+            ..
+        } = report;
+        eprintln!(
+            "seed {seed}: {} steps, {} s, {acknowledged} writes, {tasks_run} containers, {elections} elections, \
+             settled after {settled_after_ms} ms",
+            report.steps,
+            report.time_ms / 1000,
+        );
         assert!(
-            report.acknowledged > 0 && report.tasks_run > 0,
-            "seed {seed} does nothing: {report:?}"
+            acknowledged > 0 && tasks_run > 0,
+            "seed {seed} does nothing"
         );
         steps += report.steps;
         seed += 1;

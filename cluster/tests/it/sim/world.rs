@@ -3,7 +3,7 @@
 //! Every host has a daemon with an agent and, when its node is a manager, a manager; containers that outlive the daemon;
 //! a disk; a clock of its own. All choices come from one seed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use cluster::core::{AgentAnswer, AgentCall, AgentRefused};
 use cluster::dispatcher;
@@ -154,7 +154,6 @@ pub(super) struct World {
     pub(super) next_connection: u64,
     /// When the last message of a connection arrives, so that none overtakes another.
     arrivals: BTreeMap<(u64, bool), u64>,
-    pub(super) closed: BTreeSet<u64>,
     trace: VecDeque<String>,
 }
 
@@ -176,7 +175,6 @@ impl World {
             stormy: false,
             next_connection: 0,
             arrivals: BTreeMap::new(),
-            closed: BTreeSet::new(),
             trace: VecDeque::new(),
         }
     }
