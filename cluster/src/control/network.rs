@@ -19,8 +19,9 @@ const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 const OPTIONS: [&str; 1] = ["com.docker.network.driver.mtu"];
 /// Name of the ingress network a new swarm is made with.
 const INGRESS: &str = "ingress";
-/// Its subnet, Docker's.
-const INGRESS_SUBNET: &str = "10.0.0.0/24";
+/// Its subnets: Docker's, wide enough for 4,000 tasks, and a local one of IPv6, without which clients over IPv6 would
+/// not keep their addresses.
+const INGRESS_SUBNETS: [&str; 2] = ["10.0.0.0/20", "fd6d:7573:7465:7200::/64"];
 
 /// The network that carries published ports, if it is there.
 #[must_use]
@@ -33,7 +34,14 @@ pub fn ingress_network(store: &Store) -> Option<&Arc<Network>> {
 /// What a new swarm's ingress network is.
 #[must_use]
 pub fn ingress_spec() -> NetworkSpec {
-    let subnet: IpNet = INGRESS_SUBNET.parse().expect("the constant is a subnet");
+    let subnets = INGRESS_SUBNETS.map(|text| {
+        let subnet: IpNet = text.parse().expect("the constant is a subnet");
+        Subnet {
+            subnet,
+            gateway: subnet.hosts().find(|host| *host != subnet.network()),
+            range: None,
+        }
+    });
     NetworkSpec {
         annotations: Annotations {
             name: INGRESS.to_owned(),
@@ -44,11 +52,8 @@ pub fn ingress_spec() -> NetworkSpec {
             ..Driver::default()
         },
         ingress: true,
-        subnets: vec![Subnet {
-            subnet,
-            gateway: subnet.hosts().next(),
-            range: None,
-        }],
+        ipv6: true,
+        subnets: subnets.into(),
         ..NetworkSpec::default()
     }
 }
