@@ -25,7 +25,7 @@ fn under_load(order: &str) -> (Swarm, Load) {
             ask(&swarm, published(number)).is_ok()
         });
     }
-    let load = swarm.load(&[published(1), published(2), published(4)], "/cgi-bin/who");
+    let load = swarm.load(&[published(1), published(2), published(4)], "/");
     (swarm, load)
 }
 

@@ -21,7 +21,7 @@ services:
     environment:
       GREETING: ${GREETING}
     healthcheck:
-      test: [\"CMD\", \"nc\", \"-z\", \"127.0.0.1\", \"80\"]
+      test: [\"CMD\", \"wget\", \"-qO-\", \"http://127.0.0.1/passwd\"]
       interval: 1s
       start_period: 10s
       start_interval: 200ms
