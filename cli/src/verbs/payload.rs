@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 /// Manage secrets
@@ -220,33 +221,43 @@ async fn show(session: &Session, kind: Kind, args: InspectArgs) -> Outcome {
 
 async fn pretty(client: &Client, kind: Kind, name: &str) -> anyhow::Result<String> {
     let object = object(client, kind, name).await?;
-    let mut text = format!("ID:\t\t\t{}\nName:\t\t\t{}\n", object.id, object.name);
-    if object.labels.is_empty() {
-        text.push_str("Labels:\n");
-    } else {
-        text.push_str("Labels:\n");
-        for (key, value) in &object.labels {
-            let value = if value.is_empty() {
-                String::new()
-            } else {
-                format!("={value}")
-            };
-            text.push_str(&format!(" - {key}{value}\n"));
-        }
-    }
-    if !object.driver.is_empty() {
-        text.push_str(&format!("Driver:\t\t\t{}\n", object.driver));
-    }
-    text.push_str(&format!(
-        "Created at:            \t{}\nUpdated at:            \t{}\n",
-        long_time(&object.created),
-        long_time(&object.updated)
-    ));
-    if let Some(data) = &object.data {
-        let data = BASE64.decode(data).unwrap_or_default();
-        text.push_str(&format!("Data:\n{}\n", String::from_utf8_lossy(&data)));
-    }
-    Ok(text)
+    Ok(match kind {
+        Kind::Secret => format!(
+            "ID:              {}\nName:              {}\n{}Driver:            {}\nCreated at:        {}\nUpdated at:        {}\n",
+            object.id,
+            object.name,
+            labels(&object.labels),
+            object.driver,
+            long_time(&object.created),
+            long_time(&object.updated),
+        ),
+        Kind::Config => format!(
+            "ID:\t\t\t{}\nName:\t\t\t{}\n{}Created at:            \t{}\nUpdated at:            \t{}\nData:\n{}\n",
+            object.id,
+            object.name,
+            labels(&object.labels),
+            long_time(&object.created),
+            long_time(&object.updated),
+            text(object.data.as_deref()),
+        ),
+    })
+}
+
+/// A line per label below their title.
+fn labels(labels: &Labels) -> String {
+    let sorted: BTreeMap<_, _> = labels.iter().collect();
+    let lines = sorted.into_iter().map(|(key, value)| match value.as_str() {
+        "" => format!(" - {key}\n"),
+        value => format!(" - {key}={value}\n"),
+    });
+    std::iter::once("Labels:\n".to_owned())
+        .chain(lines)
+        .collect()
+}
+
+fn text(data: Option<&str>) -> String {
+    let data = BASE64.decode(data.unwrap_or_default()).unwrap_or_default();
+    String::from_utf8_lossy(&data).into_owned()
 }
 
 /// As Go prints a time of the API.

@@ -135,7 +135,11 @@ impl Client {
             ObjectKind::Network => (format!("/networks/{name}"), Query::new()),
             ObjectKind::Volume => (format!("/volumes/{name}"), Query::new()),
             ObjectKind::Node => (format!("/nodes/{name}"), Query::new()),
-            ObjectKind::Service => (format!("/services/{name}"), Query::new()),
+            // As Docker's own client: with what the managers take for granted written out.
+            ObjectKind::Service => (
+                format!("/services/{name}"),
+                Query::new().with("insertDefaults", true),
+            ),
             ObjectKind::Task => (format!("/tasks/{name}"), Query::new()),
             ObjectKind::Secret => (format!("/secrets/{name}"), Query::new()),
             ObjectKind::Config => (format!("/configs/{name}"), Query::new()),

@@ -38,7 +38,8 @@ pub(super) async fn run(session: &Session, args: InspectArgs) -> Outcome {
         return Err(Failure::new(1, "--format is incompatible with human friendly format").into());
     }
     for name in &args.services {
-        let service = client.inspect_service(name).await?;
+        let service = client.inspect_raw(ObjectKind::Service, name, false).await?;
+        let service: Service = serde_json::from_value(service)?;
         let networks = network_names(client, &service).await;
         out::text(&pretty(&service, &networks, Timestamp::now()))?;
     }
@@ -61,6 +62,12 @@ impl Page {
     fn line(&mut self, text: impl AsRef<str>) {
         self.0.push_str(text.as_ref());
         self.0.push('\n');
+    }
+
+    /// Docker's template leaves a space at the end of some lists.
+    fn space(&mut self) {
+        self.0.pop();
+        self.0.push_str(" \n");
     }
 
     /// A line that is left out when there is nothing to say.
@@ -141,6 +148,7 @@ fn pretty(service: &Service, networks: &[String], now: Timestamp) -> String {
             page.line(format!("  TargetPort = {}", port.target_port));
             page.line(format!("  PublishMode = {}", port.publish_mode));
         }
+        page.space();
     }
     if let Some(check) = &container.healthcheck {
         healthcheck(&mut page, check);
@@ -333,5 +341,6 @@ fn healthcheck(page: &mut Page, check: &HealthConfig) {
         for word in test {
             page.line(format!("\t Test = {word}"));
         }
+        page.space();
     }
 }

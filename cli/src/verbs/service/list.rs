@@ -156,7 +156,7 @@ fn ports(ports: &[PortConfig]) -> String {
             }),
         }
     }
-    let shown: Vec<_> = ranges.iter().map(Range::to_string).collect();
+    let shown: Vec<_> = ranges.iter().map(ToString::to_string).collect();
     shown.join(", ")
 }
 
@@ -176,18 +176,16 @@ impl Range<'_> {
             && next(port.target_port, self.target.1)
             && !(is_range && port.target_port <= self.target.1)
     }
+}
 
-    fn to_string(&self) -> String {
+impl std::fmt::Display for Range<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let side = |(from, to): (u16, u16)| match to > from {
             true => format!("{from}-{to}"),
             false => from.to_string(),
         };
-        format!(
-            "*:{}->{}/{}",
-            side(self.published),
-            side(self.target),
-            self.protocol
-        )
+        let (published, target) = (side(self.published), side(self.target));
+        write!(f, "*:{published}->{target}/{}", self.protocol)
     }
 }
 

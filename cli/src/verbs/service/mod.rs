@@ -43,7 +43,7 @@ pub(crate) enum ServiceVerb {
 
 pub(crate) async fn run(session: &Session, verb: ServiceVerb) -> Outcome {
     match verb {
-        ServiceVerb::Create(args) => create::run(session, *args).await,
+        ServiceVerb::Create(args) => Box::pin(create::run(session, *args)).await,
         ServiceVerb::Inspect(args) => inspect::run(session, args).await,
         ServiceVerb::Logs(args) => logs::run(session, args).await,
         ServiceVerb::Ls(args) => list::run(session, args).await,
@@ -51,7 +51,7 @@ pub(crate) async fn run(session: &Session, verb: ServiceVerb) -> Outcome {
         ServiceVerb::Rm(args) => rm(session, args).await,
         ServiceVerb::Rollback(args) => change::rollback(session, args).await,
         ServiceVerb::Scale(args) => change::scale(session, args).await,
-        ServiceVerb::Update(args) => change::update(session, *args).await,
+        ServiceVerb::Update(args) => Box::pin(change::update(session, *args)).await,
     }
 }
 

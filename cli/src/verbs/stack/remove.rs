@@ -5,7 +5,7 @@ use crate::connect::Session;
 use crate::failure::Outcome;
 use crate::out;
 use clap::Args;
-use compose::stack::{Removal, Wait, remove};
+use compose::stack::{Removal, RemoveError, Wait, remove};
 
 /// Exit code of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -48,9 +48,16 @@ pub(super) async fn run(session: &Session, args: RmArgs) -> Outcome {
                 return Ok(INTERRUPTED);
             }
         };
-        if let Err(error) = result {
-            out::note(error.to_string());
-            code = 1;
+        match result {
+            Ok(()) => {}
+            // As Docker: what is not there has been removed.
+            Err(RemoveError::NoSuchStack { stack }) => {
+                out::note(format!("Nothing found in stack: {stack}"));
+            }
+            Err(error) => {
+                out::note(error.to_string());
+                code = 1;
+            }
         }
     }
     Ok(code)
