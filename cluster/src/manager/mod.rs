@@ -9,7 +9,7 @@
 //!                    read     ┘                       └─▶ watchers (role, events)
 //! ```
 //!
-//! One thread owns the [`Core`](crate::core::Core); nobody else touches it. What waits for a commit waits in the asker's task, never
+//! One thread owns the [`Core`]; nobody else touches it. What waits for a commit waits in the asker's task, never
 //! in that thread. A full inbox refuses (clients) or drops (Raft repeats itself). Decides nothing.
 
 mod backends;
@@ -304,7 +304,7 @@ impl Manager {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
             let standing = self.seen_standing();
-            let leader = match self.command(Command::Control(request.clone())).await {
+            let leader = match self.command(Command::Control(Box::new(request.clone()))).await {
                 Ok(Answer::Reply(reply)) => return Ok(reply),
                 Ok(other) => {
                     return Err(control::Refusal::Unclassified(format!(
