@@ -240,7 +240,9 @@ impl Networks {
                     overlay.name
                 )));
             }
-            inner.records.write_overlay(&live.record)?;
+            if is_new || *before != overlay {
+                inner.records.write_overlay(&live.record)?;
+            }
             let record = NetworkRecord::from(&overlay);
             match state.networks.get_mut(&overlay.id) {
                 Some(entry) if same_addressing => entry.record = Arc::new(record),
