@@ -1,5 +1,5 @@
 # Thin: each line is a command a person could type. Needs Linux, root, a Rust toolchain; installs the rest with apt-get.
-.PHONY: help demo test test-vm lint images tools bench fast
+.PHONY: help demo demo-swarm test sim test-vm lint images tools bench fast
 
 CARGO ?= cargo
 IMAGES := .cache/images
@@ -13,10 +13,16 @@ help:            ## show this list
 demo: tools images fast ## build muster and bring examples/hello up with it
 	MUSTER=$(MUSTER) IMAGES=$(IMAGES) examples/demo
 
+demo-swarm: tools images fast ## five hosts on this machine as one swarm: a stack, failures, a rollout under load
+	MUSTER=$(MUSTER) IMAGES=$(IMAGES) examples/demo-swarm
+
 test: tools images ## everything: unit, integration and end-to-end tests
 	$(CARGO) build --locked -p cli
 	MUSTER_TEST_IMAGES=$(CURDIR)/$(IMAGES) $(CARGO) $(TEST_RUNNER) --workspace --locked
 	$(CARGO) test --doc --workspace --locked --quiet
+
+sim:             ## simulated swarms without end; SIM_SEED and SIM_STEPS repeat one
+	$(CARGO) test --profile fast --locked -p cluster --test it -- --ignored --nocapture sim::endless
 
 test-vm: tools fast ## cgroup v2 and older kernels in a virtual machine, see e2e/vm/README.md
 	e2e/vm/run $(ARGS)
