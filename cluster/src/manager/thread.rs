@@ -232,7 +232,7 @@ impl Thread {
                 states,
                 reply,
             } => {
-                let call = AgentCall::Register(*registration);
+                let call = AgentCall::Register(registration);
                 let answer = self.core.agent(&node_id, call, self.clock.now());
                 if let Ok(AgentAnswer::Registered { session_id }) = &answer {
                     self.sessions.open(session_id.clone(), node_id, states);

@@ -4,6 +4,8 @@
 //!
 //! `SIM_SEED` and `SIM_STEPS` choose one run of `storm`, `SIM_TRACE` how many lines of it a failure shows; `endless` goes on from `SIM_SEED` until something fails.
 
+#![expect(clippy::print_stderr, reason = "a run says how it went")]
+
 mod agent;
 mod bugs;
 mod check;
