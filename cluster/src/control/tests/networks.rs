@@ -192,6 +192,7 @@ fn the_ingress_network_stays_while_ports_are_published_and_can_be_made_anew() {
     assert_eq!(ingress_network(&world.store), None);
     let mut own = ingress_spec();
     own.annotations.name = "my-ingress".into();
+    own.ipv6 = false;
     own.subnets = vec![subnet("10.11.0.0/16", "", "")];
     let id = world.created(made(own));
     assert_eq!(

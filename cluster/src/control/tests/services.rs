@@ -523,9 +523,7 @@ fn some_things_never_change_in_a_service() {
 fn networks_outside_of_the_template_move_before_they_change() {
     let mut world = World::new();
     for name in ["one", "two"] {
-        let mut network = super::super::ingress_spec();
-        network.ingress = false;
-        network.subnets.clear();
+        let mut network = cluster_api::NetworkSpec::default();
         network.annotations.name = name.into();
         world.created(Request::NetworkCreate {
             spec: Box::new(network),
