@@ -9,6 +9,7 @@ use crate::render::json;
 use crate::render::rows::{self, Format, unescape};
 use crate::render::template::{Row, Template, Value};
 use crate::render::units::{bytes_size, human_size};
+use agent_api::swarm::{Info, LocalNodeState};
 use agent_api::{API_VERSION, DiskUsage, SystemInfo, VersionResponse};
 use clap::Args;
 use serde_json::json;
@@ -178,6 +179,7 @@ fn info_text(info: &SystemInfo, host: &str) -> String {
     add(2, "Volume", &list(&info.plugins.volume));
     add(2, "Network", &list(&info.plugins.network));
     add(2, "Log", &list(&info.plugins.log));
+    swarm_text(&info.swarm, &mut add);
     add(1, "Default Runtime", &info.default_runtime);
     add(1, "Security Options", &info.security_options.join(" "));
     add(1, "Kernel Version", &info.kernel_version);
@@ -199,6 +201,41 @@ fn info_text(info: &SystemInfo, host: &str) -> String {
         &info.live_restore_enabled.to_string(),
     );
     text
+}
+
+/// What the host is in its cluster; managers know more.
+fn swarm_text(swarm: &Info, add: &mut impl FnMut(usize, &str, &str)) {
+    let state = serde_json::to_value(swarm.local_node_state);
+    let state = state.as_ref().ok().and_then(serde_json::Value::as_str);
+    add(1, "Swarm", state.unwrap_or_default());
+    if swarm.local_node_state == LocalNodeState::Inactive {
+        return;
+    }
+    add(2, "NodeID", &swarm.node_id);
+    if !swarm.error.is_empty() {
+        add(2, "Error", &swarm.error);
+    }
+    add(2, "Is Manager", &swarm.control_available.to_string());
+    if let (true, Some(cluster)) = (swarm.control_available, &swarm.cluster) {
+        add(2, "ClusterID", &cluster.id);
+        add(2, "Managers", &swarm.managers.to_string());
+        add(2, "Nodes", &swarm.nodes.to_string());
+        if !cluster.default_addr_pool.is_empty() {
+            add(
+                2,
+                "Default Address Pool",
+                &cluster.default_addr_pool.join("  "),
+            );
+            add(2, "SubnetSize", &cluster.subnet_size.to_string());
+        }
+        add(2, "Data Path Port", &cluster.data_path_port.to_string());
+    }
+    add(2, "Node Address", &swarm.node_addr);
+    if !swarm.remote_managers.is_empty() {
+        let managers = swarm.remote_managers.iter();
+        let lines: String = managers.map(|peer| format!("\n   {}", peer.addr)).collect();
+        add(2, "Manager Addresses", &lines);
+    }
 }
 
 /// Show disk usage

@@ -12,7 +12,7 @@ use super::remove::{RemoveError, tasks_gone};
 
 /// A deployment stopped at a step; those before it are done, and doing it again goes on from there.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {hint}", .step.trim())]
+#[error("{step}: {hint}")]
 pub struct ApplyError {
     /// What was being done: `creating service app_web`.
     pub step: String,
@@ -52,7 +52,7 @@ fn failed(step: &StackStep, source: Failure) -> ApplyError {
         Failure::Client(source) => source,
         Failure::Other(hint) => {
             return ApplyError {
-                step: format!("cannot finish {:?}", step.doing()),
+                step: doing(step),
                 hint,
                 source: None,
             };
@@ -68,10 +68,18 @@ fn failed(step: &StackStep, source: Failure) -> ApplyError {
         _ => source.to_string(),
     };
     ApplyError {
-        step: format!("cannot go on after {:?}", step.doing()),
+        step: doing(step),
         hint,
         source: Some(source),
     }
+}
+
+/// `creating service app_web`
+fn doing(step: &StackStep) -> String {
+    let text = step.doing();
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
 }
 
 enum Failure {
