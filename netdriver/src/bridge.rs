@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::netlink::{Link, Netlink, Request, Veth, mac_of};
-use crate::netns::{Netns, read_sysctl, write_sysctl};
+use crate::netns::{Netns, has_ipv6, read_sysctl, write_sysctl};
 use crate::records::NetworkRecord;
 use crate::spec::{Endpoint, NetworkSpec};
 use crate::{Error, Result};
@@ -278,6 +278,7 @@ pub(crate) fn configure_inside(netlink: &mut Netlink, endpoint: &Endpoint) -> Re
     requests.extend(
         endpoint
             .ipv6
+            .filter(|_| has_ipv6())
             .map(|net| Request::add_address(index, net.into())),
     );
     requests.push(Request::raise(index));

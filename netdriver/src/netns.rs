@@ -117,6 +117,11 @@ pub(crate) fn read_sysctl(key: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
+/// Whether the kernel has IPv6 (it can be told at boot not to).
+pub(crate) fn has_ipv6() -> bool {
+    sysctl_path("ipv6").exists()
+}
+
 fn sysctl_path(key: &str) -> PathBuf {
     Path::new("/proc/sys/net").join(key)
 }

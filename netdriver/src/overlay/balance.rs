@@ -16,6 +16,7 @@ use super::returns::{Returns, Way};
 use super::spec::{Backend, Balanced};
 use crate::conntrack;
 use crate::firewall::{BalancerTable, Contents, Elements};
+use crate::netns::has_ipv6;
 use crate::networks::{Networks, Work};
 use crate::{Error, Result};
 
@@ -159,7 +160,10 @@ impl Networks {
                 wanted.contents.on_ingress = true;
                 let addresses = [
                     endpoint.ipv4.map(|net| IpAddr::V4(net.addr())),
-                    endpoint.ipv6.map(|net| IpAddr::V6(net.addr())),
+                    endpoint
+                        .ipv6
+                        .filter(|_| has_ipv6())
+                        .map(|net| IpAddr::V6(net.addr())),
                 ];
                 wanted.ways = mesh.ways(&endpoint.ifname, addresses);
             }

@@ -21,7 +21,7 @@ use crate::conntrack;
 use crate::firewall::ingress::{SpreadPort, elements};
 use crate::firewall::message::Nfnetlink;
 use crate::netlink::{Netlink, Request};
-use crate::netns::{Netns, read_sysctl, write_sysctl};
+use crate::netns::{Netns, has_ipv6, read_sysctl, write_sysctl};
 use crate::networks::Networks;
 use crate::ports::HeldPort;
 use crate::records::NetworkRecord;
@@ -510,6 +510,7 @@ fn ready(backends: &[Backend]) -> impl Iterator<Item = &Backend> {
 fn own_networks(overlay: &Overlay, own: &IngressNode) -> Vec<IpNet> {
     let subnets = overlay.ipam.iter().filter_map(|config| config.subnet);
     subnets
+        .filter(|subnet| matches!(subnet, IpNet::V4(_)) || has_ipv6())
         .filter_map(|subnet| {
             let address = own.address(matches!(subnet, IpNet::V6(_)))?;
             IpNet::new(address, subnet.prefix_len()).ok()

@@ -28,7 +28,7 @@ use super::watch::{Expected, Watch};
 use super::{endpoint_mac, slots};
 use crate::firewall::Elements;
 use crate::netlink::{Forwarding, Netlink, Request, Resolution, Veth, Vxlan, Watcher};
-use crate::netns::{Netns, read_sysctl, write_sysctl};
+use crate::netns::{Netns, has_ipv6, read_sysctl, write_sysctl};
 use crate::overlay::BackendState;
 use crate::records::OverlayRecord;
 use crate::{Error, Result};
@@ -494,13 +494,16 @@ type Entries = (BTreeMap<[u8; 6], IpAddr>, BTreeMap<IpAddr, [u8; 6]>);
 
 fn wanted_entries(record: &OverlayRecord) -> Entries {
     let (mut forwardings, mut resolutions) = (BTreeMap::new(), BTreeMap::new());
+    // A host without IPv6 is on the IPv4 half of a network alone.
+    let has_ipv6 = has_ipv6();
     for peer in remote_peers(record) {
         let mac = peer
             .mac
             .unwrap_or_else(|| endpoint_mac(peer.ipv4, peer.ipv6));
         forwardings.insert(mac, peer.vtep);
         resolutions.extend(peer.ipv4.map(|address| (IpAddr::V4(address), mac)));
-        resolutions.extend(peer.ipv6.map(|address| (IpAddr::V6(address), mac)));
+        let ipv6 = peer.ipv6.filter(|_| has_ipv6);
+        resolutions.extend(ipv6.map(|address| (IpAddr::V6(address), mac)));
     }
     (forwardings, resolutions)
 }
