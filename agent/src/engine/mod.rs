@@ -81,6 +81,7 @@ pub use images::{ImageImport, ProgressStream};
 pub(crate) use list::until;
 pub(crate) use names::random as random_name;
 pub use options::EngineOptions;
+pub(crate) use pipe::CHUNK;
 pub use pipe::{ByteReceiver, ByteSender, byte_pipe};
 pub use requests::{
     AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs,

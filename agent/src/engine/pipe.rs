@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 /// Chunks that may wait in the pipe.
 const DEPTH: usize = 8;
 /// Chunk size of the writing side.
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Makes a pipe.
 pub fn byte_pipe() -> (ByteSender, ByteReceiver) {

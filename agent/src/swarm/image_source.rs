@@ -10,8 +10,10 @@ use cluster_api::proto::{
 use futures_util::StreamExt as _;
 use tonic::async_trait;
 
-use crate::engine::Engine;
+use crate::engine::{CHUNK, Engine};
 use crate::error::Error;
+
+const _: () = assert!(CHUNK <= PIECE_BYTES, "the engine's chunks fit into a piece");
 
 /// The engine's images.
 pub(crate) struct EngineImages(pub(crate) Engine);
@@ -83,10 +85,6 @@ impl ImageSource for EngineImages {
             let piece = piece.map_err(|error| Refusal::Internal(error.to_string()));
             Some((piece, bytes))
         });
-        debug_assert!(
-            64 * 1024 <= PIECE_BYTES,
-            "the engine's chunks fit into a piece"
-        );
         Ok(length.chain(pieces).boxed())
     }
 }

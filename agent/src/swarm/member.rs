@@ -468,10 +468,10 @@ impl Member {
                     .await;
             }
             let leader = standing.borrow().leader.clone();
-            if let Some(leader) = leader.filter(|leader| leader.node_id != record.node_id) {
-                if let Err(refusal) = self.peers.leave(&address_of(&leader)).await {
-                    tracing::warn!(%refusal, "the other managers did not let this one go");
-                }
+            if let Some(leader) = leader.filter(|leader| leader.node_id != record.node_id)
+                && let Err(refusal) = self.peers.leave(&address_of(&leader)).await
+            {
+                tracing::warn!(%refusal, "the other managers did not let this one go");
             }
         };
         let alone = manager
