@@ -71,8 +71,9 @@ pub async fn watch(
             Err(error) => return Err(error),
         };
         let now = Instant::now();
+        let awaited = awaited(&cluster);
         for state in &mut states {
-            state.look(&cluster, now);
+            state.look(&cluster, &awaited, now);
         }
         fail_dependants(&mut states);
         let shown: Vec<_> = states.iter().map(|state| state.shown(now)).collect();
@@ -196,7 +197,7 @@ impl State {
         }
     }
 
-    fn look(&mut self, cluster: &Cluster, now: Instant) {
+    fn look(&mut self, cluster: &Cluster, awaited: &BTreeSet<String>, now: Instant) {
         if self.ended.is_some() {
             return;
         }
@@ -214,7 +215,11 @@ impl State {
             Expected::Unchanged => Duration::ZERO,
             _ => monitor(service),
         };
-        self.gates = gates(service);
+        self.gates = gates(service)
+            .into_iter()
+            .filter(|gate| gate.required)
+            .map(|gate| gate.service)
+            .collect();
         let tasks: Vec<Task> = cluster
             .tasks
             .iter()
@@ -226,6 +231,10 @@ impl State {
             self.same_since = Some(now);
         }
         self.progress = progress;
+        // While others wait for its end, running is not where it is to be.
+        if awaited.contains(&self.name) && self.progress.outlook == Outlook::Steady {
+            self.progress.outlook = Outlook::Moving;
+        }
         self.decide(now);
     }
 
@@ -277,12 +286,18 @@ impl State {
     }
 }
 
-fn gates(service: &Service) -> Vec<String> {
+/// Names of the services that others wait for to complete.
+fn awaited(cluster: &Cluster) -> BTreeSet<String> {
+    let all = cluster.services.values().flat_map(gates);
+    all.filter(|gate| gate.condition == gate::Condition::Completed)
+        .map(|gate| gate.service)
+        .collect()
+}
+
+fn gates(service: &Service) -> Vec<gate::Gate> {
     let label = service.spec.annotations.labels.get(gate::LABEL);
     // What the managers cannot read they have refused.
-    let gates = gate::parse(label.map_or("", String::as_str)).unwrap_or_default();
-    let required = gates.into_iter().filter(|gate| gate.required);
-    required.map(|gate| gate.service).collect()
+    gate::parse(label.map_or("", String::as_str)).unwrap_or_default()
 }
 
 fn monitor(service: &Service) -> Duration {
@@ -349,6 +364,41 @@ mod tests {
                 "{expected:?} {seconds}"
             );
         }
+    }
+
+    #[test]
+    fn what_others_wait_for_to_end_is_not_done_while_it_runs() {
+        let service = |name: &str, label: serde_json::Value| -> Service {
+            serde_json::from_value(serde_json::json!({
+                "ID": name,
+                "Spec": {"Name": name, "Labels": label, "Mode": {"Replicated": {"Replicas": 1}},
+                    "TaskTemplate": {"RestartPolicy": {"Condition": "on-failure"}}},
+            }))
+            .unwrap()
+        };
+        let gate =
+            serde_json::json!({ gate::LABEL: "migrate:service_completed_successfully:true" });
+        let task = |state: &str| -> Vec<Task> {
+            let task = serde_json::json!({"ID": "t", "ServiceID": "migrate", "Slot": 1, "NodeID": "n",
+                "Status": {"State": state}, "DesiredState": "running"});
+            vec![serde_json::from_value(task).unwrap()]
+        };
+        let services = [
+            service("migrate", serde_json::json!({})),
+            service("web", gate),
+        ];
+        let mut cluster = Cluster {
+            services: services.map(|service| (service.id.clone(), service)).into(),
+            tasks: task("running"),
+            nodes: BTreeMap::from([("n".to_owned(), "host".to_owned())]),
+        };
+        let mut state = State::new("migrate", Expected::Unchanged);
+        let awaited = awaited(&cluster);
+        state.look(&cluster, &awaited, Instant::now());
+        assert_eq!((state.ended.clone(), state.steady_since), (None, None));
+        cluster.tasks = task("complete");
+        state.look(&cluster, &awaited, Instant::now());
+        assert_eq!(state.ended, Some(Ended::Converged));
     }
 
     #[test]
