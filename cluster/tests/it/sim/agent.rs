@@ -52,6 +52,8 @@ struct Session {
     /// When the first state came.
     begun_at: Option<u64>,
     beat_at: u64,
+    /// When the leader last answered.
+    heard_at: u64,
     /// A heartbeat that is not answered yet.
     waiting_since: Option<u64>,
     period_ms: u64,
@@ -87,12 +89,16 @@ impl Agent {
         }
     }
 
-    /// Whether its session has lasted this long.
+    /// Whether its session has lasted this long, and the leader was heard within as much: one that hangs or is cut off
+    /// is not waited for.
     pub(super) fn in_session_for(&self, duration_ms: u64, time: u64) -> bool {
         match &self.link {
-            Link::Open(session) => session
-                .begun_at
-                .is_some_and(|begun| time - begun >= duration_ms),
+            Link::Open(session) => {
+                time - session.heard_at < duration_ms
+                    && session
+                        .begun_at
+                        .is_some_and(|begun| time - begun >= duration_ms)
+            }
             Link::Idle { .. } | Link::Registering { .. } => false,
         }
     }
@@ -357,6 +363,7 @@ impl World {
                     id: session_id.clone(),
                     begun_at: None,
                     beat_at: time + 1_000,
+                    heard_at: time,
                     waiting_since: None,
                     period_ms: 1_000,
                 });
@@ -364,6 +371,7 @@ impl World {
             }
             (AgentAnswer::Alive { period_ms }, Link::Open(session)) => {
                 session.waiting_since = None;
+                session.heard_at = time;
                 session.period_ms = period_ms;
                 session.beat_at = session.beat_at.min(time + period_ms);
             }
