@@ -84,6 +84,26 @@ pub(super) fn pick(
         .ok_or_else(|| HttpError::not_found(format!("network {input} not found")))
 }
 
+/// Refuses to put a container of no service on a network of the cluster: nobody allocates it an address there.
+pub(super) async fn refuse_for_containers<'a>(
+    call: &Call,
+    wanted: impl IntoIterator<Item = &'a str>,
+) -> Result<(), HttpError> {
+    let own = call.engine.list_networks(Filters::new()).await?;
+    let (of_cluster, own) = all(call, own).await;
+    for input in wanted {
+        if let Ok(network) = pick(input, "", own.clone(), of_cluster.clone())
+            && network.scope == SWARM
+        {
+            return Err(HttpError::not_implemented(format!(
+                "network {} belongs to the swarm: only services can be on it, containers cannot join it yet, attachable or not",
+                network.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a network like this is made by the managers.
 pub(super) fn is_of_cluster(request: &NetworkCreateRequest) -> bool {
     request.driver == OVERLAY || request.scope == SWARM || request.ingress

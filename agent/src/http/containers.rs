@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
 use super::body::{self, BrokenOff};
+use super::cluster_networks;
 use super::error::HttpError;
 use super::hijack::{self, DetachKeys, Taken};
 use super::router::{Route, delete, get, post};
@@ -109,6 +110,13 @@ async fn create(mut call: Call) -> Outcome {
         false => call.query.optional("platform").map(str::to_owned),
     };
     let warnings = compat::container_create(call.version, &mut request)?;
+    // Asked only where there is more than the node's own: this is on the way of every `run`.
+    if call.swarm.local_state() != agent_api::swarm::LocalNodeState::Inactive {
+        let mode = request.host_config.network_mode.as_str();
+        let networks = request.networking_config.endpoints_config.keys();
+        let networks = networks.map(String::as_str).chain([mode]);
+        cluster_networks::refuse_for_containers(&call, networks).await?;
+    }
     let (engine, name) = (call.engine, call.query.optional("name").map(str::to_owned));
     let mut created = to_the_end(async move {
         engine

@@ -105,6 +105,7 @@ async fn create(mut call: Call) -> Outcome {
 
 async fn connect(mut call: Call) -> Outcome {
     let request: NetworkConnectRequest = call.json_or_default().await?;
+    cluster_networks::refuse_for_containers(&call, [call.name.as_str()]).await?;
     let (engine, name) = (call.engine, call.name);
     to_the_end(async move { engine.connect_network(&name, request).await }).await?;
     Ok(body::empty(StatusCode::OK))
