@@ -304,7 +304,10 @@ impl Manager {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
             let standing = self.seen_standing();
-            let leader = match self.command(Command::Control(Box::new(request.clone()))).await {
+            let leader = match self
+                .command(Command::Control(Box::new(request.clone())))
+                .await
+            {
                 Ok(Answer::Reply(reply)) => return Ok(reply),
                 Ok(other) => {
                     return Err(control::Refusal::Unclassified(format!(

@@ -21,7 +21,11 @@ impl ControlBackend for Control {
     ) -> Result<proto::ForwardResponse, Refusal> {
         let request = control::Request::decode(&request.request)
             .map_err(|error| Refusal::Invalid(format!("a forwarded request: {error}")))?;
-        let outcome = match self.0.command_of_leader(Command::Control(Box::new(request))).await {
+        let outcome = match self
+            .0
+            .command_of_leader(Command::Control(Box::new(request)))
+            .await
+        {
             Ok(Answer::Reply(reply)) => Outcome::Answer(reply.encode().into()),
             Ok(other) => return Err(Refusal::Internal(format!("a strange answer: {other:?}"))),
             // The asker looks for the leader itself.
