@@ -3,7 +3,12 @@
 //!
 //! `cargo run --profile fast -p cluster --example writes`; the logs are in temporary directories (`TMPDIR`).
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a measurement"
+)]
 
 #[path = "../tests/it/managers/swarm.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -21,7 +26,7 @@ const KILLS: usize = 10;
 #[tokio::main]
 async fn main() {
     let mut swarm = Swarm::new(3).await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     idle(&swarm).await;
     for clients in [1, 16, 256] {
         writes(&swarm, clients, "leader").await;
