@@ -135,8 +135,12 @@ impl From<Availability> for NodeAvailability {
   muster swarm init
   muster swarm init --advertise-addr 192.168.99.100")]
 pub(crate) struct InitArgs {
-    /// Advertised address (format: "<ip|interface>[:port]")
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        help = "Advertised address (format: \"<ip|interface>[:port]\")",
+        long,
+        default_value = "",
+        hide_default_value = true
+    )]
     advertise_addr: String,
     /// Availability of the node
     #[arg(long, value_enum, ignore_case = true, default_value = "active")]
@@ -157,8 +161,7 @@ pub(crate) struct InitArgs {
     /// Force create a new cluster from current state
     #[arg(long)]
     force_new_cluster: bool,
-    /// Listen address (format: "<ip|interface>[:port]")
-    #[arg(long, default_value = LISTEN)]
+    #[arg(help = "Listen address (format: \"<ip|interface>[:port]\")", long, default_value = LISTEN)]
     listen_addr: String,
     #[command(flatten)]
     settings: Settings,
@@ -210,8 +213,12 @@ async fn init(session: &Session, args: InitArgs) -> Outcome {
 #[command(after_help = "Example:
   muster swarm join --token SWMTKN-1-… 192.168.99.100:2377")]
 pub(crate) struct JoinArgs {
-    /// Advertised address (format: "<ip|interface>[:port]")
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(
+        help = "Advertised address (format: \"<ip|interface>[:port]\")",
+        long,
+        default_value = "",
+        hide_default_value = true
+    )]
     advertise_addr: String,
     /// Availability of the node
     #[arg(long, value_enum, ignore_case = true, default_value = "active")]
@@ -219,8 +226,7 @@ pub(crate) struct JoinArgs {
     /// Address or interface to use for data path traffic (format: "<ip|interface>")
     #[arg(long, default_value = "", hide_default_value = true)]
     data_path_addr: String,
-    /// Listen address (format: "<ip|interface>[:port]")
-    #[arg(long, default_value = LISTEN)]
+    #[arg(help = "Listen address (format: \"<ip|interface>[:port]\")", long, default_value = LISTEN)]
     listen_addr: String,
     /// Token for entry into the swarm
     #[arg(long, default_value = "", hide_default_value = true)]

@@ -6,7 +6,7 @@
 //!   Engine API ─▶ observe ─▶ ObservedStack ────────────────────┘     └─▶ Display
 //! ```
 //!
-//! [`mod@desired`] and [`mod@plan`] do no I/O; [`observe`] reads the cluster and writes nothing, [`apply`] writes and
+//! `desired` and `plan` do no I/O; [`observe`] reads the cluster and writes nothing, [`apply`] writes and
 //! decides nothing. A stack's footprint in a cluster is labels ([`labels`]), the ones Docker uses: either tool sees the
 //! other's stacks. The order of `depends_on` is no order of requests here: it goes to the managers as gates on the
 //! services ([`agent_api::swarm::gate`]), which hold whoever deploys and whichever manager leads.
