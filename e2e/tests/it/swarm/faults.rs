@@ -127,3 +127,44 @@ fn without_a_majority_nothing_is_accepted_and_with_it_again_everything_is_there(
     swarm.host_mut(3).start_daemon(&[]);
     swarm.finish();
 }
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
+    let swarm = Swarm::of(3, 0);
+    create_web(&swarm, 3, &[]);
+    converged(&swarm, 1, "web", "3/3");
+    let old = swarm.leader(1).expect("there is a leader");
+    let asked = if old == 1 { 2 } else { 1 };
+    swarm.freeze(old);
+    eventually(SOON, "the others go on without it", || {
+        let labelled = ["service", "update", "--detach", "--label-add", "a=b", "web"];
+        swarm.host(asked).muster(&labelled).code == 0
+    });
+    swarm.thaw(old);
+    eventually(SOON, "it knows the new leader", || {
+        swarm.leader(old).is_some_and(|leader| leader != old)
+    });
+    let read = [
+        "service",
+        "inspect",
+        "--format",
+        "{{index .Spec.Labels \"a\"}}",
+        "web",
+    ];
+    assert_eq!(swarm.host(old).muster(&read).ok(), "b");
+
+    // A follower that hangs is not missed.
+    let follower = if old == 3 { 2 } else { 3 };
+    let leader = swarm.leader(old).expect("there is a leader");
+    let follower = if follower == leader { old } else { follower };
+    let asked = leader;
+    swarm.freeze(follower);
+    let labelled = ["service", "update", "--detach", "--label-add", "a=c", "web"];
+    swarm.host(asked).muster(&labelled).ok();
+    swarm.thaw(follower);
+    eventually(SOON, "it catches up", || {
+        swarm.host(follower).muster(&read).stdout.trim() == "c"
+    });
+    converged(&swarm, asked, "web", "3/3");
+    swarm.finish();
+}

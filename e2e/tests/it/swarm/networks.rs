@@ -97,3 +97,51 @@ fn names_stand_for_services_and_backends_and_stale_ones_go() {
     );
     swarm.finish();
 }
+
+#[test]
+fn a_port_of_mode_host_is_published_where_the_task_is() {
+    let swarm = Swarm::of(1, 1);
+    let host = swarm.host(1);
+    host.muster(&[
+        "service",
+        "create",
+        "--name",
+        "web",
+        "--constraint",
+        "node.role==worker",
+        "--publish",
+        "mode=host,published=8080,target=80",
+        "--init",
+        "busybox",
+        "httpd",
+        "-f",
+        "-p",
+        "80",
+        "-h",
+        "/etc",
+    ])
+    .ok();
+    converged(&swarm, 1, "web", "1/1");
+    let page = |number: usize| {
+        let target = published(number);
+        swarm
+            .switch
+            .on_host(move || e2e::swarm::get(target, "/passwd"))
+    };
+    eventually(SOON, "the task's node answers", || page(2).is_ok());
+    assert!(page(1).is_err());
+    // Two of them do not fit on one node, and it is said why.
+    host.muster(&["service", "scale", "--detach", "web=2"]).ok();
+    eventually(SOON, "the reason is shown", || {
+        let listed = host.muster(&[
+            "service",
+            "ps",
+            "--no-trunc",
+            "--format",
+            "{{.Error}}",
+            "web",
+        ]);
+        listed.stdout.contains("host-mode port already in use")
+    });
+    swarm.finish();
+}
