@@ -6,7 +6,7 @@
 //!   bench                                        docker (with DOCKER_HOST), podman and crun from PATH, where they are
 //!   bench --docker 'enter docker' --podman 'enter podman' --runtime 'enter runc' --share /srv/x=/shared
 //! ```
-//! `--share OUTSIDE=INSIDE` names a directory that the peer sees under another path; projects are written there.
+//! `--only failover,scale` measures some cases alone; `--share OUTSIDE=INSIDE` names a directory that the peer sees under another path; projects are written there.
 //! Nothing here fails because something is slow: it prints, people read.
 #![allow(
     clippy::print_stdout,
@@ -16,7 +16,11 @@
 
 mod cases;
 mod measure;
+mod packages;
 mod peer;
+mod swarm;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::Context as _;
 use measure::Table;
@@ -33,29 +37,69 @@ fn main() -> anyhow::Result<()> {
         ),
     }
     let mut table = Table::default();
-    // First, while the daemons are fresh.
-    cases::memory(&mut table, &muster, docker.as_ref())?;
-    cases::run_one(&mut table, &muster, docker.as_ref(), options.rounds)?;
-    cases::run_many(
-        &mut table,
-        &muster,
-        docker.as_ref(),
-        50,
-        options.rounds.div_ceil(5),
-    )?;
-    for services in [10, 40] {
-        cases::project(
-            &mut table,
-            &muster,
-            docker.as_ref(),
-            services,
-            options.rounds.div_ceil(4),
-        )?;
-    }
-    if let Some(podman) = Peer::podman(&options).context("look for podman")? {
-        cases::run_one_podman(&mut table, &muster, &podman, options.rounds)?;
-    }
-    cases::runtime(&mut table, &muster, &options)?;
+    one_host(&mut table, &muster, docker.as_ref(), &options)?;
+    several_hosts(&mut table, &muster, docker.as_ref(), &options);
     println!("{table}");
     Ok(())
+}
+
+/// The engine of one host.
+fn one_host(
+    table: &mut Table,
+    muster: &Peer,
+    docker: Option<&Peer>,
+    options: &Options,
+) -> anyhow::Result<()> {
+    // First, while the daemons are fresh.
+    if options.wants("memory") {
+        cases::memory(table, muster, docker)?;
+    }
+    if options.wants("run") {
+        cases::run_one(table, muster, docker, options.rounds)?;
+        cases::run_many(table, muster, docker, 50, options.rounds.div_ceil(5))?;
+    }
+    if options.wants("compose") {
+        for services in [10, 40] {
+            cases::project(table, muster, docker, services, options.rounds.div_ceil(4))?;
+        }
+    }
+    if options.wants("podman")
+        && let Some(podman) = Peer::podman(options).context("look for podman")?
+    {
+        cases::run_one_podman(table, muster, &podman, options.rounds)?;
+    }
+    if options.wants("oci") {
+        cases::runtime(table, muster, options)?;
+    }
+    Ok(())
+}
+
+/// The swarm; a case that fails leaves the others their turn.
+fn several_hosts(table: &mut Table, muster: &Peer, docker: Option<&Peer>, options: &Options) {
+    let rounds = options.rounds;
+    let mut case = |name: &str, work: &dyn Fn(&mut Table) -> anyhow::Result<()>| {
+        if !options.wants(name) {
+            return;
+        }
+        // The harness of the hosts panics where a scenario would fail.
+        match catch_unwind(AssertUnwindSafe(|| work(table))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => table.left_out(name, &format!("{error:#}")),
+            Err(_) => table.left_out(name, "the swarm did not do as expected, see above"),
+        }
+    };
+    case("failover", &|table| {
+        swarm::failover(table, rounds.div_ceil(2))
+    });
+    case("crash", &|table| {
+        swarm::crashed_worker(table, rounds.div_ceil(2))
+    });
+    case("idle", &swarm::memory);
+    case("scale", &|table| {
+        swarm::scale(table, muster, docker, rounds.div_ceil(5))
+    });
+    case("ingress", &swarm::ingress);
+    case("writes", &|table| packages::WRITES.run(table));
+    case("scheduling", &|table| packages::SCHEDULING.run(table));
+    case("networks", &|table| packages::NETWORKS.run(table));
 }

@@ -18,6 +18,7 @@ struct Row {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    notes: Vec<String>,
 }
 
 impl Table {
@@ -38,6 +39,31 @@ impl Table {
             peer_name: "docker",
             aim,
         });
+    }
+
+    /// Adds a line without a peer; of times the 99th percentile is given too.
+    pub(crate) fn add_alone(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        muster: Vec<f64>,
+    ) {
+        self.add(what, unit, muster, Vec::new(), None);
+    }
+
+    /// Repeats the lines that a measurement of its own printed.
+    pub(crate) fn repeat(&mut self, what: &str, lines: &[&str]) {
+        self.note(format!("{what}:\n  {}", lines.join("\n  ")));
+    }
+
+    /// Says why something is not in the table.
+    pub(crate) fn left_out(&mut self, what: &str, why: &str) {
+        self.note(format!("{what} left out: {why}"));
+    }
+
+    fn note(&mut self, note: String) {
+        eprintln!("bench: {note}");
+        self.notes.push(note);
     }
 
     /// Adds a line of milliseconds against another peer.
@@ -75,6 +101,14 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that 99 of 100 do not exceed: the largest of fewer; NaN for none.
+fn percentile_99(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (sorted.len() * 99).div_ceil(100).saturating_sub(1);
+    sorted.get(place).copied().unwrap_or(f64::NAN)
+}
+
 /// Milliseconds that something took.
 pub(crate) fn milliseconds<T>(
     work: impl FnOnce() -> anyhow::Result<T>,
@@ -104,6 +138,10 @@ impl fmt::Display for Row {
             if let Some(aim) = self.aim {
                 write!(f, "  (aim {aim})")?;
             }
+        } else if self.unit == "ms" {
+            let highest = percentile_99(&self.muster);
+            let count = self.muster.len();
+            write!(f, "  p99 of {count}: {highest:.1} {}", self.unit)?;
         }
         Ok(())
     }
@@ -118,6 +156,9 @@ impl fmt::Display for Table {
         )?;
         for row in &self.rows {
             writeln!(f, "{row}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
         }
         Ok(())
     }

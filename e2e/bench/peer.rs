@@ -6,6 +6,23 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail, ensure};
 use e2e::Host;
 
+/// What `--only` chooses from, in the order of the table.
+const CASES: [&str; 13] = [
+    "memory",
+    "run",
+    "compose",
+    "podman",
+    "oci",
+    "failover",
+    "crash",
+    "idle",
+    "scale",
+    "ingress",
+    "writes",
+    "scheduling",
+    "networks",
+];
+
 /// What the command line says.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -19,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) share: Option<(PathBuf, PathBuf)>,
     /// Repetitions of the shortest case; longer ones take fewer.
     pub(crate) rounds: usize,
+    /// Names of the cases to measure; none means all.
+    only: Vec<String>,
 }
 
 impl Options {
@@ -29,6 +48,7 @@ impl Options {
             runtime: words("crun"),
             share: None,
             rounds: 20,
+            only: Vec::new(),
         };
         let mut arguments = arguments;
         while let Some(flag) = arguments.next() {
@@ -45,12 +65,28 @@ impl Options {
                     options.share = Some((outside.into(), inside.into()));
                 }
                 "--rounds" => options.rounds = value.parse().context("--rounds NUMBER")?,
+                "--only" => {
+                    options.only = value.split(',').map(str::to_owned).collect();
+                    let unknown = options
+                        .only
+                        .iter()
+                        .find(|name| !CASES.contains(&name.as_str()));
+                    if let Some(unknown) = unknown {
+                        bail!("--only {unknown}: there are {}", CASES.join(", "));
+                    }
+                }
                 _ => bail!(
-                    "unknown flag {flag}: --docker COMMAND, --podman COMMAND, --runtime COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER"
+                    "unknown flag {flag}: --docker COMMAND, --podman COMMAND, --runtime COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER, --only CASE,…"
                 ),
             }
         }
         Ok(options)
+    }
+
+    /// Whether a case is to be measured.
+    pub(crate) fn wants(&self, case: &str) -> bool {
+        debug_assert!(CASES.contains(&case), "{case} cannot be chosen");
+        self.only.is_empty() || self.only.iter().any(|name| name == case)
     }
 }
 
