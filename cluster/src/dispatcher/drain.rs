@@ -6,11 +6,14 @@ use agent_api::swarm::NodeState;
 use cluster_api::{DesiredState, Object, Task, TaskState, Time};
 
 use super::endpoints::EndpointTable;
-use super::session::Session;
+use super::session::{Held, Session};
 use crate::store::{Store, StoreEvent};
 
 /// Longest wait for acknowledgements: a node that is cut off or hangs must not hold up a rollout for longer.
 const LIMIT_MS: u64 = 10_000;
+
+/// Newer than any version: of a network that is no more, or of which a node has nothing.
+const GONE: u64 = u64::MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Drains {
@@ -24,7 +27,8 @@ pub(super) struct Drains {
 struct Drain {
     /// Set when it is looked at first.
     deadline: Option<Time>,
-    /// The first version of each network's endpoint state in which it is draining.
+    /// The first version of each network's endpoint state in which it is draining, or no backend at all: its service's
+    /// port or address may have gone before. [`GONE`] without a state.
     since: BTreeMap<String, u64>,
 }
 
@@ -62,7 +66,6 @@ impl Drains {
     ) -> (BTreeSet<String>, Option<Time>) {
         let mut floors = Floors {
             store,
-            endpoints,
             sessions,
             known: BTreeMap::new(),
         };
@@ -117,27 +120,25 @@ impl Drain {
         let mut all = true;
         for attachment in &task.networks {
             let id = &attachment.network_id;
-            let Some(built) = endpoints.get(id) else {
-                all &= endpoints.is_current(id);
-                continue;
-            };
-            if let Some(since) = self.since.get(id) {
-                all &= floors.of(id) >= *since;
-            } else if endpoints.is_current(id) {
-                self.since.insert(id.clone(), built.version);
-                all &= floors.of(id) >= built.version;
-            } else {
-                all = false;
+            if !self.since.contains_key(id) && endpoints.is_current(id) {
+                let version = endpoints.get(id).map_or(GONE, |built| built.version);
+                self.since.insert(id.clone(), version);
             }
+            all &= self
+                .since
+                .get(id)
+                .is_some_and(|since| floors.of(id) >= *since);
         }
         all
     }
 }
 
-/// The oldest version of each network's endpoint state that a live node still has.
+/// The oldest version of each network's endpoint state that a live node may still have.
+///
+/// Nodes that no longer need the state count until they have acknowledged that it was taken away: one that hears nobody
+/// goes on balancing by what it has.
 struct Floors<'a> {
     store: &'a Store,
-    endpoints: &'a EndpointTable,
     sessions: &'a BTreeMap<String, Session>,
     known: BTreeMap<String, u64>,
 }
@@ -147,19 +148,38 @@ impl Floors<'_> {
         if let Some(floor) = self.known.get(network_id) {
             return *floor;
         }
-        let is_live = |node_id: &&String| {
-            self.store
-                .node(node_id)
-                .is_some_and(|node| node.status.state != NodeState::Down)
-        };
-        let programmed = |node_id: &String| {
-            self.sessions
-                .get(node_id)
-                .map_or(0, |session| session.programmed(network_id))
-        };
-        let nodes = self.endpoints.nodes(network_id).filter(is_live);
-        let floor = nodes.map(programmed).min().unwrap_or(u64::MAX);
+        let live = self
+            .store
+            .nodes()
+            .filter(|node| node.status.state != NodeState::Down);
+        let floor = live.map(|node| self.of_node(&node.id, network_id)).min();
+        let floor = floor.unwrap_or(GONE);
         self.known.insert(network_id.to_owned(), floor);
         floor
+    }
+
+    fn of_node(&self, node_id: &str, network_id: &str) -> u64 {
+        let session = self.sessions.get(node_id);
+        match session.map_or(Held::Unknown, |session| session.held(network_id)) {
+            Held::Since(version) => version,
+            Held::Nothing => GONE,
+            Held::Unknown if self.may_have_needed(node_id, network_id) => 0,
+            Held::Unknown => GONE,
+        }
+    }
+
+    /// Whether an older leader may have sent the node a state of the network: on the ingress network all have a place as
+    /// long as anything is published, on others those with a task, which is still there after it ended.
+    fn may_have_needed(&self, node_id: &str, network_id: &str) -> bool {
+        let is_ingress = self
+            .store
+            .network(network_id)
+            .is_none_or(|network| network.spec.ingress);
+        is_ingress
+            || self.store.tasks_of_node(node_id).any(|task| {
+                task.networks
+                    .iter()
+                    .any(|attachment| attachment.network_id == network_id)
+            })
     }
 }

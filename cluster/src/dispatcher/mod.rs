@@ -437,6 +437,11 @@ impl ControlLoop for Dispatcher {
     }
 
     fn observe(&mut self, event: &StoreEvent) {
+        if let StoreEvent::Removed(Object::Network(network)) = event {
+            // Afterwards nobody knows which nodes had it.
+            self.reassign
+                .extend(self.endpoints.nodes(&network.id).cloned());
+        }
         self.endpoints.observe(event);
         self.drains.observe(event);
         self.writes.observe(event);

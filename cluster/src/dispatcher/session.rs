@@ -1,6 +1,6 @@
 //! One session of one agent: what it was told and what it has acknowledged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::message::{
     Assignments, AssignmentsKind, Change, Contact, ItemKind, Registration, SessionState,
@@ -23,10 +23,24 @@ pub(super) struct Session {
     wants_complete: bool,
     /// Number of the last message.
     sequence: u64,
-    /// Endpoint states that were sent and not yet acknowledged: message, network, version.
-    unacknowledged: VecDeque<(u64, String, u64)>,
-    /// Version of each network's endpoint state that the node has programmed.
+    /// Whether the node has followed a complete message: what it had before the session is gone.
+    is_known: bool,
+    /// What was sent of endpoint states and not yet acknowledged: message, network, version. No version when the
+    /// network was taken away.
+    unacknowledged: VecDeque<(u64, String, Option<u64>)>,
+    /// Version of each network's endpoint state that the node has programmed; until it has acknowledged that the
+    /// network is taken away.
     programmed: BTreeMap<String, u64>,
+}
+
+/// What a node may balance by, of one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It has not yet followed this leader: perhaps a state of an older one, perhaps nothing.
+    Unknown,
+    /// No state older than this version.
+    Since(u64),
+    Nothing,
 }
 
 impl Session {
@@ -44,6 +58,7 @@ impl Session {
             assigned: None,
             wants_complete: false,
             sequence: 0,
+            is_known: false,
             unacknowledged: VecDeque::new(),
             programmed: BTreeMap::new(),
         }
@@ -70,9 +85,10 @@ impl Session {
 
     /// The message that makes `items` of what was sent before; `None` when the node has it all.
     pub(super) fn assign(&mut self, items: Items, term: u64, index: u64) -> Option<Assignments> {
+        let told = self.told();
         let assigned = self.assigned.as_mut()?;
         let complete = self.wants_complete;
-        let mut changes = changes(if complete { None } else { Some(assigned) }, &items);
+        let changes = changes(if complete { None } else { Some(assigned) }, &items);
         if changes.is_empty() && !complete {
             return None;
         }
@@ -83,17 +99,21 @@ impl Session {
         };
         self.sequence += 1;
         self.wants_complete = false;
-        for change in &mut changes {
+        for network_id in told {
+            if !items.contains_key(&(ItemKind::Endpoints, network_id.clone())) {
+                self.unacknowledged
+                    .push_back((self.sequence, network_id, None));
+            }
+        }
+        for change in &changes {
             if let Change::Endpoints(endpoints) = change {
                 self.unacknowledged.push_back((
                     self.sequence,
                     endpoints.network_id.clone(),
-                    endpoints.version,
+                    Some(endpoints.version),
                 ));
             }
         }
-        self.programmed
-            .retain(|network_id, _| items.contains_key(&(ItemKind::Endpoints, network_id.clone())));
         *assigned = items;
         Some(Assignments {
             term,
@@ -109,30 +129,58 @@ impl Session {
         })
     }
 
-    /// All endpoint states up to this message are programmed. Something else than a number that was sent says nothing.
-    pub(super) fn acknowledge(&mut self, results_in: &str) -> bool {
+    /// All endpoint states up to this message are programmed. Something else than the number of one that was sent says
+    /// nothing.
+    pub(super) fn acknowledge(&mut self, results_in: &str) {
         let Some(sequence) = results_in
             .parse::<u64>()
             .ok()
-            .filter(|sequence| *sequence <= self.sequence)
+            .filter(|sequence| (1..=self.sequence).contains(sequence))
         else {
-            return false;
+            return;
         };
-        let mut news = false;
+        // The first message of a session is complete.
+        self.is_known = true;
         while let Some((sent, _, _)) = self.unacknowledged.front()
             && *sent <= sequence
         {
-            if let Some((_, network_id, version)) = self.unacknowledged.pop_front() {
-                self.programmed.insert(network_id, version);
-                news = true;
+            match self.unacknowledged.pop_front() {
+                Some((_, network_id, Some(version))) => {
+                    self.programmed.insert(network_id, version);
+                }
+                Some((_, network_id, None)) => {
+                    self.programmed.remove(&network_id);
+                }
+                None => {}
             }
         }
-        news
     }
 
-    /// Version of the network's endpoint state that the node has programmed; 0 for none.
-    pub(super) fn programmed(&self, network_id: &str) -> u64 {
-        self.programmed.get(network_id).copied().unwrap_or(0)
+    /// What the node may balance by on the network, as far as it has acknowledged.
+    pub(super) fn held(&self, network_id: &str) -> Held {
+        if !self.is_known {
+            return Held::Unknown;
+        }
+        let of_network = |(_, id, version): &(u64, String, Option<u64>)| {
+            version.filter(|_| id.as_str() == network_id)
+        };
+        let programmed = self.programmed.get(network_id).copied();
+        programmed
+            .or_else(|| self.unacknowledged.iter().find_map(of_network))
+            .map_or(Held::Nothing, Held::Since)
+    }
+
+    /// Networks whose endpoint state the node has, or will have when it has followed everything.
+    fn told(&self) -> BTreeSet<String> {
+        let mut told: BTreeSet<String> = self.programmed.keys().cloned().collect();
+        for (_, network_id, version) in &self.unacknowledged {
+            if version.is_some() {
+                told.insert(network_id.clone());
+            } else {
+                told.remove(network_id);
+            }
+        }
+        told
     }
 }
 
