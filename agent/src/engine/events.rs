@@ -328,8 +328,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn events_of_the_cluster_come_with_their_time_and_tasks_to_who_asks() {
+    #[test]
+    fn events_of_the_cluster_come_with_their_time_and_tasks_to_who_asks() {
         let events = Events::new();
         let listen = |name: &str, value: &str| {
             let options = EventOptions {
@@ -349,9 +349,14 @@ mod tests {
             });
         }
         let told = |event: EventMessage| (event.kind, event.time_nano);
-        assert_eq!(all.next().await.map(told), Some(("service".into(), 2)));
-        assert_eq!(service.next().await.map(told), Some(("service".into(), 2)));
-        assert_eq!(tasks.next().await.map(told), Some(("task".into(), 1)));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            assert_eq!(all.next().await.map(told), Some(("service".into(), 2)));
+            assert_eq!(service.next().await.map(told), Some(("service".into(), 2)));
+            assert_eq!(tasks.next().await.map(told), Some(("task".into(), 1)));
+        });
         assert_eq!(past(&events, Filters::new()), ["service update"]);
     }
 
