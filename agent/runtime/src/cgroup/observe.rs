@@ -1,12 +1,13 @@
 //! Looking at a cgroup and steering its processes: freeze, kill, usage, out-of-memory kills.
 //!
-//! Nothing here waits by sleeping: the unified hierarchy tells of its frozen state through `cgroup.events`, and on v1
-//! a freezer that is still busy is asked again after the file has been read.
+//! The unified hierarchy tells of its frozen state through `cgroup.events`; the freezer of v1 tells nobody, and one that
+//! is still busy has to be asked again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, inotify};
@@ -15,8 +16,11 @@ use super::files::{failed, is_missing, read, read_limit, read_number, write};
 use super::stats::{BlkioStats, CpuStats, MemoryStats, PidsStats, Stats};
 use super::{Cgroup, CgroupError, Version};
 
-/// How often a v1 freezer is asked before giving up; each time the kernel visits every task once more.
-const FREEZE_ATTEMPTS: usize = 500;
+/// How long a v1 freezer is asked before giving up; each time the kernel visits every task once more, and each task
+/// needs a moment on a processor to stop.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two questions once the first ones did not help. The freezer of v1 notifies nobody.
+const FREEZE_PAUSE: Duration = Duration::from_micros(200);
 /// How long one change of the unified hierarchy's frozen state may take, in seconds.
 const FREEZE_SECONDS: i64 = 10;
 
@@ -166,15 +170,23 @@ fn oom_eventfd(directory: &Path) -> Result<OwnedFd, CgroupError> {
 /// A fork in progress keeps a v1 cgroup at FREEZING; thawing and freezing again gets past it (as runc does).
 fn freeze_v1(directory: &Path) -> Result<(), CgroupError> {
     let state = directory.join("freezer.state");
-    for attempt in 0..FREEZE_ATTEMPTS {
+    let started = Instant::now();
+    for attempt in 0_u32.. {
         write(&state, "FROZEN")?;
         if read(&state)?.trim() == "FROZEN" {
             return Ok(());
         }
+        if started.elapsed() > FREEZE_PATIENCE {
+            break;
+        }
         if attempt % 50 == 49 {
             write(&state, "THAWED")?;
         }
-        std::thread::yield_now();
+        if attempt < 50 {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(FREEZE_PAUSE);
+        }
     }
     write(&state, "THAWED")?;
     Err(failed(
