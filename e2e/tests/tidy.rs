@@ -13,6 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "agent",
         &[
             "agent-api",
+            "agent-build",
             "agent-image",
             "agent-runtime",
             "cluster",
@@ -20,14 +21,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "netdriver",
         ],
     ),
-    ("agent-api", &[]),
-    ("agent-image", &[]),
+    ("agent-api", &["agent-build"]),
+    ("agent-build", &[]),
+    ("agent-image", &["agent-build"]),
     ("agent-runtime", &[]),
     (
         "cli",
         &[
             "agent",
             "agent-api",
+            "agent-build",
             "agent-runtime",
             "compose",
             "compose-model",

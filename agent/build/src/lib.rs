@@ -1,0 +1,6 @@
+//! The Dockerfile language and what a build consists of: text in, a graph of steps and an image configuration out.
+//!
+//! Must not: touch files, the network, the clock or any other package of the workspace. All of it is pure, so that
+//! every rule can be shown by a table.
+
+#![warn(missing_docs)]
