@@ -3,8 +3,9 @@
 //! A node answers with the digest of a manifest; from there on everything is believed by its digest only. What a tag
 //! means is the word of the node that has it, which only nodes of the cluster can give.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use agent_api::swarm::ContainerSpec;
 use agent_image::{BlobSource, Digest};
@@ -13,8 +14,9 @@ use cluster::dispatcher::Contact;
 use cluster::rpc::{Messages, Peers};
 use cluster_api::proto::{BlobPiece, ManagerAddress, ResolveImageRequest};
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -29,16 +31,43 @@ pub(crate) struct Images {
     pub(crate) peers: Arc<Peers>,
     /// The nodes that can be asked, as the managers see it.
     pub(crate) contacts: watch::Receiver<Vec<Contact>>,
+    pub(crate) arriving: Arrivals,
+}
+
+/// Images that are on their way: tasks of one service come together, and each image is to travel once.
+#[derive(Clone, Default)]
+pub(crate) struct Arrivals(Arc<Mutex<HashMap<String, Weak<Turn>>>>);
+
+/// Whose turn it is to fetch one image.
+type Turn = tokio::sync::Mutex<()>;
+
+impl Arrivals {
+    /// Waits for whoever fetches `name` now. Until the guard is dropped nobody else does.
+    async fn turn(&self, name: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock();
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(name).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::new(Turn::default());
+                turns.insert(name.to_owned(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
 }
 
 impl Images {
     /// Makes sure that the image is here. A name with a digest means exactly that image; a tag means what this node has
     /// under it, so that a task started again runs what it ran before and needs no registry.
     pub(crate) async fn ensure(&self, engine: &Engine, spec: &ContainerSpec) -> Result<()> {
-        match engine.inspect_image(&spec.image).await {
-            Ok(_) => return Ok(()),
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
+        if present(engine, &spec.image).await? {
+            return Ok(());
+        }
+        let _turn = self.arriving.turn(&spec.image).await;
+        if present(engine, &spec.image).await? {
+            return Ok(());
         }
         let from_nodes = match self.fetch(engine, &spec.image).await {
             Ok(()) => return Ok(()),
@@ -91,6 +120,14 @@ impl Images {
             }
         }
         Err(failure)
+    }
+}
+
+async fn present(engine: &Engine, name: &str) -> Result<bool> {
+    match engine.inspect_image(name).await {
+        Ok(_) => Ok(true),
+        Err(Error::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -214,5 +251,31 @@ impl Read for NodeBlob<'_> {
         let length = into.len().min(self.piece.len());
         self.piece.copy_to_slice(&mut into[..length]);
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arrivals;
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn one_image_is_fetched_by_one_task_at_a_time() {
+        let arrivals = Arrivals::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(first) = pin!(arrivals.turn("web")).poll(&mut context) else {
+            panic!("nobody else fetches it");
+        };
+        let mut second = Box::pin(arrivals.turn("web"));
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        assert!(
+            pin!(arrivals.turn("database"))
+                .poll(&mut context)
+                .is_ready()
+        );
+        drop(first);
+        assert!(second.as_mut().poll(&mut context).is_ready());
     }
 }

@@ -39,7 +39,7 @@ use crate::engine::{Engine, ListOptions};
 use crate::error::{Error, Result};
 pub(crate) use container::Node;
 use files::Files;
-use images::Images;
+use images::{Arrivals, Images};
 use programmer::{DataPath, Programmer};
 use records::Records;
 use task::{Handle, Job, Surroundings};
@@ -128,6 +128,7 @@ pub(crate) async fn start(options: WorkerOptions) -> Result<WorkerHandle> {
         images: Images {
             peers: Arc::clone(&options.peers),
             contacts: watched,
+            arriving: Arrivals::default(),
         },
         node: options.node.clone(),
         happenings,
