@@ -4,3 +4,12 @@
 //! every rule can be shown by a table.
 
 #![warn(missing_docs)]
+
+pub mod dockerfile;
+pub mod excerpt;
+pub mod ignore;
+pub mod lint;
+pub mod pattern;
+pub mod words;
+
+pub use dockerfile::{Dockerfile, Lines, ParseError};
