@@ -10,14 +10,16 @@
 //!
 //! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
 
+mod add;
 mod changes;
 mod commit;
-
 mod content;
 mod history;
 mod import;
 mod index;
 mod inspect;
+mod keep;
+mod last_use;
 mod list;
 mod load;
 mod prune;
@@ -192,11 +194,8 @@ impl Store {
         edit: impl FnOnce(&mut Catalog) -> Result<T>,
     ) -> Result<(T, Vec<Digest>)> {
         if !additions.layers.is_empty() {
-            // All of them at once; before the lock, since it may take long and nobody sees these files yet.
-            let root = File::open(self.layers.root())
-                .map_err(ImageError::io("open", self.layers.root()))?;
-            rustix::fs::syncfs(&root)
-                .map_err(|e| ImageError::io("sync", self.layers.root())(e.into()))?;
+            // Before the lock, since it may take long and nobody sees these files yet.
+            self.sync_layers()?;
         }
         let writing = self.writing.lock();
         let before = self.snapshot();
@@ -260,6 +259,13 @@ impl Store {
         Ok(doomed)
     }
 
+    /// Brings everything that was unpacked to disk, all layers at once.
+    fn sync_layers(&self) -> Result<()> {
+        let root = self.layers.root();
+        let directory = File::open(root).map_err(ImageError::io("open", root))?;
+        rustix::fs::syncfs(&directory).map_err(|e| ImageError::io("sync", root)(e.into()))
+    }
+
     /// What the images `gone` needed and no image in `after` needs.
     fn orphans(&self, gone: &[ImageId], after: &Catalog) -> Result<Orphans> {
         let mut orphans = Orphans::default();
@@ -284,10 +290,7 @@ impl Store {
             orphans.blobs.remove(id.digest());
             orphans.blobs.remove(&record.manifest);
         }
-        let pinned = self.pinned.lock();
-        orphans
-            .layers
-            .retain(|diff_id| self.layers.contains(diff_id) && !pinned.contains_key(diff_id));
+        orphans.layers = self.unneeded(&orphans.layers, &self.pinned.lock())?;
         Ok(orphans)
     }
 
@@ -322,13 +325,26 @@ impl Store {
             .ok()
     }
 
-    /// Takes layers out of sight, except those that are pinned by now.
+    /// Takes layers out of sight, except those that are pinned or kept by now.
     fn detach(&self, diff_ids: &HashSet<Digest>) -> Result<Vec<PathBuf>> {
         let pinned = self.pinned.lock();
-        let doomed = diff_ids
-            .iter()
-            .filter(|diff_id| self.layers.contains(diff_id) && !pinned.contains_key(diff_id));
-        self.layers.detach(doomed)
+        self.layers.detach(self.unneeded(diff_ids, &pinned)?.iter())
+    }
+
+    /// Those of `diff_ids` that are here and neither pinned nor kept.
+    fn unneeded(
+        &self,
+        diff_ids: &HashSet<Digest>,
+        pinned: &HashMap<Digest, usize>,
+    ) -> Result<HashSet<Digest>> {
+        let mut unneeded = HashSet::new();
+        for diff_id in diff_ids {
+            let free = self.layers.contains(diff_id) && !pinned.contains_key(diff_id);
+            if free && !self.is_kept(diff_id)? {
+                unneeded.insert(*diff_id);
+            }
+        }
+        Ok(unneeded)
     }
 
     /// Finishes what a crash interrupted: removes layers and blobs that no image needs.

@@ -125,6 +125,13 @@ pub(crate) struct Unfinished {
     pub(crate) layer: Layer,
 }
 
+impl Unfinished {
+    /// Where it is until it exists.
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Err(error) = crate::remove::remove_tree(&self.directory)

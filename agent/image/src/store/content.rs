@@ -82,7 +82,8 @@ impl Content {
         Ok(())
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    /// Where the blob is, or would be.
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.hex())
     }
 }

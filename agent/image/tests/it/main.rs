@@ -7,6 +7,7 @@ mod archive;
 mod commit;
 mod crash;
 mod hostile;
+mod keep;
 mod layers;
 mod load;
 mod registry;
