@@ -2,6 +2,7 @@
 //! here only where its shape or unit is not obvious from that reference.
 
 mod archive;
+pub mod build;
 mod container;
 mod container_config;
 mod events;
