@@ -23,6 +23,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use crate::builder::Builder;
 use crate::config::{Config, Flags};
 use crate::engine::{Engine, EngineOptions, ListOptions, StopOptions};
 use crate::http::Server;
@@ -118,7 +119,8 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
         root: config.data_root.clone(),
         source,
     })?;
-    let server = Server::new(engine.clone(), swarm.clone());
+    let builder = Builder::new(engine.clone());
+    let server = Server::new(engine.clone(), builder, swarm.clone());
     let mut sockets = Vec::new();
     for host in &config.hosts {
         sockets.extend(listen::listen(host, config.group.as_deref())?);

@@ -1,7 +1,7 @@
 //! The node daemon: the Docker Engine API over a container engine.
 //!
 //! ```text
-//! http ──▶ engine ──▶ agent-image (layers) · netdriver (sandboxes) · agent-runtime (keeper, launch)
+//! http ──▶ [builder ──▶] engine ──▶ agent-image (layers) · netdriver (sandboxes) · agent-runtime (keeper, launch)
 //! ```
 //!
 //! `daemon` is the only module that sees all parts. `http` knows statuses and wire formats and decides nothing;
@@ -15,6 +15,7 @@ pub mod archive {
         write_tree,
     };
 }
+pub mod builder;
 pub mod config;
 pub mod daemon;
 pub mod engine;

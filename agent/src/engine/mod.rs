@@ -87,10 +87,10 @@ pub use requests::{
     AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs,
     RemoveOptions, StartOutcome, StopOptions, StopOutcome, WaitCondition,
 };
+pub(crate) use shared::{Shared, blocking};
 pub use stats::Stats;
 
 use crate::error::Result;
-use shared::Shared;
 
 /// The engine. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
@@ -105,6 +105,11 @@ impl Engine {
         Ok(Engine {
             shared: open::open(options).await?,
         })
+    }
+
+    /// The parts, for what is built on top of the engine.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Ends the engine's tasks. Containers keep running; the next [`Engine::open`] adopts them.

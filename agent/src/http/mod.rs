@@ -54,6 +54,7 @@ use http::HeaderMap;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
+use crate::builder::Builder;
 use crate::engine::Engine;
 use crate::swarm::Swarm;
 
@@ -71,6 +72,7 @@ type Outcome = Result<Reply, HttpError>;
 /// One request on its way to its handler.
 struct Call {
     engine: Engine,
+    builder: Builder,
     swarm: Swarm,
     version: ApiVersion,
     /// What `{}` in the route's pattern stood for.

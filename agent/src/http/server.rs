@@ -20,6 +20,7 @@ use super::hijack::Takeover;
 use super::query::Query;
 use super::router::{self, ApiVersion, VersionError};
 use super::{Call, body, connection, routes};
+use crate::builder::Builder;
 use crate::engine::Engine;
 use crate::swarm::Swarm;
 
@@ -34,6 +35,7 @@ pub struct Server {
 
 struct Shared {
     engine: Engine,
+    builder: Builder,
     swarm: Swarm,
     /// `Muster/<version> (linux)`.
     server_header: HeaderValue,
@@ -42,13 +44,14 @@ struct Shared {
 }
 
 impl Server {
-    /// A server in front of an engine and the swarm its node is in.
+    /// A server in front of an engine, its builder and the swarm its node is in.
     #[must_use]
-    pub fn new(engine: Engine, swarm: Swarm) -> Self {
+    pub fn new(engine: Engine, builder: Builder, swarm: Swarm) -> Self {
         let server_header =
             HeaderValue::from_static(concat!("Muster/", env!("CARGO_PKG_VERSION"), " (linux)"));
         let shared = Shared {
             engine,
+            builder,
             swarm,
             server_header,
             closing: CancellationToken::new(),
@@ -113,6 +116,7 @@ async fn answer(shared: &Shared, takeover: Takeover, request: Request<Incoming>)
     };
     let call = Call {
         engine: shared.engine.clone(),
+        builder: shared.builder.clone(),
         swarm: shared.swarm.clone(),
         version,
         name: found.name,

@@ -1,0 +1,175 @@
+//! What a step may ask of the clients that wait for it: secrets and connections to an ssh agent.
+//!
+//! ```text
+//! step ── Sessions (of all builds that wait for the step) ── Session ── Ask ──▶ the task that talks to that client
+//! ```
+//!
+//! A step that several builds share asks the first client that has the answer; one whose client has left is passed over.
+//! Nothing here is stored or logged.
+//!
+//! Source: buildkit `session/group.go`, `session/secrets`, `session/sshforward`.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, oneshot};
+
+/// Longest secret, as in BuildKit (`session/secrets/secretsprovider`: 500 KiB).
+pub(crate) const MAX_SECRET_BYTES: usize = 500 * 1024;
+/// Questions that may wait for one client.
+const QUESTIONS: usize = 64;
+
+/// A question to a client. Dropping the reply is the answer of a client that left.
+pub(crate) enum Ask {
+    /// The bytes of a secret; `None`: the client did not offer it.
+    Secret {
+        /// Its id.
+        id: String,
+        /// Takes the answer.
+        reply: oneshot::Sender<Option<Vec<u8>>>,
+    },
+    /// A connection to an ssh agent; `None`: the client did not offer it.
+    Ssh {
+        /// Its id; `default` is the usual one.
+        id: String,
+        /// Takes the answer.
+        reply: oneshot::Sender<Option<DuplexStream>>,
+    },
+}
+
+/// The way to one client. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Session(mpsc::Sender<Ask>);
+
+impl Session {
+    /// The way to a client, and what has to be answered.
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Ask>) {
+        let (sender, receiver) = mpsc::channel(QUESTIONS);
+        (Self(sender), receiver)
+    }
+}
+
+/// Why a client's answer cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// Every client that could have answered is gone.
+    #[error("cannot ask for {0}: the client that offered it has left")]
+    Left(String),
+    /// It is longer than any secret.
+    #[error("secret {0} is longer than {MAX_SECRET_BYTES} bytes")]
+    TooLong(String),
+}
+
+/// The clients that wait for a step. Clients may join while it runs.
+#[derive(Clone, Default)]
+pub(crate) struct Sessions(Arc<Mutex<Vec<Session>>>);
+
+impl Sessions {
+    /// One more client waits.
+    pub(crate) fn add(&self, session: Session) {
+        self.0.lock().push(session);
+    }
+
+    /// The bytes of a secret. `None`: no client offers it. Never keep them longer than the step runs.
+    ///
+    /// # Errors
+    /// The clients have left, or what they sent is too long.
+    pub(crate) async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, SessionError> {
+        let ask = |reply| Ask::Secret {
+            id: id.to_owned(),
+            reply,
+        };
+        let secret: Option<Vec<u8>> = self.ask(&format!("secret {id}"), ask).await?;
+        match secret {
+            Some(secret) if secret.len() > MAX_SECRET_BYTES => {
+                Err(SessionError::TooLong(id.to_owned()))
+            }
+            secret => Ok(secret),
+        }
+    }
+
+    /// A new connection to an ssh agent. `None`: no client offers one by this id.
+    ///
+    /// # Errors
+    /// The clients have left.
+    pub(crate) async fn ssh(&self, id: &str) -> Result<Option<DuplexStream>, SessionError> {
+        let ask = |reply| Ask::Ssh {
+            id: id.to_owned(),
+            reply,
+        };
+        self.ask(&format!("ssh agent {id}"), ask).await
+    }
+
+    async fn ask<T>(
+        &self,
+        what: &str,
+        ask: impl Fn(oneshot::Sender<Option<T>>) -> Ask,
+    ) -> Result<Option<T>, SessionError> {
+        let sessions = self.0.lock().clone();
+        let mut answered = sessions.is_empty();
+        for session in sessions {
+            let (reply, answer) = oneshot::channel();
+            if session.0.send(ask(reply)).await.is_err() {
+                continue;
+            }
+            match answer.await {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => answered = true,
+                Err(_) => {}
+            }
+        }
+        match answered {
+            true => Ok(None),
+            false => Err(SessionError::Left(what.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that knows one secret.
+    fn client(id: &'static str, secret: &'static [u8]) -> Session {
+        let (session, mut asked) = Session::channel();
+        tokio::spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                match ask {
+                    Ask::Secret { id: wanted, reply } => {
+                        let _ = reply.send((wanted == id).then(|| secret.to_vec()));
+                    }
+                    Ask::Ssh { reply, .. } => drop(reply.send(None)),
+                }
+            }
+        });
+        session
+    }
+
+    #[tokio::test]
+    async fn the_first_client_that_has_a_secret_gives_it() {
+        let sessions = Sessions::default();
+        assert_eq!(sessions.secret("a").await, Ok(None));
+        sessions.add(client("a", b"one"));
+        sessions.add(client("b", b"two"));
+        assert_eq!(sessions.secret("b").await, Ok(Some(b"two".to_vec())));
+        assert_eq!(sessions.secret("c").await, Ok(None));
+        assert!(sessions.ssh("default").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn clients_that_left_are_passed_over() {
+        let sessions = Sessions::default();
+        drop({
+            let (session, asked) = Session::channel();
+            sessions.add(session);
+            asked
+        });
+        assert_eq!(
+            sessions.secret("a").await,
+            Err(SessionError::Left("secret a".to_owned()))
+        );
+        sessions.add(client("a", b"one"));
+        assert_eq!(sessions.secret("a").await, Ok(Some(b"one".to_vec())));
+    }
+}
