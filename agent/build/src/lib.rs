@@ -10,6 +10,7 @@ pub mod excerpt;
 pub mod ignore;
 pub mod lint;
 pub mod pattern;
+pub mod plan;
 pub mod words;
 
 pub use dockerfile::{Dockerfile, Lines, ParseError};
