@@ -21,6 +21,7 @@
 #![warn(missing_docs)]
 
 mod archive;
+pub mod build;
 mod config;
 mod digest;
 mod error;

@@ -1,0 +1,4 @@
+//! Digests of files of contexts that did not change since they were read.
+
+/// Digests by device, inode, size, times and mode.
+pub struct StatCache {}
