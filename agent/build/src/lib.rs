@@ -13,4 +13,14 @@ pub mod pattern;
 pub mod plan;
 pub mod words;
 
+mod quote;
+mod suggest;
+
+/// Where tables of expected results are kept beside a checkout; tests that read them skip aloud without.
+#[cfg(test)]
+const SHARED_TABLES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../../shared/data/dockerfile"
+);
+
 pub use dockerfile::{Dockerfile, Lines, ParseError};
