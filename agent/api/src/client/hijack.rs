@@ -49,14 +49,23 @@ impl Hijacked {
 
 impl Client {
     /// Sends a request that asks for the raw connection.
-    pub(super) async fn hijack(&self, mut request: Request<Body>) -> Result<Hijacked> {
+    pub(super) async fn hijack(&self, request: Request<Body>) -> Result<Hijacked> {
+        self.upgrade(request, "tcp").await
+    }
+
+    /// Sends a request that asks for another protocol on its connection.
+    pub(super) async fn upgrade(
+        &self,
+        mut request: Request<Body>,
+        protocol: &'static str,
+    ) -> Result<Hijacked> {
         let path = request.uri().path().to_owned();
         request
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         request
             .headers_mut()
-            .insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+            .insert(header::UPGRADE, HeaderValue::from_static(protocol));
         let response = self.stream(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let reason = format!("{} in place of an upgraded connection", response.status());

@@ -7,12 +7,13 @@
 //! ```text
 //! mod.rs      Client, version negotiation        request.rs  paths and queries
 //! transport   connections, pool, upgrade         stream.rs   JSON streams, output frames
-//! hijack.rs   attach and exec connections        containers, exec, images, networks, volumes, system,
+//! hijack.rs   attach, exec and other upgrades        containers, exec, images, networks, volumes, system,
 //!                                                swarm, services, payloads: one per resource
 //! ```
 //! Source: the Engine API reference v1.51 and moby `client/`.
 
 mod archive;
+pub mod build;
 mod containers;
 mod error;
 mod exec;

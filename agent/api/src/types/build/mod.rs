@@ -11,8 +11,8 @@
 //!                                                    ← Message::Done | Message::Failed, end    channel 0
 //! ```
 //! Only the daemon opens channels; their numbers start at 1 and are not used again. A side that has closed its half of
-//! a channel still takes what the other sends. A receiver never stops reading because one channel is full: what a
-//! channel may hold is bounded by the client's and daemon's own buffers, past which the channel is reset.
+//! a channel still takes what the other sends. Channels have no windows of their own: a side whose buffer for one is
+//! full stops reading the connection, so each channel must be consumed without waiting for another.
 //! Closing the connection cancels the build.
 //!
 //! Must not: resolve, read or check anything beyond shape. Source of the JSON of progress, lints, outlines and
