@@ -11,6 +11,7 @@
 //! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
 
 mod add;
+mod adopt;
 mod changes;
 mod commit;
 mod content;
@@ -38,6 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use adopt::LayerPins;
 pub(crate) use commit::pack_error;
 pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;

@@ -23,6 +23,7 @@ mod export;
 mod snapshots;
 mod stack;
 mod stat_cache;
+mod usage;
 mod view;
 
 pub use adopt::Rewrite;
@@ -34,3 +35,6 @@ pub use snapshots::{Snapshot, SnapshotId, Snapshots, Work};
 pub use stack::{Entry, Held, Stack};
 pub use stat_cache::StatCache;
 pub use view::View;
+
+/// Deepest nesting of directories that is walked: recursion and open descriptors are bounded by it.
+const DEPTH_MAX: usize = 256;

@@ -1,20 +1,61 @@
 //! The directory of snapshots: making, holding, removing.
+//!
+//! ```text
+//! new-<n>/{diff,snapshot.json} ── rename ──▶ <id>/ ── rename into the layer store ──▶ <id> (a file: the diff id)
+//!                                             └────── rename ──▶ doomed-<n>/ ──▶ deleted when nobody holds it
+//! ```
+//!
+//! A step is not worth a sync of the disk. So `snapshot.json` names the boot in which it was written: in the same boot
+//! the page cache has every byte whatever became of the process, and after a crash of the machine a snapshot without
+//! `synced` counts as lost. [`Snapshots::sync`] makes that mark, after a sync, for all that lack it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 
+use parking_lot::{Mutex, RwLock};
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::error::Result;
-use super::{Held, Stack, StatCache};
-use crate::store::Store;
+use super::error::{FilesError, Result};
+use super::usage::disk_bytes;
+use super::{Entry, Held, Stack, StatCache, View};
+use crate::digest::Digest;
+use crate::error::ImageError;
+use crate::store::{LayerPins, Store};
+
+/// Overlayfs takes no more lower directories (`OVL_MAX_STACK`).
+const LOWERS_MAX: usize = 500;
+const FACTS: &str = "snapshot.json";
+const SYNCED: &str = "synced";
 
 /// Names a snapshot: 32 hex digits, never used twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SnapshotId(String);
+
+impl SnapshotId {
+    fn new() -> io::Result<Self> {
+        let mut bytes = [0; 16];
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_| io::Error::other("no random numbers"))?;
+        Ok(Self(hex::encode(bytes)))
+    }
+
+    /// Nothing else is ever joined to a path.
+    fn parse(name: &str) -> Option<Self> {
+        let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        (name.len() == 32 && name.bytes().all(digit)).then(|| Self(name.to_owned()))
+    }
+}
 
 impl fmt::Display for SnapshotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,22 +72,98 @@ pub struct Snapshot {
     pub disk_bytes: u64,
 }
 
+/// `snapshot.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    disk_bytes: u64,
+    /// Of the boot in which it was written.
+    boot: String,
+}
+
+/// Where a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Here, taking so many bytes.
+    Here(u64),
+    /// In the layer store.
+    Layer(Digest),
+}
+
 /// The snapshots of one data root. Thread-safe; all methods block on disk.
 pub struct Snapshots {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
+    /// `<data root>/build`.
+    root: PathBuf,
+    directory: PathBuf,
+    /// Number for the next temporary name.
+    next: AtomicU64,
+    boot: String,
+    state: Arc<Mutex<State>>,
+    /// Written while directories move into the layer store and their places are out of date.
+    pub(super) moving: RwLock<()>,
+    /// What was there when this was opened: all that a sweep may remove.
+    old: HashSet<SnapshotId>,
+    stats: Mutex<Weak<StatCache>>,
+    /// Deletes what a crash left.
+    sweeper: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    places: HashMap<SnapshotId, Place>,
+    /// Finished and perhaps not on the disk yet.
+    unsynced: HashSet<SnapshotId>,
+    holders: HashMap<SnapshotId, usize>,
+    /// Removed while somebody held them: to be deleted by the last holder.
+    doomed: HashMap<SnapshotId, PathBuf>,
 }
 
 /// A snapshot being made: an empty directory to fill. Deleted on drop unless it is finished.
-pub struct Work {}
+pub struct Work {
+    directory: PathBuf,
+    diff: PathBuf,
+}
 
 impl Work {
     /// The directory to fill, in overlay form.
     pub fn diff(&self) -> &Path {
-        todo!()
+        &self.diff
     }
 }
 
-pub(super) struct Pins {}
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Finished ones are no longer there under this name.
+        discard(&self.directory);
+    }
+}
+
+/// Keeps snapshots and layers from being deleted.
+pub(super) struct Pins {
+    ids: Vec<SnapshotId>,
+    state: Arc<Mutex<State>>,
+    _layers: LayerPins,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut free = Vec::new();
+        {
+            let mut state = self.state.lock();
+            for id in &self.ids {
+                let Some(count) = state.holders.get_mut(id) else {
+                    continue;
+                };
+                *count -= 1;
+                if *count == 0 {
+                    state.holders.remove(id);
+                    free.extend(state.doomed.remove(id));
+                }
+            }
+        }
+        free.iter().for_each(|path| discard(path));
+    }
+}
 
 impl Snapshots {
     /// Opens the snapshots below `root` (`<data root>/build`), making directories if need be. What a crash left half-made
@@ -55,8 +172,46 @@ impl Snapshots {
     /// # Errors
     /// A directory cannot be made or read.
     pub fn open(store: Arc<Store>, root: &Path) -> Result<Self> {
-        let _ = root;
-        Ok(Self { store })
+        use std::os::unix::fs::DirBuilderExt;
+        let directory = root.join("snapshots");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(ImageError::io("create", &directory))?;
+        let boot_path = "/proc/sys/kernel/random/boot_id";
+        let boot = std::fs::read_to_string(boot_path).map_err(ImageError::io("read", boot_path))?;
+        let (mut old, mut leftovers) = (HashSet::new(), Vec::new());
+        for entry in std::fs::read_dir(&directory).map_err(ImageError::io("read", &directory))? {
+            let entry = entry.map_err(ImageError::io("read", &directory))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(id) = SnapshotId::parse(name) {
+                old.insert(id);
+            } else if name.starts_with("new-") || name.starts_with("doomed-") {
+                leftovers.push(entry.path());
+            }
+        }
+        // New temporary names must not meet a leftover that is still being deleted.
+        let next = leftovers
+            .iter()
+            .filter_map(|path| path.to_str()?.rsplit_once('-')?.1.parse::<u64>().ok())
+            .max()
+            .map_or(0, |last| last + 1);
+        let sweeper = (!leftovers.is_empty())
+            .then(|| std::thread::spawn(move || leftovers.iter().for_each(|path| discard(path))));
+        Ok(Self {
+            store,
+            root: root.to_owned(),
+            directory,
+            next: AtomicU64::new(next),
+            boot: boot.trim().to_owned(),
+            state: Arc::default(),
+            moving: RwLock::default(),
+            old,
+            stats: Mutex::default(),
+            sweeper,
+        })
     }
 
     /// A new empty directory for a step to fill.
@@ -64,8 +219,12 @@ impl Snapshots {
     /// # Errors
     /// It cannot be made.
     pub fn begin(&self) -> Result<Work> {
-        let _ = &self.store;
-        todo!()
+        let work = self.work()?;
+        std::fs::create_dir(&work.diff).map_err(ImageError::io("create", &work.diff))?;
+        // The umask of the process has no say in what an image contains.
+        rustix::fs::chmod(&work.diff, Mode::from_raw_mode(0o755))
+            .map_err(|e| ImageError::io("create", &work.diff)(e.into()))?;
+        Ok(work)
     }
 
     /// Makes a snapshot of what was written. It is not synced: see [`Snapshots::sync`].
@@ -73,8 +232,24 @@ impl Snapshots {
     /// # Errors
     /// It cannot be measured or renamed.
     pub fn finish(&self, work: Work) -> Result<Snapshot> {
-        let _ = work;
-        todo!()
+        let facts = Facts {
+            disk_bytes: disk_bytes(&work.diff).map_err(ImageError::io("measure", &work.diff))?,
+            boot: self.boot.clone(),
+        };
+        let path = work.directory.join(FACTS);
+        let json = serde_json::to_vec(&facts).expect("plain data has a JSON form");
+        std::fs::write(&path, json).map_err(ImageError::io("write", &path))?;
+        let id = SnapshotId::new().map_err(ImageError::io("name", &work.directory))?;
+        let path = self.path(&id);
+        std::fs::rename(&work.directory, &path).map_err(ImageError::io("create", &path))?;
+        let mut state = self.state.lock();
+        state.unsynced.insert(id.clone());
+        let place = Place::Here(facts.disk_bytes);
+        state.places.insert(id.clone(), place);
+        Ok(Snapshot {
+            id,
+            disk_bytes: facts.disk_bytes,
+        })
     }
 
     /// Makes a snapshot of a directory in overlay form on the same file system (the upper directory of an unmounted
@@ -83,24 +258,115 @@ impl Snapshots {
     /// # Errors
     /// It cannot be measured or renamed.
     pub fn take(&self, directory: &Path) -> Result<Snapshot> {
-        let _ = directory;
-        todo!()
+        let work = self.work()?;
+        std::fs::rename(directory, &work.diff).map_err(ImageError::io("rename", directory))?;
+        self.finish(work)
     }
 
     /// Holds a stack for reading and mounting.
     ///
     /// # Errors
-    /// [`FilesError::Lost`](super::FilesError::Lost): the cache record that names it is a miss. A layer that is gone from
-    /// the store, or more layers than overlayfs takes.
+    /// [`FilesError::Lost`]: the cache record that names it is a miss. A layer that is gone from the store, or more layers
+    /// than overlayfs takes.
     pub fn hold(&self, stack: &Stack) -> Result<Held> {
-        let _ = stack;
-        todo!()
+        let _still = self.moving.read();
+        let mut ids = Vec::new();
+        let mut diffs = Vec::new();
+        let mut layers = Vec::new();
+        {
+            // From here on nothing that is found can be deleted.
+            let mut state = self.state.lock();
+            for entry in stack.entries.iter().rev() {
+                let place = match entry {
+                    Entry::Layer(diff_id) => Place::Layer(*diff_id),
+                    Entry::Loose(id) => self
+                        .place(&mut state, id)
+                        .ok_or_else(|| FilesError::Lost(id.clone()))?,
+                };
+                match (place, entry) {
+                    (Place::Layer(diff_id), _) => layers.push(diff_id),
+                    (Place::Here(_), Entry::Loose(id)) if !ids.contains(id) => ids.push(id.clone()),
+                    _ => continue,
+                }
+                diffs.push((place, entry.clone()));
+            }
+            for id in &ids {
+                *state.holders.entry(id.clone()).or_default() += 1;
+            }
+        }
+        let mut pins = Pins {
+            ids,
+            state: Arc::clone(&self.state),
+            _layers: LayerPins::none(),
+        };
+        pins._layers = Store::pin_layers(&self.store, &layers)?;
+        let lowers = Arc::new(self.open_lowers(&diffs)?);
+        let pins = Arc::new(pins);
+        let view = View::stack(Arc::clone(&lowers), Arc::clone(&pins));
+        Ok(Held {
+            lowers,
+            view,
+            _pins: pins,
+        })
+    }
+
+    /// The directories of a stack, uppermost first. Of one that occurs several times only the uppermost is there: overlayfs
+    /// refuses a directory twice, and the others could not be seen. Nothing is there below an opaque root.
+    fn open_lowers(&self, entries: &[(Place, Entry)]) -> Result<Vec<OwnedFd>> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for (place, entry) in entries {
+            let mut cut = false;
+            let path = match (place, entry) {
+                (Place::Layer(diff_id), _) => {
+                    let (path, opaque) = self.store.layer_directory(diff_id)?;
+                    cut = opaque;
+                    path
+                }
+                (Place::Here(_), Entry::Loose(id)) => self.path(id).join("diff"),
+                (Place::Here(_), Entry::Layer(_)) => continue,
+            };
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            if cut {
+                break;
+            }
+        }
+        if paths.len() > LOWERS_MAX {
+            return Err(FilesError::Limit {
+                what: "layers in one file system",
+                limit: LOWERS_MAX as u64,
+            });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = |path: PathBuf| match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(fd),
+            Err(error) => Err(ImageError::io("open", path)(error.into()).into()),
+        };
+        paths.into_iter().map(open).collect()
     }
 
     /// Whether every entry of the stack is there and whole; opens nothing.
     pub fn contains(&self, stack: &Stack) -> bool {
-        let _ = stack;
-        todo!()
+        let mut state = self.state.lock();
+        stack.entries.iter().all(|entry| match entry {
+            Entry::Layer(diff_id) => self.store.has_layer(diff_id),
+            Entry::Loose(id) => match self.place(&mut state, id) {
+                Some(Place::Layer(diff_id)) => self.store.has_layer(&diff_id),
+                place => place.is_some(),
+            },
+        })
+    }
+
+    /// The layer of the image store that an entry is or became, if it did.
+    pub fn layer_of(&self, entry: &Entry) -> Option<Digest> {
+        match entry {
+            Entry::Layer(diff_id) => Some(*diff_id),
+            Entry::Loose(id) => match self.place(&mut self.state.lock(), id)? {
+                Place::Layer(diff_id) => Some(diff_id),
+                Place::Here(_) => None,
+            },
+        }
     }
 
     /// Makes sure that snapshots finished so far survive a crash of the machine (one sync of the file system). Without it they
@@ -110,26 +376,68 @@ impl Snapshots {
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<()> {
-        todo!()
+        let ids = std::mem::take(&mut self.state.lock().unsynced);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let synced = File::open(&self.directory)
+            .map_err(ImageError::io("open", &self.directory))
+            .and_then(|directory| {
+                rustix::fs::syncfs(&directory)
+                    .map_err(|e| ImageError::io("sync", &self.directory)(e.into()))
+            });
+        if let Err(error) = synced {
+            self.state.lock().unsynced.extend(ids);
+            return Err(error.into());
+        }
+        for id in ids {
+            // One that went meanwhile needs no mark.
+            let _ = File::create(self.path(&id).join(SYNCED));
+        }
+        Ok(())
     }
 
-    /// Removes snapshots (out of sight at once, from the disk when nobody holds them any more). Ones that are not there are
-    /// passed over. Layers that were made of them are not touched: release those in the store. Returns the bytes freed.
+    /// Removes entries of stacks that no cache record names any more; `named` are those that are. Snapshots go out of sight
+    /// at once and from the disk when nobody holds them; layers are released in the store unless a named snapshot became the same
+    /// layer. What is not there is passed over. Returns the bytes of the snapshots.
     ///
     /// # Errors
-    /// One cannot be renamed; the others are removed.
-    pub fn remove(&self, ids: &[SnapshotId]) -> Result<u64> {
-        let _ = ids;
-        todo!()
+    /// The first one; the others are removed.
+    pub fn remove(&self, gone: &[Entry], named: &HashSet<Entry>) -> Result<u64> {
+        let gone = gone.iter().filter(|entry| !named.contains(*entry));
+        let mut layers: HashSet<Digest> = HashSet::new();
+        let mut bytes = 0;
+        let mut failed = None;
+        for entry in gone {
+            layers.extend(self.layer_of(entry));
+            if let Entry::Loose(id) = entry {
+                match self.doom(id) {
+                    Ok(freed) => bytes += freed,
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        if !layers.is_empty() {
+            for entry in named {
+                if let Some(diff_id) = self.layer_of(entry) {
+                    layers.remove(&diff_id);
+                }
+            }
+            let layers: Vec<Digest> = layers.into_iter().collect();
+            self.store.release(&layers)?;
+        }
+        failed.map_or(Ok(bytes), Err)
     }
 
-    /// Removes every snapshot that `named` does not have and that was finished before this was opened. Returns the bytes freed.
+    /// Removes every snapshot that was there when this was opened and that `named` does not have, and releases every kept layer
+    /// that none of `named` is. To be called once, before the first build keeps anything. Returns the bytes of the snapshots.
     ///
     /// # Errors
     /// As [`Snapshots::remove`].
-    pub fn sweep(&self, named: &HashSet<SnapshotId>) -> Result<u64> {
-        let _ = named;
-        todo!()
+    pub fn sweep(&self, named: &HashSet<Entry>) -> Result<u64> {
+        let mut gone: Vec<Entry> = self.old.iter().cloned().map(Entry::Loose).collect();
+        gone.extend(self.store.kept()?.into_iter().map(Entry::Layer));
+        self.remove(&gone, named)
     }
 
     /// The snapshots there are, with their sizes; those that became layers count nothing.
@@ -137,11 +445,153 @@ impl Snapshots {
     /// # Errors
     /// The directory cannot be read.
     pub fn list(&self) -> Result<Vec<Snapshot>> {
-        todo!()
+        let mut found = Vec::new();
+        let directory = &self.directory;
+        for entry in std::fs::read_dir(directory).map_err(ImageError::io("read", directory))? {
+            let entry = entry.map_err(ImageError::io("read", directory))?;
+            let Some(id) = entry.file_name().to_str().and_then(SnapshotId::parse) else {
+                continue;
+            };
+            let disk_bytes = match self.place(&mut self.state.lock(), &id) {
+                Some(Place::Here(bytes)) => bytes,
+                _ => 0,
+            };
+            found.push(Snapshot { id, disk_bytes });
+        }
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
     }
 
     /// The digests of unchanged files of contexts. Read at the first call, written and forgotten when the last user drops it.
     pub fn stat_cache(&self) -> Arc<StatCache> {
-        todo!()
+        let mut stats = self.stats.lock();
+        if let Some(stats) = stats.upgrade() {
+            return stats;
+        }
+        let opened = Arc::new(StatCache::open(self.root.join("stat-cache")));
+        *stats = Arc::downgrade(&opened);
+        opened
+    }
+
+    pub(super) fn path(&self, id: &SnapshotId) -> PathBuf {
+        self.directory.join(&id.0)
+    }
+
+    /// Where a snapshot is; `None` when it is lost.
+    fn place(&self, state: &mut State, id: &SnapshotId) -> Option<Place> {
+        if let Some(place) = state.places.get(id) {
+            return Some(*place);
+        }
+        SnapshotId::parse(&id.0)?;
+        let path = self.path(id);
+        let place = match std::fs::read(path.join(FACTS)) {
+            Ok(json) => {
+                let facts: Facts = serde_json::from_slice(&json).ok()?;
+                if !path.join(SYNCED).exists() {
+                    if facts.boot != self.boot {
+                        return None;
+                    }
+                    state.unsynced.insert(id.clone());
+                }
+                Place::Here(facts.disk_bytes)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                let text = std::fs::read_to_string(&path).ok()?;
+                let diff_id = Digest::from_hex(text.trim_end()).ok()?;
+                if !self.store.has_layer(&diff_id) {
+                    return None;
+                }
+                Place::Layer(diff_id)
+            }
+            Err(_) => return None,
+        };
+        state.places.insert(id.clone(), place);
+        Some(place)
+    }
+
+    /// The place of a snapshot that is to become a layer.
+    pub(super) fn place_of(&self, id: &SnapshotId) -> Result<Place> {
+        self.place(&mut self.state.lock(), id)
+            .ok_or_else(|| FilesError::Lost(id.clone()))
+    }
+
+    /// The snapshot is the layer `diff_id` from now on. What is left of it here goes when nobody holds it.
+    pub(super) fn adopted(&self, id: &SnapshotId, diff_id: Digest) -> Result<()> {
+        let path = self.path(id);
+        if path.is_dir() {
+            self.put_away(id)?;
+        }
+        // Not by rename: a torn file is no diff id, and then the snapshot is lost.
+        std::fs::write(&path, diff_id.hex()).map_err(ImageError::io("write", &path))?;
+        let mut state = self.state.lock();
+        state.unsynced.remove(id);
+        state.places.insert(id.clone(), Place::Layer(diff_id));
+        Ok(())
+    }
+
+    /// Takes a snapshot out of sight. Returns the bytes it had.
+    fn doom(&self, id: &SnapshotId) -> Result<u64> {
+        let place = self.place(&mut self.state.lock(), id);
+        let path = self.path(id);
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => self.put_away(id)?,
+            Ok(_) => std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(ImageError::io("remove", &path)(error).into()),
+        }
+        Ok(match place {
+            Some(Place::Here(bytes)) => bytes,
+            _ => 0,
+        })
+    }
+
+    /// Renames a snapshot's directory away and deletes it, now or when the last holder lets go.
+    fn put_away(&self, id: &SnapshotId) -> Result<()> {
+        let to = self.temporary("doomed");
+        let path = self.path(id);
+        {
+            let mut state = self.state.lock();
+            std::fs::rename(&path, &to).map_err(ImageError::io("remove", &path))?;
+            state.places.remove(id);
+            state.unsynced.remove(id);
+            if state.holders.contains_key(id) {
+                state.doomed.insert(id.clone(), to);
+                return Ok(());
+            }
+        }
+        discard(&to);
+        Ok(())
+    }
+
+    fn work(&self) -> Result<Work> {
+        let directory = self.temporary("new");
+        std::fs::create_dir(&directory).map_err(ImageError::io("create", &directory))?;
+        Ok(Work {
+            diff: directory.join("diff"),
+            directory,
+        })
+    }
+
+    fn temporary(&self, prefix: &str) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("{prefix}-{number}"))
+    }
+}
+
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        if let Some(sweeper) = self.sweeper.take() {
+            // A panic there has been reported by the panic hook; nothing depends on its result.
+            let _ = sweeper.join();
+        }
+    }
+}
+
+/// Deletes a directory that nobody refers to; what cannot be deleted now is when the snapshots are opened again.
+fn discard(path: &Path) {
+    if let Err(error) = crate::remove::remove_tree(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot remove a snapshot");
     }
 }

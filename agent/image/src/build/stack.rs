@@ -55,11 +55,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// Directories for an overlay mount by this process, uppermost first, as `/proc/self/fd/<n>`: short, so that many fit
+    /// Directories for an overlay mount, uppermost first, as `/proc/<pid>/fd/<n>`: short, so that many fit
     /// into a page, and right even when the directory is renamed into the image store meanwhile. Valid as long as this is
-    /// held. A directory that occurs twice in the stack is here once. Empty for the empty stack.
+    /// held, for any process that sees this one's `/proc`. A directory that occurs twice in the stack is here once. Empty for the empty stack.
     pub fn lowers(&self) -> Vec<PathBuf> {
-        let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let pid = std::process::id();
+        let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/{pid}/fd/{}", fd.as_raw_fd()));
         self.lowers.iter().map(path).collect()
     }
 

@@ -2,3 +2,10 @@
 
 /// Digests by device, inode, size, times and mode.
 pub struct StatCache {}
+
+impl StatCache {
+    pub(super) fn open(path: std::path::PathBuf) -> Self {
+        let _ = path;
+        Self {}
+    }
+}

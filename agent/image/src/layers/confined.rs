@@ -160,13 +160,13 @@ fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
 }
 
 /// Marks a directory as hiding everything below it in lower layers.
-pub(super) fn make_opaque(directory: &impl AsFd) -> io::Result<()> {
+pub(crate) fn make_opaque(directory: &impl AsFd) -> io::Result<()> {
     // Through the magic link, because a descriptor opened with O_PATH cannot be used directly.
     rustix::fs::setxattr(proc_path(directory), OPAQUE, b"y", XattrFlags::empty())?;
     Ok(())
 }
 
 /// Whether this is overlayfs's mark for "removed": a character device 0:0.
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }

@@ -35,7 +35,7 @@ use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::tar_stream::TarError;
-pub(crate) use confined::proc_path;
+pub(crate) use confined::{is_whiteout, make_opaque, proc_path};
 pub(crate) use pack::{PackError, Tree, pack, pack_named};
 use recipe::{RecipeReader, Step};
 
@@ -260,11 +260,19 @@ impl LayerStore {
 
     /// Makes an unpacked layer exist; if it does already, the new copy is dropped. The caller has synced.
     pub(crate) fn commit(&self, unfinished: Unfinished) -> Result<(), ImageError> {
-        let layer = unfinished.layer.clone();
+        self.commit_directory(&unfinished.directory, unfinished.layer.clone())
+    }
+
+    /// Makes a complete directory the layer that it is by renaming it; if the layer exists already, nothing happens. The
+    /// caller has synced.
+    pub(crate) fn commit_directory(
+        &self,
+        directory: &Path,
+        layer: Layer,
+    ) -> Result<(), ImageError> {
         let target = self.path(&layer.diff_id);
         if !self.contains(&layer.diff_id) {
-            std::fs::rename(&unfinished.directory, &target)
-                .map_err(ImageError::io("create", &target))?;
+            std::fs::rename(directory, &target).map_err(ImageError::io("create", &target))?;
         }
         if let (Some(blob), Some(blobs)) = (layer.blob, self.blobs.lock().as_mut()) {
             blobs.insert(blob, layer.diff_id);

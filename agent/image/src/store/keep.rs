@@ -74,8 +74,7 @@ impl Store {
             return Ok(Vec::new());
         }
         for layer in &layers {
-            let mark = layer.path().join(MARK);
-            File::create(&mark).map_err(ImageError::io("create", &mark))?;
+            mark_in(layer.path())?;
         }
         self.sync_layers()?;
         let _writing = self.writing.lock();
@@ -98,7 +97,7 @@ impl Store {
         mark.try_exists().map_err(ImageError::io("look for", mark))
     }
 
-    fn mark(&self, diff_id: &Digest) -> Result<()> {
+    pub(super) fn mark(&self, diff_id: &Digest) -> Result<()> {
         let mark = self.kept_path(diff_id);
         File::create(&mark).map_err(ImageError::io("create", &mark))?;
         content::sync_directory(mark.parent().unwrap_or(Path::new("/")))
@@ -107,4 +106,12 @@ impl Store {
     fn kept_path(&self, diff_id: &Digest) -> PathBuf {
         self.layers.root().join(diff_id.hex()).join(MARK)
     }
+}
+
+/// Marks a layer that does not exist yet.
+pub(super) fn mark_in(directory: &Path) -> Result<()> {
+    let mark = directory.join(MARK);
+    File::create(&mark)
+        .map(drop)
+        .map_err(ImageError::io("create", mark))
 }

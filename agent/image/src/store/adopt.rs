@@ -1,0 +1,104 @@
+//! What the builder needs of layers: holding them while it mounts or reads them, and making layers of its snapshots.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Result, Store, content, release};
+use crate::digest::Digest;
+use crate::error::ImageError;
+use crate::layers::Layer;
+
+/// Layers that are not removed before this is dropped.
+pub(crate) struct LayerPins {
+    store: Option<Arc<Store>>,
+    pinned: HashSet<Digest>,
+}
+
+impl LayerPins {
+    pub(crate) fn none() -> Self {
+        Self {
+            store: None,
+            pinned: HashSet::new(),
+        }
+    }
+}
+
+impl Drop for LayerPins {
+    fn drop(&mut self) {
+        let Some(store) = &self.store else { return };
+        let mut users = store.pinned.lock();
+        for diff_id in &self.pinned {
+            release(&mut users, diff_id);
+        }
+        drop(users);
+        if let Err(error) = store.collect(&self.pinned) {
+            tracing::warn!(%error, "cannot look for layers that are no longer needed");
+        }
+    }
+}
+
+impl Store {
+    /// Pins layers.
+    ///
+    /// # Errors
+    /// One of them is not here.
+    pub(crate) fn pin_layers(store: &Arc<Self>, diff_ids: &[Digest]) -> Result<LayerPins> {
+        if diff_ids.is_empty() {
+            return Ok(LayerPins::none());
+        }
+        let pinned: HashSet<Digest> = diff_ids.iter().copied().collect();
+        let mut users = store.pinned.lock();
+        for diff_id in &pinned {
+            if !store.layers.contains(diff_id) {
+                return Err(ImageError::Damaged {
+                    path: store.layers.diff(diff_id),
+                    reason: "the layer is missing".to_owned(),
+                });
+            }
+        }
+        for diff_id in &pinned {
+            *users.entry(*diff_id).or_default() += 1;
+        }
+        drop(users);
+        Ok(LayerPins {
+            store: Some(Arc::clone(store)),
+            pinned,
+        })
+    }
+
+    pub(crate) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layers.contains(diff_id)
+    }
+
+    /// The overlay directory of a layer, and whether it hides all layers below it.
+    pub(crate) fn layer_directory(&self, diff_id: &Digest) -> Result<(PathBuf, bool)> {
+        let layer = self.layers.get(diff_id)?;
+        Ok((self.layers.diff(diff_id), layer.opaque_root))
+    }
+
+    /// Brings layer directories that are complete, but not in the store, to disk, marked as kept.
+    pub(crate) fn prepare_adoption<'a>(
+        &self,
+        directories: impl Iterator<Item = &'a Path>,
+    ) -> Result<()> {
+        for directory in directories {
+            super::keep::mark_in(directory)?;
+        }
+        self.sync_layers()
+    }
+
+    /// Makes layers of prepared directories on the store's file system, kept. They are renamed; where the store has the layer
+    /// already, the directory stays where it is.
+    pub(crate) fn adopt_directories(&self, directories: Vec<(PathBuf, Layer)>) -> Result<()> {
+        let _writing = self.writing.lock();
+        for (directory, layer) in directories {
+            if self.layers.contains(&layer.diff_id) {
+                self.mark(&layer.diff_id)?;
+            } else {
+                self.layers.commit_directory(&directory, layer)?;
+            }
+        }
+        content::sync_directory(self.layers.root())
+    }
+}
