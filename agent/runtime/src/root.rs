@@ -82,6 +82,17 @@ pub fn layers(layers: &[impl AsRef<Path>]) -> io::Result<OwnedFd> {
     overlay(&lower, None)
 }
 
+/// A detached mount of several layers put together, the uppermost first, that takes what is written into `upper`. `work`
+/// is empty and on the same file system.
+pub fn writable_layers(
+    layers: &[impl AsRef<Path>],
+    upper: &Path,
+    work: &Path,
+) -> io::Result<OwnedFd> {
+    let lower: Vec<&Path> = layers.iter().map(AsRef::as_ref).collect();
+    overlay(&lower, Some((upper, work)))
+}
+
 /// Directories that make an overlay writable: where changes go, and the kernel's work directory beside it.
 type Writable<'a> = Option<(&'a Path, &'a Path)>;
 

@@ -10,6 +10,7 @@
 //! Sits on top of the engine and uses its images, networks and keeper. Must not: know HTTP, or do anything before the
 //! first build asks for it.
 
+mod run;
 mod session;
 
 pub(crate) use session::{Session, SessionError, Sessions};

@@ -22,7 +22,7 @@ const DEPTH_MAX: usize = 512;
 
 /// Copies the directory `target` of the image into the empty directory `into`. `false` when the image has no
 /// directory there. Blocks.
-pub(super) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Result<bool> {
+pub(crate) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Result<bool> {
     let Some(root) = open_image(layers)? else {
         return Ok(false);
     };

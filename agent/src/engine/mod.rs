@@ -15,12 +15,14 @@
 //! | `create` `open` `driver` `steps` `records` `registry` `shared` | containers that are made, found again, run, removed |
 //! | `container` `lifecycle` `restart` `health` `names` `mounts` `ports` `endpoint` `spec` `defaults` `validate` `signal` | pure: values and rules |
 //! | `inspect` `list` | pure: what clients see |
+//! | `build_step` | processes of builds, which are no containers |
 //! | `exec` `probe` `logs` `events` `stats` `top` `diff` | beside the life of a container |
 //! | `container_path` `volumes` `copy_up` `devices` `disk` `files` `shm` | the host's file systems |
 //!
 //! Must not: know HTTP, read configuration, or wait for anything by polling.
 
 mod archive;
+mod build_step;
 mod commit;
 mod container;
 mod container_path;
@@ -74,7 +76,9 @@ mod volumes;
 use std::sync::Arc;
 
 pub use archive::{ArchiveUpload, Archived};
+pub(crate) use build_step::{all_devices, new_id as new_build_step_id};
 pub use commit::Commit;
+pub(crate) use copy_up::copy_up;
 pub use diff::{Change, ChangeKind};
 pub use follow::{Follow, Moment};
 pub use images::{ImageImport, ProgressStream};

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::EngineOptions;
+use super::build_step::{self, BuildSteps};
 use super::container::{Container, Definition, State};
 use super::driver::{Command, Driver, Resume, attachment};
 use super::events::Events;
@@ -44,6 +45,7 @@ const END_PATIENCE: Timespec = Timespec {
     tv_sec: 2,
     tv_nsec: 0,
 };
+const KILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 /// Exit code of a run whose end nobody saw.
 const LOST: i32 = 255;
 
@@ -79,6 +81,7 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
         hierarchy: parts.hierarchy,
         events: Events::new(),
         execs: Execs::default(),
+        build_steps: BuildSteps::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
         reloadable: RwLock::new(Reloadable {
@@ -144,9 +147,14 @@ async fn adopt(shared: &Arc<Shared>, found: Found, held: Vec<HeldProcess>) -> Re
         .collect();
     let live: HashSet<String> = held
         .values()
-        .filter(|process| process.exit.is_none())
+        .filter(|process| process.exit.is_none() && !build_step::is_orphan(process))
         .map(|process| process.id.clone())
         .collect();
+    for process in held.values().filter(|held| build_step::is_orphan(held)) {
+        if let Err(error) = shared.keeper.signal(&process.id, KILL).await {
+            tracing::warn!(step.id = process.id, %error, "a step of a build that nobody waits for runs on");
+        }
+    }
     let reconciled = {
         let (networks, live) = (shared.networks.clone(), live.clone());
         blocking(move || Ok(networks.reconcile(&live))).await?
@@ -302,7 +310,7 @@ async fn kill_leftovers(shared: &Arc<Shared>, container: &Container) {
 }
 
 /// Kills everything in a cgroup, waits for the ends and removes it. Blocks.
-fn end_all(cgroup: &Cgroup) -> Result<(), CgroupError> {
+pub(super) fn end_all(cgroup: &Cgroup) -> Result<(), CgroupError> {
     let ends: Vec<OwnedFd> = cgroup
         .processes()?
         .into_iter()
@@ -343,10 +351,23 @@ async fn route(shared: Arc<Shared>, mut events: KeeperEvents) {
         // What ran before anybody could use the new connection.
         let containers = shared.registry.pictures();
         let execs = shared.execs.running();
+        let steps = shared.build_steps.running();
         match shared.keeper.list().await {
-            Ok(held) => enter_lost(&shared, &containers, &execs, &held).await,
+            Ok(held) => {
+                enter_lost(&shared, &containers, &execs, &held).await;
+                build_step::enter_missed(&shared, &steps, &held, lost()).await;
+            }
             Err(error) => tracing::error!(%error, "the keeper is gone again"),
         }
+    }
+}
+
+/// An end that nobody saw.
+fn lost() -> Exit {
+    Exit {
+        exit_code: LOST,
+        oom_killed: false,
+        finished_at: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
     }
 }
 
@@ -357,11 +378,6 @@ async fn enter_lost(
     execs: &[String],
     held: &[HeldProcess],
 ) {
-    let lost = || Exit {
-        exit_code: LOST,
-        oom_killed: false,
-        finished_at: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
-    };
     let find = |id: &str| held.iter().find(|process| process.id == id);
     for container in containers.iter().filter(|container| container.is_alive()) {
         match find(container.id()) {
@@ -397,6 +413,8 @@ async fn deliver(shared: &Arc<Shared>, id: &str, exit: Exit) {
         }
         return;
     }
-    exec::exited(shared, id, &exit);
+    if !shared.build_steps.ended(id, exit) {
+        exec::exited(shared, id, &exit);
+    }
     shared.keeper.forget(id).await;
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::EngineOptions;
+use super::build_step::BuildSteps;
 use super::container::Definition;
 use super::events::Events;
 use super::exec::Execs;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) hierarchy: Hierarchy,
     pub(crate) events: Events,
     pub(crate) execs: Execs,
+    pub(crate) build_steps: BuildSteps,
     /// Every task the engine spawns; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the engine shuts down.

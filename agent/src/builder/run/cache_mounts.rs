@@ -1,0 +1,452 @@
+//! Cache mounts: directories that outlive builds.
+//!
+//! ```text
+//! <root>/build/mounts/<key>[-<n>]/
+//!   mount.json     what it is, when and how often it was used: written anew at every end of a use
+//!   data/          what steps see
+//! <root>/build/mounts/new-…, gone-…   being made, being removed: nothing to keep
+//! ```
+//!
+//! The key is the id the step names and what the directory was filled with, so that mounts that begin differently are
+//! different. One step has a directory at a time, or all steps that share it; whoever shares joins those, `private` takes
+//! another one (`-1`, `-2`, …), `locked` waits. A directory appears under its name whole or not at all.
+//!
+//! Source: buildkit `solver/llbsolver/mounts/mount.go` (`getRefCacheDir`).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_build::plan::{CacheSharing, Ownership};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, OnceCell};
+
+use crate::engine::{blocking, copy_up};
+use crate::error::{Error, Result};
+
+const DATA: &str = "data";
+const RECORD: &str = "mount.json";
+/// Longest record that is read.
+const RECORD_MAX: u64 = 64 << 10;
+
+/// The cache mounts of one engine. Cheap to clone; there must be one for a directory.
+#[derive(Clone)]
+pub(crate) struct CacheMounts(Arc<Inner>);
+
+struct Inner {
+    directory: PathBuf,
+    held: Mutex<HashMap<String, Holders>>,
+    freed: Notify,
+}
+
+/// Who has a directory now.
+struct Holders {
+    shared: bool,
+    count: usize,
+    /// Set once the directory exists.
+    made: Arc<OnceCell<()>>,
+}
+
+/// What a step asks for.
+#[derive(Debug, Clone)]
+pub(super) struct CacheRequest {
+    id: String,
+    sharing: CacheSharing,
+    seed: Seed,
+    description: String,
+}
+
+/// What a new directory is filled with.
+#[derive(Debug, Clone)]
+pub(super) enum Seed {
+    /// Nothing; it belongs to root.
+    Empty,
+    /// Nothing; it belongs to somebody.
+    Owned(Ownership),
+    /// A copy of a tree.
+    Tree {
+        /// Uppermost first.
+        layers: Vec<PathBuf>,
+        /// What the tree is.
+        identity: String,
+    },
+}
+
+/// A cache mount as users see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CacheMount {
+    /// Name of the directory.
+    pub(crate) id: String,
+    /// What it was made for.
+    pub(crate) description: String,
+    /// Bytes on disk.
+    pub(crate) size: u64,
+    pub(crate) created: Timestamp,
+    pub(crate) last_used: Option<Timestamp>,
+    pub(crate) uses: u64,
+    /// A step has it now.
+    pub(crate) in_use: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Record {
+    description: String,
+    created: Timestamp,
+    last_used: Option<Timestamp>,
+    uses: u64,
+}
+
+impl CacheRequest {
+    pub(super) fn new(id: String, sharing: CacheSharing, seed: Seed) -> Self {
+        Self {
+            id,
+            sharing,
+            seed,
+            description: String::new(),
+        }
+    }
+
+    /// With words for people, as BuildKit has them.
+    #[must_use]
+    pub(super) fn described(mut self, target: Option<&str>, args: &[String]) -> Self {
+        let target = target.unwrap_or_default();
+        self.description = format!("cached mount {target} from exec {}", args.join(" "));
+        if self.id.trim_start_matches('/') != target.trim_start_matches('/') {
+            self.description
+                .push_str(&format!(" with id {:?}", self.id));
+        }
+        self
+    }
+
+    /// The same for the same directory.
+    pub(super) fn key(&self) -> String {
+        let mut text = format!("{}\0", self.id);
+        match &self.seed {
+            Seed::Empty => {}
+            Seed::Owned(Ownership { uid, gid, mode }) => {
+                text.push_str(&format!("owned {uid}:{gid} {mode:o}"));
+            }
+            Seed::Tree { identity, .. } => text.push_str(&format!("tree {identity}")),
+        }
+        let digest = agent_image::Digest::of(text.as_bytes());
+        digest.hex()[..32].to_owned()
+    }
+}
+
+impl CacheMounts {
+    /// Those in a directory, which need not exist yet.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self(Arc::new(Inner {
+            directory,
+            held: Mutex::default(),
+            freed: Notify::new(),
+        }))
+    }
+
+    /// Waits until the step may have a directory, and makes it if there is none.
+    pub(super) async fn lease(&self, request: CacheRequest) -> Result<Lease> {
+        let key = request.key();
+        let lease = loop {
+            // Before looking: what is freed in between is not missed.
+            let freed = self.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let mounts = self.clone();
+            let (wanted, sharing) = (key.clone(), request.sharing);
+            let taken = blocking(move || mounts.take(&wanted, sharing)).await?;
+            match taken {
+                Some(lease) => break lease,
+                None => freed.await,
+            }
+        };
+        let path = self.0.directory.join(&lease.name);
+        lease
+            .made
+            .get_or_try_init(|| {
+                let (mounts, path) = (self.clone(), path.clone());
+                blocking(move || mounts.make(&path, &request))
+            })
+            .await?;
+        Ok(lease)
+    }
+
+    /// A directory that the step may have at once. Blocks.
+    fn take(&self, key: &str, sharing: CacheSharing) -> Result<Option<Lease>> {
+        let mut held = self.0.held.lock();
+        let mut existing = names(&self.0.directory, key);
+        existing.extend(held.keys().filter(|name| is_of(name, key)).cloned());
+        existing.sort();
+        existing.dedup();
+        let shared = sharing == CacheSharing::Shared;
+        let joined = existing
+            .iter()
+            .find(|name| shared && held.get(*name).is_some_and(|holders| holders.shared));
+        let free = existing.iter().find(|name| !held.contains_key(*name));
+        let name = match (joined, free) {
+            (Some(name), _) | (None, Some(name)) => name.clone(),
+            (None, None) if sharing == CacheSharing::Locked && !existing.is_empty() => {
+                return Ok(None);
+            }
+            (None, None) => (0..=existing.len())
+                .map(|number| match number {
+                    0 => key.to_owned(),
+                    number => format!("{key}-{number}"),
+                })
+                .find(|name| !existing.contains(name))
+                .expect("one more name than there are directories"),
+        };
+        let holders = held.entry(name.clone()).or_insert_with(|| Holders {
+            shared,
+            count: 0,
+            made: Arc::default(),
+        });
+        holders.count += 1;
+        Ok(Some(Lease {
+            mounts: self.clone(),
+            key: key.to_owned(),
+            name,
+            made: Arc::clone(&holders.made),
+        }))
+    }
+
+    /// Makes a directory unless it exists. Blocks.
+    fn make(&self, path: &Path, request: &CacheRequest) -> Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let new = self.unnamed("new")?;
+        let made = fill(&new, &request.seed).and_then(|()| {
+            let record = Record {
+                description: request.description.clone(),
+                created: Timestamp::now(),
+                last_used: None,
+                uses: 0,
+            };
+            write_record(&new, &record)?;
+            fs::rename(&new, path).map_err(Error::io("make", path))
+        });
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&new);
+        }
+        made
+    }
+
+    /// A new directory that nothing knows.
+    fn unnamed(&self, kind: &str) -> Result<PathBuf> {
+        super::place::private_directory(&self.0.directory)?;
+        let name = format!("{kind}-{}", hex::encode(rand::random::<[u8; 8]>()));
+        let path = self.0.directory.join(name);
+        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// All of them. Blocks as long as it takes to measure them.
+    pub(crate) fn list(&self) -> Vec<CacheMount> {
+        let Ok(entries) = fs::read_dir(&self.0.directory) else {
+            return Vec::new();
+        };
+        let mut all: Vec<CacheMount> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let id = entry.file_name().into_string().ok()?;
+                let record = read_record(&entry.path())?;
+                Some(CacheMount {
+                    description: record.description,
+                    size: bytes_on_disk(&entry.path()),
+                    created: record.created,
+                    last_used: record.last_used,
+                    uses: record.uses,
+                    in_use: self.0.held.lock().contains_key(&id),
+                    id,
+                })
+            })
+            .filter(|mount| !is_unnamed(&mount.id))
+            .collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// Removes one unless a step has it; tells the bytes given back. Blocks.
+    ///
+    /// # Errors
+    /// It is in use, does not exist, or cannot be removed.
+    pub(crate) fn remove(&self, id: &str) -> Result<u64> {
+        let path = self.0.directory.join(id);
+        if id.contains('/') || id.is_empty() || is_unnamed(id) || !path.join(RECORD).exists() {
+            return Err(Error::not_found(format!("no such cache mount: {id}")));
+        }
+        let gone = self.unnamed("gone")?;
+        {
+            // Out of sight while nobody can take it.
+            let held = self.0.held.lock();
+            if held.contains_key(id) {
+                drop(fs::remove_dir(&gone));
+                return Err(Error::conflict(format!("cache mount {id} is in use")));
+            }
+            fs::rename(&path, &gone).map_err(Error::io("remove", &path))?;
+        }
+        let size = bytes_on_disk(&gone);
+        fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))?;
+        Ok(size)
+    }
+
+    /// Removes what a killed daemon was making or removing. Blocks. Only before the first step.
+    pub(crate) fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.0.directory) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let unnamed = entry.file_name().to_str().is_some_and(is_unnamed);
+            if unnamed && let Err(error) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "a half made cache mount is left");
+            }
+        }
+    }
+}
+
+/// A directory that a step may use. Dropping it gives it back without counting the use.
+pub(super) struct Lease {
+    mounts: CacheMounts,
+    key: String,
+    name: String,
+    made: Arc<OnceCell<()>>,
+}
+
+impl Lease {
+    /// What is mounted.
+    pub(super) fn data(&self) -> PathBuf {
+        self.mounts.0.directory.join(&self.name).join(DATA)
+    }
+
+    pub(super) fn is_for(&self, request: &CacheRequest) -> bool {
+        self.key == request.key()
+    }
+
+    /// Gives it back and counts the use.
+    pub(super) async fn release(self) {
+        let noted = blocking(move || {
+            let path = self.mounts.0.directory.join(&self.name);
+            // One at a time.
+            let held = self.mounts.0.held.lock();
+            let noted = match read_record(&path) {
+                Some(mut record) => {
+                    record.uses += 1;
+                    record.last_used = Some(Timestamp::now());
+                    write_record(&path, &record)
+                }
+                None => Ok(()),
+            };
+            drop(held);
+            noted
+        });
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "the use of a cache mount is not recorded");
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut held = self.mounts.0.held.lock();
+        if let Some(holders) = held.get_mut(&self.name) {
+            holders.count -= 1;
+            if holders.count == 0 {
+                held.remove(&self.name);
+                drop(held);
+                self.mounts.0.freed.notify_waiters();
+            }
+        }
+    }
+}
+
+fn is_unnamed(name: &str) -> bool {
+    name.starts_with("new-") || name.starts_with("gone-")
+}
+
+fn is_of(name: &str, key: &str) -> bool {
+    name.strip_prefix(key)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+fn names(directory: &Path, key: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_of(name, key))
+        .collect()
+}
+
+fn fill(new: &Path, seed: &Seed) -> Result<()> {
+    let data = new.join(DATA);
+    fs::create_dir(&data).map_err(Error::io("create", &data))?;
+    let failed = |error: io::Error| {
+        Error::system(format!(
+            "cannot fill the cache mount {}: {error}",
+            data.display()
+        ))
+    };
+    let (owner, mode) = match seed {
+        Seed::Empty => ((0, 0), 0o755),
+        Seed::Owned(ownership) => ((ownership.uid, ownership.gid), ownership.mode & 0o7777),
+        Seed::Tree { layers, .. } => {
+            copy_up(layers, "/", &data).map_err(failed)?;
+            return Ok(());
+        }
+    };
+    std::os::unix::fs::chown(&data, Some(owner.0), Some(owner.1)).map_err(failed)?;
+    fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(failed)
+}
+
+fn read_record(directory: &Path) -> Option<Record> {
+    let file = fs::File::open(directory.join(RECORD)).ok()?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(file, RECORD_MAX), &mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn write_record(directory: &Path, record: &Record) -> Result<()> {
+    let (path, new) = (directory.join(RECORD), directory.join("mount.json.new"));
+    let text = serde_json::to_vec(record).expect("a record has only fields that JSON can hold");
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, &path))
+        .map_err(Error::io("write", &path))
+}
+
+/// Blocks of everything below; a file with several names counts once.
+fn bytes_on_disk(directory: &Path) -> u64 {
+    let mut seen = std::collections::HashSet::new();
+    let mut open = vec![directory.to_owned()];
+    let mut bytes = 0;
+    while let Some(directory) = open.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.nlink() > 1
+                && !metadata.is_dir()
+                && !seen.insert((metadata.dev(), metadata.ino()))
+            {
+                continue;
+            }
+            bytes += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests;
