@@ -1,9 +1,10 @@
 //! The image part of `docker system df`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Result, Store};
 use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
 
 /// Disk use of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,24 @@ pub struct DiskUsage {
 }
 
 impl Store {
+    /// Bytes of the files of each layer, in the same order; 0 of one that is not here.
+    pub fn layer_sizes(&self, diff_ids: &[Digest]) -> Vec<u64> {
+        let size = |diff_id| self.layers.get(diff_id).map_or(0, |layer| layer.size);
+        diff_ids.iter().map(size).collect()
+    }
+
+    /// The layers that images have; others are kept by a build cache or being brought in.
+    ///
+    /// # Errors
+    /// The configuration of an image cannot be read, so that its layers are not known.
+    pub fn needed_by_images(&self) -> Result<HashSet<Digest>> {
+        self.needed(&self.snapshot())
+            .ok_or_else(|| ImageError::Damaged {
+                path: self.content.root().to_owned(),
+                reason: "the configuration of an image cannot be read, see the log".to_owned(),
+            })
+    }
+
     /// Bytes on disk, shared and not.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         let catalog = self.snapshot();
