@@ -17,6 +17,9 @@ pub enum ImageError {
     /// No image has this name, id or id prefix.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// What is to be pushed is not here under that name. The text is complete.
+    #[error("{0}")]
+    NoSuchTag(String),
     /// A short id fits more than one image.
     #[error("multiple IDs found with provided prefix: {0}")]
     AmbiguousId(String),
@@ -115,7 +118,9 @@ impl ImageError {
     /// The class of the failure.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NoSuchImage(_) | Self::NoSuchPlatform(_) => ErrorClass::NotFound,
+            Self::NoSuchImage(_) | Self::NoSuchPlatform(_) | Self::NoSuchTag(_) => {
+                ErrorClass::NotFound
+            }
             Self::Registry(error) => error.class(),
             Self::AmbiguousId(_)
             | Self::Reference(_)

@@ -46,7 +46,10 @@ pub use layers::UnpackError;
 pub use limits::Limits;
 pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Credentials, Description, Registry, RegistryConfig, RegistryError};
+pub use registry::{
+    Credentials, Description, Proxies, Registry, RegistryConfig, RegistryError, SearchFilter,
+    SearchResult,
+};
 pub use remove::remove_tree;
 pub use store::*;
 pub use tar_stream::TarError;

@@ -17,13 +17,17 @@ pub struct ProgressMessage {
     /// How far it is.
     #[serde(rename = "progressDetail", skip_serializing_if = "Option::is_none")]
     pub progress_detail: Option<ProgressDetail>,
+    /// What a program that reads along wants to know: the digest of what was pushed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aux: Option<serde_json::Value>,
 }
 
 /// Bytes done and to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ProgressDetail {
-    /// Bytes read so far.
-    pub current: u64,
+    /// Bytes read so far; not there for a step that has no length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
     /// Bytes in all, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
@@ -53,6 +57,7 @@ impl ProgressMessage {
     pub fn of_layer(id: &str, status: &str) -> Self {
         Self {
             id: Some(id.to_owned()),
+            progress_detail: Some(ProgressDetail::default()),
             ..Self::status(status)
         }
     }
@@ -63,7 +68,7 @@ impl ProgressMessage {
             status: Some(status.to_owned()),
             id: Some(id.to_owned()),
             progress_detail: Some(ProgressDetail {
-                current,
+                current: Some(current),
                 total: Some(total),
             }),
             ..Self::default()

@@ -25,6 +25,7 @@ mod list;
 mod load;
 mod prune;
 mod pull;
+mod push;
 mod remove;
 mod save;
 mod tag;
@@ -49,6 +50,7 @@ pub use list::ListFilter;
 pub use load::{LoadOptions, Loaded};
 pub use prune::{PruneFilter, Pruned};
 pub use pull::{PullRequest, Pulled};
+pub use push::{PushRequest, Pushed};
 pub use remove::{ImageUse, RemoveOptions, Removed};
 pub use transfer::{BlobSource, Offer};
 pub use usage::{DiskUsage, ImageUsage};
@@ -58,6 +60,7 @@ use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::layers::{LayerStore, Unfinished};
 use crate::limits::Limits;
+use crate::registry::Partials;
 use content::Content;
 use index::Catalog;
 
@@ -79,6 +82,8 @@ pub struct Store {
     held: Arc<Mutex<HashMap<ImageId, usize>>>,
     /// A change failed half-way: the mark stays until the next opening has cleaned up.
     keep_mark: AtomicBool,
+    /// What interrupted pulls have.
+    partials: Partials,
     /// Locked for as long as the store is open.
     _lock: File,
 }
@@ -121,6 +126,7 @@ impl Store {
         }
         let layers = LayerStore::open(&root.join("layers"), &limits)?;
         let catalog = Catalog::read(&content.root().join("index.json"))?;
+        let partials = Partials::new(content.root().join("partial"));
         let store = Self {
             content,
             layers,
@@ -131,6 +137,7 @@ impl Store {
             pinned: Mutex::default(),
             held: Arc::default(),
             keep_mark: AtomicBool::new(false),
+            partials,
             _lock: lock,
         };
         if store.unsettled().exists() {

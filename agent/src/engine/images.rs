@@ -316,9 +316,10 @@ pub(super) fn translate(message: agent_image::ProgressMessage) -> ProgressMessag
         status: message.status,
         id: message.id,
         progress_detail: message.progress_detail.map(|detail| ProgressDetail {
-            current: Some(signed(detail.current)),
+            current: detail.current.map(signed),
             total: detail.total.map(signed),
         }),
+        aux: message.aux,
         ..ProgressMessage::default()
     }
 }

@@ -57,6 +57,7 @@ mod pipe;
 mod ports;
 mod probe;
 mod pull;
+mod push;
 mod records;
 mod registry;
 mod requests;

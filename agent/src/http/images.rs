@@ -131,6 +131,11 @@ fn or_error(message: Result<ProgressMessage, Error>) -> ProgressMessage {
     })
 }
 
+/// Progress that begins at once, and ends with what failed if something did.
+pub(super) fn json_progress(progress: ProgressStream) -> body::Reply {
+    body::json_lines(progress.map(or_error))
+}
+
 async fn save(call: Call) -> Outcome {
     refuse_platform(&call, 48)?;
     let names = match call.name.is_empty() {

@@ -1,52 +1,39 @@
-//! Endpoints that need a registry: pull, distribution, login; push and search are not there yet, and each says so
-//! together with what works instead.
+//! Endpoints that need a registry: pull, push, search, distribution, login.
 //!
 //! Source: moby `daemon/server/router/{image,distribution,system}`, `api/pkg/authconfig`.
 
-use agent_image::Credentials;
+use agent_api::ImageSearchResult;
+use agent_image::{Credentials, SearchFilter};
 use serde_json::json;
 
 use super::error::HttpError;
+use super::images::json_progress;
 use super::router::{Route, get, post};
 use super::{Call, Outcome, body};
 use crate::engine::ProgressStream;
 use crate::registry_auth::{self, AuthConfig};
 
+/// Results of a search that does not say how many it wants, and the most it may want.
+const SEARCH_LIMIT: i64 = 25;
+const SEARCH_LIMIT_MAX: i64 = 100;
+
 pub(super) const ROUTES: &[Route] = &[
-    get("/images/search", |_| {
-        Box::pin(async {
-            refuse(
-                "searching a registry",
-                "look with the registry's own website",
-            )
-        })
-    }),
+    get("/images/search", |call| Box::pin(search(call))),
     get("/distribution/{}/json", |call| Box::pin(describe(call))),
-    post("/images/{}/push", |call| {
-        Box::pin(async move {
-            refuse(
-                &format!("pushing {}", call.name),
-                "docker save it and push it from there, for example with skopeo",
-            )
-        })
-    }),
+    post("/images/{}/push", |call| Box::pin(push(call))),
     post("/auth", |call| Box::pin(log_in(call))),
 ];
 
-fn refuse(what: &str, instead: &str) -> Outcome {
-    Err(HttpError::not_implemented(format!(
-        "{what} is not supported yet: {instead}"
-    )))
-}
-
-/// Who pulls, as the request says it.
+/// Who asks, as the request says it.
 fn credentials(call: &Call) -> Option<Credentials> {
     registry_auth::from_header(call.headers.get("x-registry-auth")?.as_bytes())
 }
 
-/// Answers `POST /images/create?fromImage=…`.
+/// Answers `POST /images/create?fromImage=…`. A name without tag means all tags, as in Docker.
 pub(super) fn pull(call: &Call) -> Result<ProgressStream, HttpError> {
     let (image, tag) = (call.query.text("fromImage"), call.query.text("tag"));
+    // "pull -a" of old clients ends the name with a colon.
+    let image = image.strip_suffix(':').unwrap_or(image);
     let reference = match tag {
         "" => image.to_owned(),
         digest if digest.contains(':') => format!("{image}@{digest}"),
@@ -57,9 +44,78 @@ pub(super) fn pull(call: &Call) -> Result<ProgressStream, HttpError> {
         false => call.query.text("platform"),
     };
     let platform = Some(platform.to_owned()).filter(|platform| !platform.is_empty());
-    Ok(call
+    let credentials = credentials(call);
+    let engine = &call.engine;
+    let name_only =
+        agent_image::Reference::parse(&reference).is_ok_and(|reference| reference.is_name_only());
+    Ok(match name_only {
+        true => engine.pull_all_tags(&reference, platform, credentials)?,
+        false => engine.pull_image(&reference, platform, credentials)?,
+    })
+}
+
+async fn push(call: Call) -> Outcome {
+    if !call.version.before(46) && call.query.optional("platform").is_some() {
+        return Err(HttpError::not_implemented(
+            "choosing a platform is not supported: images are stored for one platform, which is pushed without saying so",
+        ));
+    }
+    let reference = match call.query.text("tag") {
+        "" => call.name.clone(),
+        tag => format!("{}:{tag}", call.name),
+    };
+    let progress = call.engine.push_image(&reference, credentials(&call))?;
+    Ok(json_progress(progress))
+}
+
+async fn search(call: Call) -> Outcome {
+    let limit = match call.query.integer("limit")? {
+        None | Some(0) => SEARCH_LIMIT,
+        Some(limit) => limit,
+    };
+    if !(1..=SEARCH_LIMIT_MAX).contains(&limit) {
+        return Err(HttpError::bad_request(format!(
+            "limit {limit} is outside the range of [1, {SEARCH_LIMIT_MAX}]"
+        )));
+    }
+    let filters = call.query.filters()?;
+    let bad = |error: agent_api::FilterError| HttpError::bad_request(error.to_string());
+    filters
+        .allow(&["is-automated", "is-official", "stars"])
+        .map_err(bad)?;
+    let mut stars = 0;
+    for text in filters.get("stars") {
+        let number = text
+            .parse::<i64>()
+            .map_err(|_| HttpError::bad_request(format!("invalid filter 'stars={text}'")))?;
+        stars = stars.max(number);
+    }
+    let filter = SearchFilter {
+        official: filters.boolean("is-official").map_err(bad)?,
+        stars,
+    };
+    // Nothing has been built by the hub itself for years.
+    if filters.boolean("is-automated").map_err(bad)? == Some(true) {
+        return Ok(body::ok(&Vec::<ImageSearchResult>::new()));
+    }
+    let credentials = credentials(&call);
+    let term = call.query.text("term").to_owned();
+    let limit = u32::try_from(limit).unwrap_or_default();
+    let found = call
         .engine
-        .pull_image(&reference, platform, credentials(call))?)
+        .search_images(term, limit, filter, credentials)
+        .await?;
+    let found: Vec<ImageSearchResult> = found
+        .into_iter()
+        .map(|image| ImageSearchResult {
+            star_count: image.star_count,
+            is_official: image.is_official,
+            name: image.name,
+            is_automated: false,
+            description: image.description,
+        })
+        .collect();
+    Ok(body::ok(&found))
 }
 
 async fn describe(call: Call) -> Outcome {
@@ -95,8 +151,8 @@ async fn log_in(mut call: Call) -> Outcome {
     let credentials = auth
         .credentials()
         .ok_or_else(|| HttpError::bad_request("no user is given: username and password"))?;
-    call.engine.log_in(&address, credentials).await?;
+    let identity = call.engine.log_in(&address, credentials).await?;
     Ok(body::ok(
-        &json!({ "Status": "Login Succeeded", "IdentityToken": "" }),
+        &json!({ "IdentityToken": identity, "Status": "Login Succeeded" }),
     ))
 }

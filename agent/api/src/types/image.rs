@@ -136,6 +136,17 @@ pub struct ErrorDetail {
     pub code: Option<i32>,
     pub message: String,
 }
+/// One image that `GET /images/search` found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageSearchResult {
+    pub star_count: i64,
+    pub is_official: bool,
+    pub name: String,
+    pub is_automated: bool,
+    pub description: String,
+}
+
 /// Reply of `GET /distribution/{name}/json`: what the name means where the image comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -14,6 +14,7 @@
 
 pub(crate) mod attributes;
 mod confined;
+mod forms;
 mod ingest;
 mod pack;
 mod recipe;
@@ -36,6 +37,7 @@ use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::tar_stream::TarError;
 pub(crate) use confined::{is_whiteout, make_opaque, proc_path};
+pub(crate) use forms::Form;
 pub(crate) use pack::{PackError, Tree, pack, pack_named};
 use recipe::{RecipeReader, Step};
 

@@ -13,6 +13,8 @@ use serde::Deserialize;
 const TOKENS_MAX: usize = 1024;
 /// A token that says nothing lives this long.
 const LIFE_DEFAULT: u64 = 60;
+/// How long a registry is taken to want the password.
+const BASIC_LIFE: Duration = Duration::from_secs(600);
 /// Not used any more this long before it ends, because clocks and networks are slow.
 const LIFE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -105,6 +107,19 @@ pub(super) struct TokenReply {
     access_token: String,
     #[serde(default)]
     expires_in: Option<u64>,
+    /// An identity token, where one was asked for.
+    #[serde(default)]
+    pub(super) refresh_token: String,
+}
+
+impl TokenReply {
+    /// The token under either of its names; empty: the reply holds none.
+    pub(super) fn token(&self) -> &str {
+        match self.token.is_empty() {
+            true => &self.access_token,
+            false => &self.token,
+        }
+    }
 }
 
 /// For whom and for what a token is good.
@@ -133,22 +148,28 @@ impl Tokens {
 
     /// Keeps a token, and returns the header to send. `None`: the reply holds none.
     pub(super) fn keep(&self, key: TokenKey, reply: TokenReply) -> Option<String> {
-        let token = match reply.token.is_empty() {
-            true => reply.access_token,
-            false => reply.token,
-        };
+        let token = reply.token();
         if token.is_empty() {
             return None;
         }
         let header = format!("Bearer {token}");
         let life = Duration::from_secs(reply.expires_in.unwrap_or(LIFE_DEFAULT).min(86_400));
+        self.insert(key, &header, life.saturating_sub(LIFE_MARGIN));
+        Some(header)
+    }
+
+    /// Keeps the header of a registry that wants the password itself, so that it is not asked without first.
+    pub(super) fn keep_basic(&self, key: TokenKey, header: String) -> String {
+        self.insert(key, &header, BASIC_LIFE);
+        header
+    }
+
+    fn insert(&self, key: TokenKey, header: &str, life: Duration) {
         let mut tokens = self.0.lock();
         if tokens.len() >= TOKENS_MAX {
             tokens.clear();
         }
-        let until = Instant::now() + life.saturating_sub(LIFE_MARGIN);
-        tokens.insert(key, (header.clone(), until));
-        Some(header)
+        tokens.insert(key, (header.to_owned(), Instant::now() + life));
     }
 }
 
@@ -190,6 +211,7 @@ mod tests {
             token: String::new(),
             access_token: "t".into(),
             expires_in,
+            refresh_token: String::new(),
         };
         let tokens = Tokens::default();
         assert_eq!(tokens.keep(key(), reply(None)).as_deref(), Some("Bearer t"));

@@ -11,12 +11,15 @@ use parking_lot::Mutex;
 
 use super::Session;
 use super::error::RegistryError;
+use super::partial::{Partial, Partials};
 use super::transport::{Ask, TRIES};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 
 /// Connections for one blob, however much each of them brought.
 const CONNECTIONS_MAX: u32 = 50;
+/// Bytes that are read of an interrupted download at once.
+const PIECE: u64 = 256 << 10;
 /// Bytes of an image configuration.
 const CONFIG_MAX: u64 = 8 << 20;
 
@@ -34,6 +37,8 @@ pub(crate) struct BlobReader<'a> {
     fruitless: u32,
     /// Why reading failed: an `io::Error` passes through decoders that keep only its text.
     failure: &'a Mutex<Option<RegistryError>>,
+    /// What an earlier pull left, and what a later one may go on with.
+    partial: Option<Partial>,
 }
 
 impl Session<'_> {
@@ -79,11 +84,19 @@ impl<'a> BlobReader<'a> {
             connections: 0,
             fruitless: 0,
             failure,
+            partial: None,
         }
+    }
+
+    /// Goes on with what an interrupted pull left, and leaves something itself if it is interrupted.
+    pub(crate) fn resumable(mut self, partials: &Partials, blob: &Digest) -> Self {
+        self.partial = partials.take(blob, self.size);
+        self
     }
 
     /// The next bytes; empty at the end.
     fn fill(&mut self) -> Result<(), RegistryError> {
+        self.fill_from_partial();
         while self.chunk.is_empty() && self.at < self.size {
             let mut body = match self.body.take() {
                 Some(body) => body,
@@ -102,11 +115,10 @@ impl<'a> BlobReader<'a> {
                         let reason = format!("it is longer than the promised {} bytes", self.size);
                         return Err(self.session.protocol(&self.path, reason));
                     }
-                    self.at += chunk.len() as u64;
                     if !chunk.is_empty() {
                         self.fruitless = 0;
                     }
-                    self.chunk = chunk;
+                    self.take(chunk);
                     self.body = Some(body);
                     continue;
                 }
@@ -127,6 +139,37 @@ impl<'a> BlobReader<'a> {
             self.session.back_off(self.fruitless)?;
         }
         Ok(())
+    }
+
+    fn fill_from_partial(&mut self) {
+        let Some(partial) = &self.partial else {
+            return;
+        };
+        if !self.chunk.is_empty() || self.at >= partial.len() {
+            return;
+        }
+        let mut piece = vec![0; PIECE.min(partial.len() - self.at) as usize];
+        match partial.read(self.at, &mut piece) {
+            Ok(len) if len > 0 => {
+                piece.truncate(len);
+                self.at += len as u64;
+                self.chunk = Bytes::from(piece);
+            }
+            // From here on the registry is asked.
+            _ => self.partial = None,
+        }
+    }
+
+    /// Bytes that came.
+    fn take(&mut self, chunk: Bytes) {
+        self.at += chunk.len() as u64;
+        if let Some(partial) = &mut self.partial
+            && let Err(error) = partial.append(&chunk)
+        {
+            tracing::debug!(%error, "a download is not kept");
+            self.partial = None;
+        }
+        self.chunk = chunk;
     }
 
     /// Asks for what is still missing.
@@ -166,8 +209,7 @@ impl<'a> BlobReader<'a> {
                         let reason = format!("it is longer than the promised {} bytes", self.size);
                         return Err(self.session.protocol(&self.path, reason));
                     }
-                    self.at += chunk.len() as u64;
-                    self.chunk = chunk;
+                    self.take(chunk);
                 }
             }
         }
@@ -179,6 +221,11 @@ impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Err(error) = self.fill() {
             let text = error.to_string();
+            if let Some(partial) = &mut self.partial
+                && error.may_pass_later()
+            {
+                partial.keep();
+            }
             *self.failure.lock() = Some(error);
             return Err(io::Error::other(text));
         }

@@ -7,6 +7,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::error::RegistryError;
+use super::proxy::Proxies;
+
+/// Layers uploaded at once, as Docker.
+const UPLOADS: usize = 5;
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 /// How Docker's clients call the hub when they log in.
@@ -23,6 +28,10 @@ pub struct RegistryConfig {
     /// Directories with one directory `host[:port]` per registry: `*.crt` are certificate authorities, `*.cert` with
     /// `*.key` a client certificate.
     pub certificates: Vec<PathBuf>,
+    /// The way out, where there is no direct one.
+    pub proxies: Proxies,
+    /// Layers uploaded at once.
+    pub uploads: usize,
 }
 
 impl Default for RegistryConfig {
@@ -31,15 +40,35 @@ impl Default for RegistryConfig {
             insecure: Vec::new(),
             mirrors: Vec::new(),
             certificates: vec![PathBuf::from("/etc/docker/certs.d")],
+            proxies: Proxies::default(),
+            uploads: UPLOADS,
         }
     }
 }
 
-/// Whether mirrors are asked.
+/// What a session is for: whether mirrors are asked, and which rights its tokens have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Read,
     Write,
+}
+
+impl Purpose {
+    /// As scopes of tokens name it.
+    pub(super) fn actions(self) -> &'static str {
+        match self {
+            Self::Read => "pull",
+            Self::Write => "pull,push",
+        }
+    }
+
+    /// The error for a repository where it is not allowed.
+    pub(super) fn denied(self, repository: String) -> RegistryError {
+        match self {
+            Self::Read => RegistryError::Denied(repository),
+            Self::Write => RegistryError::PushDenied(repository),
+        }
+    }
 }
 
 /// A place that speaks the protocol.
@@ -65,6 +94,11 @@ impl Endpoint {
             insecure,
             mirror: false,
         }
+    }
+
+    /// A place that is not configured: asked by TLS, or not at all.
+    pub(super) fn secure(authority: &str) -> Self {
+        Self::new("https", authority, false)
     }
 
     pub(super) fn is_mirror(&self) -> bool {

@@ -20,6 +20,19 @@ pub enum RegistryError {
         "pull access denied for {0}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
     )]
     Denied(String),
+    /// The user may not write to the repository.
+    #[error(
+        "denied: requested access to the resource is denied: {0} cannot be pushed to (log in as somebody who may)"
+    )]
+    PushDenied(String),
+    /// The registry does not take the credentials.
+    #[error("login attempt to {url} failed with status: {status}")]
+    Login {
+        /// Where.
+        url: String,
+        /// What it answered.
+        status: String,
+    },
     /// The registry wants a user and none was given.
     #[error("{0}: no basic auth credentials: log in first (login {1})")]
     NoCredentials(String, String),
@@ -87,7 +100,7 @@ pub enum RegistryError {
         reason: String,
     },
     /// Whoever asked is gone.
-    #[error("the pull was cancelled")]
+    #[error("the exchange with the registry was cancelled")]
     Cancelled,
 }
 
@@ -99,7 +112,10 @@ impl RegistryError {
             Self::ManifestUnknown(_) | Self::Denied(_) | Self::NoPlatform { .. } => {
                 ErrorClass::NotFound
             }
-            Self::NoCredentials(..) | Self::Unauthorized(_) => ErrorClass::Unauthorized,
+            Self::NoCredentials(..)
+            | Self::Unauthorized(_)
+            | Self::Login { .. }
+            | Self::PushDenied(_) => ErrorClass::Unauthorized,
             _ => ErrorClass::System,
         }
     }
@@ -107,6 +123,21 @@ impl RegistryError {
     /// Whether another endpoint may have the answer.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Whether an upload that failed in this way can be gone on with: the connection broke, the server is overloaded, the
+    /// token ended meanwhile, or both sides disagree about how much there is.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => matches!(status, 401 | 404 | 408 | 416 | 429 | 500..),
+            _ => false,
+        }
+    }
+
+    /// Whether what has arrived is still good when somebody asks again another day.
+    pub(super) fn may_pass_later(&self) -> bool {
+        self.is_cancelled() || self.may_pass()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

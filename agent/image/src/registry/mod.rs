@@ -5,7 +5,14 @@
 //!           ──[tls]───────▶ whom to trust there: the system's roots and certs.d
 //!           ──[transport]─▶ one exchange: authorisation, redirects, retries, time limits, cancellation
 //!           ──[manifest]──▶ which image: digest verified, platform chosen
-//!           ──[blob]──────▶ its bytes as a `Read` that goes on where a broken connection stopped
+//!           ──[blob]──────▶ its bytes as a `Read` that goes on where a broken connection, or a daemon, stopped
+//!           ──[upload]────▶ a blob there: present already, mounted from another repository, in one piece or in several
+//! ```
+//!
+//! ```text
+//! auth     what a registry wants (challenge), who asks, tokens that are good     token   getting one
+//! login    whether credentials are good                                          search  finding images by a word
+//! proxy    the way out                                                           partial what interrupted pulls have
 //! ```
 //!
 //! The calls block their thread, like the rest of this package, and drive the network on the runtime they were given:
@@ -18,13 +25,21 @@ mod auth;
 mod blob;
 mod endpoint;
 mod error;
+mod login;
 mod manifest;
+mod partial;
+mod proxy;
+mod search;
+mod tags;
 mod tls;
+mod token;
 mod transport;
+mod upload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -32,13 +47,17 @@ use tokio_util::sync::CancellationToken;
 pub use auth::Credentials;
 pub use endpoint::RegistryConfig;
 pub use error::RegistryError;
+pub use proxy::Proxies;
+pub use search::{SearchFilter, SearchResult};
 
 pub(crate) use blob::BlobReader;
 pub(crate) use manifest::Found;
+pub(crate) use partial::Partials;
+pub(crate) use upload::{Mounting, UploadError};
 
 use crate::reference::Reference;
 use auth::Tokens;
-use endpoint::Endpoint;
+use endpoint::{Endpoint, Purpose};
 use transport::{Ask, Connection};
 
 /// The way to all registries: connections, what is known about each, tokens. Shared by reference.
@@ -56,6 +75,7 @@ pub(crate) struct Session<'a> {
     endpoint: Endpoint,
     connection: Connection,
     reference: Reference,
+    purpose: Purpose,
     credentials: Option<Credentials>,
     cancel: CancellationToken,
 }
@@ -71,29 +91,6 @@ impl Registry {
         }
     }
 
-    /// Proves to the registry `address` (as a user types it) that the credentials are good. Blocks.
-    pub fn login(
-        &self,
-        address: &str,
-        credentials: Credentials,
-        cancel: &CancellationToken,
-    ) -> Result<(), RegistryError> {
-        let domain = endpoint::domain_of(address);
-        // Any repository will do: only the registry is asked.
-        let reference = Reference::parse(&format!("{domain}/login"))
-            .map_err(|_| RegistryError::Address(address.to_owned()))?;
-        let mut last = None;
-        for endpoint in self.config.endpoints(&domain, endpoint::Purpose::Write) {
-            let session = self.session(endpoint, &reference, Some(credentials.clone()), cancel)?;
-            match session.ask(Ask::get("/v2/").without_scope()) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_unreachable() => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or(RegistryError::Address(domain)))
-    }
-
     /// Finds the manifest that `reference` names, at the first endpoint that has an answer. Blocks.
     pub(crate) fn find<'a>(
         &'a self,
@@ -102,14 +99,11 @@ impl Registry {
         cancel: &CancellationToken,
     ) -> Result<(Session<'a>, Found), RegistryError> {
         let mut last = None;
-        for endpoint in self
-            .config
-            .endpoints(reference.domain(), endpoint::Purpose::Read)
-        {
+        for endpoint in self.config.endpoints(reference.domain(), Purpose::Read) {
             let mirror = endpoint.is_mirror();
             // A user's credentials are for the registry, not for its mirrors.
             let credentials = credentials.filter(|_| !mirror).cloned();
-            let session = self.session(endpoint, reference, credentials, cancel)?;
+            let session = self.session(endpoint, reference, Purpose::Read, credentials, cancel)?;
             match session.resolve() {
                 Ok(found) => return Ok((session, found)),
                 Err(error) if (error.is_unreachable() || mirror) && !error.is_cancelled() => {
@@ -117,6 +111,31 @@ impl Registry {
                     // What https says is more telling than that plain http fails, too.
                     last.get_or_insert(error);
                 }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned())))
+    }
+
+    /// Layers uploaded at once.
+    pub(crate) fn uploads(&self) -> usize {
+        self.config.uploads.max(1)
+    }
+
+    /// A session that may write to the repository of `reference`, at the first endpoint that answers. Blocks.
+    pub(crate) fn writer(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+        cancel: &CancellationToken,
+    ) -> Result<Session<'_>, RegistryError> {
+        let mut last = None;
+        for endpoint in self.config.endpoints(reference.domain(), Purpose::Write) {
+            let credentials = credentials.cloned();
+            let session = self.session(endpoint, reference, Purpose::Write, credentials, cancel)?;
+            match session.greet() {
+                Ok(()) => return Ok(session),
+                Err(error) if error.is_unreachable() => last = last.or(Some(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -145,6 +164,7 @@ impl Registry {
         &self,
         endpoint: Endpoint,
         reference: &Reference,
+        purpose: Purpose,
         credentials: Option<Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Session<'_>, RegistryError> {
@@ -164,6 +184,7 @@ impl Registry {
             endpoint,
             connection,
             reference: reference.clone(),
+            purpose,
             credentials,
             cancel: cancel.child_token(),
         })
@@ -171,6 +192,16 @@ impl Registry {
 }
 
 impl Session<'_> {
+    /// Asks whether anybody is there who speaks the protocol; who asks does not matter yet.
+    fn greet(&self) -> Result<(), RegistryError> {
+        let ask = Ask::get("/v2/").without_scope();
+        let reply = self.follow(&ask, None)?;
+        match reply.status() {
+            StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
+            _ => Err(self.status("/v2/", reply)),
+        }
+    }
+
     /// Ends what the session is doing on other threads.
     pub(crate) fn give_up(&self) {
         self.cancel.cancel();

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HeaderValue, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
@@ -16,44 +20,96 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use url::Url;
 
-use super::auth::{Challenge, TokenKey, TokenReply};
+use super::auth::{Challenge, TokenKey};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::proxy::Dialer;
 use super::{Registry, Session, tls};
 
 /// For a connection, and for the head of a reply.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-const HEAD_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(60);
+/// For a registry to move an upload to its place, which some do by copying it.
+pub(super) const COMMIT_LIMIT: Duration = Duration::from_secs(600);
 /// Without a byte of a body.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Tries of one exchange, as Docker.
 pub(super) const TRIES: u32 = 5;
 const BACK_OFF: Duration = Duration::from_millis(250);
+/// A registry that wants to be left alone for longer is told to the user instead.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const REDIRECTS_MAX: usize = 10;
 /// Bytes of an error message, and of a token.
-const SMALL_BODY: u64 = 1 << 20;
+pub(super) const SMALL_BODY: u64 = 1 << 20;
 /// Characters of a registry's own words in an error.
 const DETAIL_MAX: usize = 300;
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// Body of a request.
+pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type HttpClient = Client<HttpsConnector<Dialer>, Body>;
 pub(super) type Connection = Arc<HttpClient>;
 
+/// A body that is all there.
+pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
 /// What to ask for. Only questions that may be repeated.
+#[derive(Clone)]
 pub(super) struct Ask {
     method: Method,
-    path: String,
+    target: Target,
     headers: HeaderMap,
-    scoped: bool,
+    body: Bytes,
+    rights: Rights,
+    limit: Duration,
+}
+
+#[derive(Clone)]
+enum Target {
+    /// Absolute within the endpoint.
+    Path(String),
+    /// Where the registry said to go on.
+    Location(Url),
+}
+
+/// What an authorisation must be good for.
+#[derive(Clone)]
+enum Rights {
+    /// The registry is asked, not a repository.
+    Registry,
+    /// What the session is for.
+    Session,
+    /// And reading another repository.
+    Also(String),
 }
 
 impl Ask {
     /// `path` is absolute within the endpoint.
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self::to(method, Target::Path(path.into()))
+    }
+
+    /// `path` is absolute within the endpoint.
     pub(super) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// Where the registry said to go on.
+    pub(super) fn at(method: Method, location: Url) -> Self {
+        Self::to(method, Target::Location(location))
+    }
+
+    fn to(method: Method, target: Target) -> Self {
         Self {
-            method: Method::GET,
-            path: path.into(),
+            method,
+            target,
             headers: HeaderMap::new(),
-            scoped: true,
+            body: Bytes::new(),
+            rights: Rights::Session,
+            limit: HEAD_LIMIT,
         }
     }
 
@@ -64,10 +120,35 @@ impl Ask {
         self
     }
 
+    pub(super) fn body(mut self, bytes: Bytes) -> Self {
+        self.body = bytes;
+        self
+    }
+
+    /// Time for the head of the reply.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// About the registry, not the repository.
     pub(super) fn without_scope(mut self) -> Self {
-        self.scoped = false;
+        self.rights = Rights::Registry;
         self
+    }
+
+    /// Reading `repository` is part of it.
+    pub(super) fn also_reading(mut self, repository: &str) -> Self {
+        self.rights = Rights::Also(repository.to_owned());
+        self
+    }
+
+    /// For messages.
+    fn what(&self) -> &str {
+        match &self.target {
+            Target::Path(path) => path,
+            Target::Location(url) => url.path(),
+        }
     }
 }
 
@@ -82,7 +163,10 @@ impl Registry {
             .with_tls_config(config)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(Dialer {
+                tcp,
+                proxies: self.config.proxies.clone(),
+            });
         Ok(Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
@@ -110,29 +194,38 @@ impl Session<'_> {
 
     /// Waits before the try after number `tries`.
     pub(super) fn back_off(&self, tries: u32) -> Result<(), RegistryError> {
-        let pause = BACK_OFF * 2u32.saturating_pow(tries.min(6));
-        self.wait(pause * 2, async {
+        self.pause(BACK_OFF * 2u32.saturating_pow(tries.min(6)))
+    }
+
+    fn pause(&self, pause: Duration) -> Result<(), RegistryError> {
+        self.wait(pause + HEAD_LIMIT, async {
             tokio::time::sleep(pause).await;
             Ok(())
         })
     }
 
-    /// The reply with a good status. Broken connections and overloaded servers are asked again; authorisation is got
-    /// when it is wanted, once.
+    /// The reply with a good status. Broken connections and overloaded servers are asked again, after the time they
+    /// ask for; authorisation is got when it is wanted, once.
     pub(super) fn ask(&self, ask: Ask) -> Result<Response<Incoming>, RegistryError> {
         let mut tries = 0;
         loop {
             let outcome = self.ask_authorised(&ask);
+            let mut pause = None;
             let again = match &outcome {
                 Err(error) => error.is_unreachable() && !self.refused(error),
                 Ok(reply) => {
                     let status = reply.status();
-                    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+                    pause = retry_after(reply.headers());
+                    pause.is_none_or(|pause| pause <= RETRY_AFTER_MAX)
+                        && (status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error())
                 }
             };
             tries += 1;
             if again && tries < TRIES {
-                self.back_off(tries)?;
+                match pause {
+                    Some(pause) => self.pause(pause)?,
+                    None => self.back_off(tries)?,
+                }
                 continue;
             }
             let reply = outcome?;
@@ -143,6 +236,15 @@ impl Session<'_> {
         }
     }
 
+    /// The reply with a good status, without another try for anything but authorisation.
+    pub(super) fn ask_once(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
+        let reply = self.ask_authorised(ask)?;
+        match reply.status().is_success() {
+            true => Ok(reply),
+            false => Err(self.failure(ask, reply)),
+        }
+    }
+
     /// Whether asking again at once does not help: nobody is listening, or there is plain http to try instead.
     fn refused(&self, error: &RegistryError) -> bool {
         let RegistryError::Unreachable { reason, .. } = error else {
@@ -150,34 +252,28 @@ impl Session<'_> {
         };
         let falls_back = self.endpoint.insecure && self.endpoint.scheme == "https";
         falls_back
-            || ["refused", "lookup", "certificate"]
+            || ["refused", "refuses", "lookup", "certificate"]
                 .iter()
                 .any(|sign| reason.contains(sign))
     }
 
     fn ask_authorised(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
-        let key = self.token_key(ask.scoped);
-        let known = self
-            .registry_token()
-            .or_else(|| self.registry.tokens.get(&key));
+        let key = self.token_key(&ask.rights);
+        let known = self.known_authorization(&key);
         let reply = self.follow(ask, known.as_deref())?;
         if reply.status() != StatusCode::UNAUTHORIZED {
             return Ok(reply);
         }
         self.registry.tokens.forget(&key);
-        let challenges = reply.headers().get_all(WWW_AUTHENTICATE);
-        let mut challenges = challenges
-            .iter()
-            .filter_map(|header| Challenge::parse(header.to_str().ok()?));
-        let Some(challenge) = challenges.next() else {
+        let Some(challenge) = challenge(&reply) else {
             return Ok(reply);
         };
         let authorization = match challenge {
             Challenge::Basic => match &self.credentials {
-                Some(credentials) => credentials.basic(),
+                Some(credentials) => self.registry.tokens.keep_basic(key, credentials.basic()),
                 None => {
                     return Err(RegistryError::NoCredentials(
-                        self.endpoint.url(&ask.path),
+                        self.endpoint.url(ask.what()),
                         self.reference.domain().to_owned(),
                     ));
                 }
@@ -187,17 +283,33 @@ impl Session<'_> {
         self.follow(ask, Some(&authorization))
     }
 
-    fn registry_token(&self) -> Option<String> {
-        let token = &self.credentials.as_ref()?.registry_token;
-        (!token.is_empty()).then(|| format!("Bearer {token}"))
+    /// The authorisation that was good last time, for requests that cannot be repeated.
+    pub(super) fn session_authorization(&self) -> Option<String> {
+        self.known_authorization(&self.token_key(&Rights::Session))
     }
 
-    fn token_key(&self, scoped: bool) -> TokenKey {
+    fn known_authorization(&self, key: &TokenKey) -> Option<String> {
+        let token = self.credentials.as_ref().map(|user| &user.registry_token);
+        match token {
+            Some(token) if !token.is_empty() => Some(format!("Bearer {token}")),
+            _ => self.registry.tokens.get(key),
+        }
+    }
+
+    fn token_key(&self, rights: &Rights) -> TokenKey {
+        let own = || {
+            format!(
+                "repository:{}:{}",
+                self.reference.path(),
+                self.purpose.actions()
+            )
+        };
         TokenKey {
             origin: self.endpoint.to_string(),
-            scope: match scoped {
-                true => format!("repository:{}:pull", self.reference.path()),
-                false => String::new(),
+            scope: match rights {
+                Rights::Registry => String::new(),
+                Rights::Session => own(),
+                Rights::Also(other) => format!("{} repository:{other}:pull", own()),
             },
             // Another password is another user: a wrong one must not profit from a token got with the right one.
             user: self.credentials.as_ref().map_or_else(String::new, |user| {
@@ -207,133 +319,105 @@ impl Session<'_> {
         }
     }
 
-    /// Gets a token from the service that the registry names.
-    fn token(&self, key: TokenKey, realm: &str, service: &str) -> Result<String, RegistryError> {
-        let what = "get a token";
-        let mut url = Url::parse(realm)
-            .map_err(|error| self.protocol(what, format!("bad realm {realm:?}: {error}")))?;
-        if url.scheme() != "https" && !(url.scheme() == "http" && self.endpoint.insecure) {
-            let reason = format!("the token service {realm} would be asked without TLS");
-            return Err(self.protocol(what, reason));
-        }
-        let identity = self
-            .credentials
-            .as_ref()
-            .filter(|user| !user.identity_token.is_empty());
-        let mut request = Request::builder();
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        let pairs = [("service", service), ("scope", &key.scope)];
-        let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
-        let body = match identity {
-            Some(user) => {
-                form.append_pair("grant_type", "refresh_token")
-                    .append_pair("client_id", "muster")
-                    .append_pair("refresh_token", &user.identity_token)
-                    .extend_pairs(pairs);
-                request = request
-                    .method(Method::POST)
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-                form.finish()
-            }
-            None => {
-                let mut query = url.query_pairs_mut();
-                query.extend_pairs(pairs);
-                if let Some(user) = &self.credentials {
-                    query.append_pair("account", &user.username);
-                    request = request.header(AUTHORIZATION, user.basic());
-                }
-                drop(query);
-                String::new()
-            }
-        };
-        let request = request
-            .uri(url.as_str())
-            .body(Full::from(body))
-            .map_err(|error| self.protocol(what, error))?;
-        let reply = self.wait(HEAD_LIMIT, async {
-            self.connection
-                .request(request)
-                .await
-                .map_err(|error| self.unreachable(chain(&error)))
-        })?;
-        let status = reply.status();
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(RegistryError::Unauthorized(
-                url.host_str().unwrap_or(realm).to_owned(),
-            ));
-        }
-        if !status.is_success() {
-            return Err(self.status(what, reply));
-        }
-        let bytes = self.read_all(what, reply, SMALL_BODY)?;
-        let token = serde_json::from_slice::<TokenReply>(&bytes)
-            .map_err(|error| self.protocol(what, error))?;
-        self.registry
-            .tokens
-            .keep(key, token)
-            .ok_or_else(|| self.protocol(what, "the reply holds no token"))
-    }
-
     /// One request, and those it is redirected to. `Authorization` stays within the endpoint.
-    fn follow(
+    pub(super) fn follow(
         &self,
         ask: &Ask,
         authorization: Option<&str>,
     ) -> Result<Response<Incoming>, RegistryError> {
-        let what = &ask.path;
-        let mut url = Url::parse(&self.endpoint.url(&ask.path))
-            .map_err(|error| self.protocol(what, error))?;
-        let home = url.origin();
+        let what = ask.what();
+        let mut url = match &ask.target {
+            Target::Path(path) => {
+                Url::parse(&self.endpoint.url(path)).map_err(|error| self.protocol(what, error))?
+            }
+            Target::Location(url) => url.clone(),
+        };
         for _ in 0..=REDIRECTS_MAX {
-            let mut request = Request::builder()
-                .method(ask.method.clone())
-                .uri(url.as_str())
-                .header(
-                    http::header::USER_AGENT,
-                    concat!("muster/", env!("CARGO_PKG_VERSION")),
-                );
-            if let Some(headers) = request.headers_mut() {
-                headers.extend(ask.headers.clone());
+            let mut request = self.request(&ask.method, &url, authorization)?;
+            request.headers_mut().extend(ask.headers.clone());
+            if !ask.body.is_empty() || matches!(ask.method, Method::POST | Method::PUT) {
+                request
+                    .headers_mut()
+                    .insert(CONTENT_LENGTH, HeaderValue::from(ask.body.len()));
             }
-            if let Some(authorization) = authorization.filter(|_| url.origin() == home) {
-                let mut value = HeaderValue::from_str(authorization)
-                    .map_err(|_| self.protocol(what, "the token is no text"))?;
-                value.set_sensitive(true);
-                request = request.header(AUTHORIZATION, value);
-            }
-            let request = request
-                .body(Full::default())
-                .map_err(|error| self.protocol(what, error))?;
-            let reply = self.wait(HEAD_LIMIT, async {
+            *request.body_mut() = whole(ask.body.clone());
+            let reply = self.wait(ask.limit, async {
                 self.connection
                     .request(request)
                     .await
                     .map_err(|error| self.unreachable(chain(&error)))
             })?;
-            if !matches!(reply.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            let followed: &[u16] = match ask.method {
+                Method::GET | Method::HEAD => &[301, 302, 303, 307, 308],
+                // The others would change into a GET.
+                _ => &[307, 308],
+            };
+            if !followed.contains(&reply.status().as_u16()) {
                 return Ok(reply);
             }
-            let location = reply
-                .headers()
-                .get(LOCATION)
-                .and_then(|location| location.to_str().ok())
-                .ok_or_else(|| self.protocol(what, "a redirect leads nowhere"))?;
-            let next = url.join(location).map_err(|error| {
-                self.protocol(what, format!("redirect to {location:?}: {error}"))
-            })?;
-            let fine = match next.scheme() {
-                "https" => true,
-                "http" => url.scheme() == "http" || self.endpoint.insecure,
-                _ => false,
-            };
-            if !fine {
-                return Err(
-                    self.protocol(what, format!("refusing a redirect from {url} to {next}"))
-                );
-            }
-            url = next;
+            url = self.location(what, &url, reply.headers())?;
         }
         Err(self.protocol(what, format!("more than {REDIRECTS_MAX} redirects")))
+    }
+
+    /// A request without a body. `Authorization` is for the endpoint alone.
+    pub(super) fn request(
+        &self,
+        method: &Method,
+        url: &Url,
+        authorization: Option<&str>,
+    ) -> Result<Request<Body>, RegistryError> {
+        let what = url.path();
+        let uri: Uri = url
+            .as_str()
+            .parse()
+            .map_err(|error| self.protocol(what, error))?;
+        let sensitive = |text: &str| {
+            let mut value = HeaderValue::from_str(text)
+                .map_err(|_| self.protocol(what, "the token is no text"))?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        let mut request = Request::builder().method(method.clone()).header(
+            http::header::USER_AGENT,
+            concat!("muster/", env!("CARGO_PKG_VERSION")),
+        );
+        if let Some(value) = self.registry.config.proxies.authorization(&uri) {
+            request = request.header(PROXY_AUTHORIZATION, sensitive(value)?);
+        }
+        let home = Url::parse(&self.endpoint.to_string()).map(|home| home.origin());
+        if let Some(value) = authorization.filter(|_| home.is_ok_and(|home| home == url.origin())) {
+            request = request.header(AUTHORIZATION, sensitive(value)?);
+        }
+        request
+            .uri(uri)
+            .body(whole(Bytes::new()))
+            .map_err(|error| self.protocol(what, error))
+    }
+
+    /// Where a reply says to go on; it may be relative, and must not lead out of TLS.
+    pub(super) fn location(
+        &self,
+        what: &str,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Url, RegistryError> {
+        let location = headers
+            .get(LOCATION)
+            .and_then(|location| location.to_str().ok())
+            .ok_or_else(|| self.protocol(what, "the reply does not say where to go on"))?;
+        let next = url
+            .join(location)
+            .map_err(|error| self.protocol(what, format!("redirect to {location:?}: {error}")))?;
+        let fine = match next.scheme() {
+            "https" => true,
+            "http" => url.scheme() == "http" || self.endpoint.insecure,
+            _ => false,
+        };
+        match fine {
+            true => Ok(next),
+            false => Err(self.protocol(what, format!("refusing a redirect from {url} to {next}"))),
+        }
     }
 
     /// The whole body, if it is not longer than `limit`.
@@ -372,21 +456,22 @@ impl Session<'_> {
 
     /// The error that a status means for a repository.
     fn failure(&self, ask: &Ask, reply: Response<Incoming>) -> RegistryError {
+        let repository = !matches!(ask.rights, Rights::Registry);
         match reply.status() {
             StatusCode::UNAUTHORIZED if self.credentials.is_some() => {
                 RegistryError::Unauthorized(self.reference.domain().to_owned())
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if ask.scoped => {
-                RegistryError::Denied(self.reference.familiar_repository())
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if repository => {
+                self.purpose.denied(self.reference.familiar_repository())
             }
             StatusCode::UNAUTHORIZED => {
                 RegistryError::Unauthorized(self.reference.domain().to_owned())
             }
-            _ => self.status(&ask.path, reply),
+            _ => self.status(ask.what(), reply),
         }
     }
 
-    fn status(&self, what: &str, reply: Response<Incoming>) -> RegistryError {
+    pub(super) fn status(&self, what: &str, reply: Response<Incoming>) -> RegistryError {
         let status = reply.status().as_u16();
         let detail = self.read_all(what, reply, SMALL_BODY).unwrap_or_default();
         RegistryError::Status {
@@ -431,7 +516,7 @@ fn registry_words(body: &[u8]) -> String {
 }
 
 /// An error with everything behind it.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -442,4 +527,23 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+/// The first challenge of a scheme that is spoken here.
+pub(super) fn challenge(reply: &Response<Incoming>) -> Option<Challenge> {
+    let challenges = reply.headers().get_all(WWW_AUTHENTICATE);
+    challenges
+        .iter()
+        .find_map(|header| Challenge::parse(header.to_str().ok()?))
+}
+
+/// How long a registry wants not to be asked: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    let left = date.timestamp().duration_since(jiff::Timestamp::now());
+    Some(Duration::try_from(left).unwrap_or_default())
 }

@@ -100,7 +100,7 @@ impl Store {
                 progress(ProgressMessage {
                     status: Some("Importing".to_owned()),
                     progress_detail: Some(crate::progress::ProgressDetail {
-                        current: count,
+                        current: Some(count),
                         total: None,
                     }),
                     ..ProgressMessage::default()

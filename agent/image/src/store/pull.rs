@@ -28,6 +28,9 @@ const PARALLEL: usize = 3;
 /// Between two progress messages of one layer.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
+/// What an interrupted pull left is gone on with for a day.
+const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// What to pull.
 #[derive(Debug, Clone)]
 pub struct PullRequest {
@@ -60,6 +63,7 @@ impl Store {
         cancel: &CancellationToken,
         progress: ProgressSink<'_>,
     ) -> Result<Pulled> {
+        self.sweep_partials(PARTIAL_LIFE);
         let reference = request.reference.clone().with_default_tag();
         let credentials = request.credentials.as_ref();
         let (session, found) = registry.find(&reference, credentials, cancel)?;
@@ -121,6 +125,16 @@ impl Store {
             catalog.names.insert(pinned.clone(), id);
             Ok(newer)
         })?;
+        let repository = reference.repository();
+        for (layer, diff_id) in manifest
+            .layers
+            .iter()
+            .zip(&self.config(&id)?.rootfs.diff_ids)
+        {
+            let form = (layer.digest, layer.size);
+            self.layers
+                .remember_form(diff_id, form, &layer.media_type, &repository);
+        }
         progress(ProgressMessage::status(format!("Digest: {}", found.digest)));
         let outcome = match newer {
             true => "Downloaded newer image for",
@@ -235,7 +249,8 @@ impl Store {
     ) -> Result<Unfinished> {
         let short = layer.digest.short();
         let failure = Mutex::new(None);
-        let mut reader = BlobReader::new(session, layer, &failure);
+        let mut reader =
+            BlobReader::new(session, layer, &failure).resumable(&self.partials, &layer.digest);
         let mut head = Vec::new();
         let begun = std::io::Read::read_to_end(
             &mut std::io::Read::take(&mut reader, HEAD_BYTES),

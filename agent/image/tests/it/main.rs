@@ -10,8 +10,10 @@ mod hostile;
 mod keep;
 mod layers;
 mod load;
+mod push;
 mod registry;
 mod remove;
+mod server;
 mod transfer;
 
 use agent_image::{ImageError, Limits, LoadOptions, Loaded, Store, silent};

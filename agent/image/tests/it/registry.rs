@@ -1,8 +1,6 @@
 //! Pulling from a registry that is written here, so that it can do everything wrong that a registry can.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use agent_image::{
@@ -14,126 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Bed;
 use crate::archive::{Tar, config, gzip};
+use crate::server::{Reply, Request, Server};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
-/// A request as the registry sees it.
-struct Request {
-    method: String,
-    path: String,
-    headers: HashMap<String, String>,
-    body: String,
-}
-
-/// What a registry answers.
-struct Reply {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    /// Bytes of the body that are sent before the connection breaks.
-    cut: Option<usize>,
-}
-
-impl Reply {
-    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: body.into(),
-            cut: None,
-        }
-    }
-
-    fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.headers.push((name.to_owned(), value.to_string()));
-        self
-    }
-}
-
-type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
-
-/// A registry on a loopback port, with a log of what it was asked.
-struct Server {
-    address: String,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let handler: Arc<Handler> = Arc::new(handler);
-        let log = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
-                std::thread::spawn(move || serve(connection, &*handler, &log));
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn asked(&self, what: &str) -> usize {
-        let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|line| line.contains(what)).count()
-    }
-}
-
-fn serve(mut connection: TcpStream, handler: &Handler, log: &Mutex<Vec<String>>) -> Option<()> {
-    let mut reader = BufReader::new(connection.try_clone().ok()?);
-    // A TLS greeting is no HTTP: the connection ends, and the client tries plain http.
-    if reader.fill_buf().ok()?.first() == Some(&0x16) {
-        return None;
-    }
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let mut words = line.split_whitespace();
-        let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let mut headers = HashMap::new();
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok()?;
-            match line.trim().split_once(": ") {
-                None => break,
-                Some((name, value)) => {
-                    headers.insert(name.to_ascii_lowercase(), value.to_owned());
-                }
-            }
-        }
-        let length = headers
-            .get("content-length")
-            .map_or(0, |n| n.parse().unwrap());
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        let range = headers.get("range").cloned().unwrap_or_default();
-        log.lock().unwrap().push(format!("{method} {path} {range}"));
-        let reply = handler(&Request {
-            method,
-            path,
-            headers,
-            body: String::from_utf8_lossy(&body).into_owned(),
-        });
-        let mut head = format!(
-            "HTTP/1.1 {} X\r\ncontent-length: {}\r\n",
-            reply.status,
-            reply.body.len()
-        );
-        for (name, value) in &reply.headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        connection
-            .write_all(format!("{head}\r\n").as_bytes())
-            .ok()?;
-        let sent = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
-        connection.write_all(&reply.body[..sent]).ok()?;
-        if reply.cut.is_some() {
-            return None;
-        }
-    }
-}
 
 /// An image as a registry holds it: documents and blobs by path.
 struct Image {
@@ -305,7 +187,10 @@ fn an_image_is_pulled_once_and_found_by_tag_and_digest() {
     };
     let seen = Mutex::new(Vec::new());
     let sink = |message: ProgressMessage| {
-        if message.progress_detail.is_none() {
+        if message
+            .progress_detail
+            .is_none_or(|detail| detail.current.is_none())
+        {
             seen.lock().unwrap().push(message.status.unwrap());
         }
     };
@@ -493,9 +378,9 @@ fn with_tokens(
             let basic = request.headers.get("authorization").map(String::as_str);
             let by_password = basic == Some("Basic bWU6c2VjcmV0");
             let by_identity = request.method == "POST"
-                && request.body.contains("grant_type=refresh_token")
-                && request.body.contains("refresh_token=identity");
-            let scoped = format!("{} {}", request.path, request.body)
+                && request.text().contains("grant_type=refresh_token")
+                && request.text().contains("refresh_token=identity");
+            let scoped = format!("{} {}", request.path, request.text())
                 .contains("scope=repository%3Aapp%3Apull");
             return match (by_password || by_identity) && scoped {
                 true => Reply::new(200, r#"{"token":"good","expires_in":300}"#),
@@ -617,7 +502,10 @@ fn a_cancelled_pull_ends_at_once_and_leaves_nothing() {
         cancel.cancel();
     });
     let error = puller.pull(&server, "app:1").unwrap_err();
-    assert_eq!(error.to_string(), "the pull was cancelled");
+    assert_eq!(
+        error.to_string(),
+        "the exchange with the registry was cancelled"
+    );
     canceller.join().unwrap();
     drop(release);
     assert_eq!(puller.bed.files(), before);

@@ -1,0 +1,77 @@
+//! Proving to a registry that credentials are good, and exchanging them for an identity token where it gives one out.
+//! Source of the steps and texts: moby `daemon/pkg/registry/auth.go` (`loginV2`).
+
+use http::StatusCode;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Challenge;
+use super::endpoint::{self, Purpose};
+use super::error::RegistryError;
+use super::token::Lasting;
+use super::transport::{Ask, challenge};
+use super::{Credentials, Registry, Session};
+use crate::reference::Reference;
+
+impl Registry {
+    /// Proves to the registry `address` (as a user types it) that the credentials are good. Returns a token that stands
+    /// for user and password from then on; empty where the registry gives none. Blocks.
+    ///
+    /// # Errors
+    /// The registry cannot be reached or does not take them.
+    pub fn login(
+        &self,
+        address: &str,
+        credentials: Credentials,
+        cancel: &CancellationToken,
+    ) -> Result<String, RegistryError> {
+        let domain = endpoint::domain_of(address);
+        // Any repository will do: only the registry is asked.
+        let reference = Reference::parse(&format!("{domain}/login"))
+            .map_err(|_| RegistryError::Address(address.to_owned()))?;
+        let mut last = None;
+        for endpoint in self.config.endpoints(&domain, Purpose::Write) {
+            let credentials = Some(credentials.clone());
+            let session = self.session(endpoint, &reference, Purpose::Read, credentials, cancel)?;
+            match session.log_in() {
+                Err(error) if error.is_unreachable() => last = last.or(Some(error)),
+                outcome => return outcome,
+            }
+        }
+        Err(last.unwrap_or(RegistryError::Address(domain)))
+    }
+}
+
+impl Session<'_> {
+    fn log_in(&self) -> Result<String, RegistryError> {
+        let ask = Ask::get("/v2/").without_scope();
+        let first = self.follow(&ask, None)?;
+        let (authorization, identity) = match challenge(&first) {
+            _ if first.status() != StatusCode::UNAUTHORIZED => (String::new(), String::new()),
+            Some(Challenge::Bearer { realm, service }) => {
+                let reply = self.ask_token_service("", &realm, &service, Lasting::Identity)?;
+                let token = reply.token();
+                (format!("Bearer {token}"), reply.refresh_token)
+            }
+            Some(Challenge::Basic) => {
+                let basic = self.credentials.as_ref().map(Credentials::basic);
+                (basic.unwrap_or_default(), String::new())
+            }
+            None => return Err(self.login_failed(first.status())),
+        };
+        let reply = match &*authorization {
+            "" => first,
+            authorization => self.follow(&ask, Some(authorization))?,
+        };
+        match reply.status() {
+            StatusCode::OK => Ok(identity),
+            status => Err(self.login_failed(status)),
+        }
+    }
+
+    fn login_failed(&self, status: StatusCode) -> RegistryError {
+        RegistryError::Login {
+            url: self.endpoint.url("/v2/"),
+            status: status.to_string(),
+        }
+    }
+}
