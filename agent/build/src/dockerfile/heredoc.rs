@@ -77,6 +77,11 @@ pub(super) fn of_word(word: &str) -> Result<Option<Heredoc>, String> {
     }))
 }
 
+/// Whether a text is nothing but the announcement of one heredoc: `RUN <<EOF`.
+pub(crate) fn is_only_heredoc(text: &str) -> bool {
+    of_word(text).is_ok_and(|heredoc| heredoc.is_some())
+}
+
 fn quotes(word: &str) -> usize {
     word.matches(['\'', '"']).count()
 }

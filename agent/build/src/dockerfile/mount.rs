@@ -69,6 +69,20 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Only the `from=` of a value, before variables are known (it cannot have any).
+    ///
+    /// # Errors
+    /// The value is not a list of options, or `from` has a variable.
+    pub fn from_of(value: &str) -> Result<Option<String>, ParseError> {
+        check_unexpanded(value).map_err(ParseError::new)?;
+        let fields = fields(value).map_err(ParseError::new)?;
+        let from = fields.iter().rev().find_map(|field| {
+            let (key, value) = field.split_once('=')?;
+            key.eq_ignore_ascii_case("from").then_some(value)
+        });
+        Ok(from.filter(|from| !from.is_empty()).map(String::from))
+    }
+
     /// Reads one value; `expand` replaces variables of each option's value.
     ///
     /// # Errors

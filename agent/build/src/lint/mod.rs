@@ -3,13 +3,22 @@
 //! Must not: decide what needs base images; planning raises those through the same [`Linter`].
 //! Follows BuildKit's `frontend/dockerfile/linter`.
 
-use std::collections::BTreeSet;
+mod check;
+mod config;
+pub mod finding;
+mod report;
+
+pub use config::{Config, ConfigError};
+pub use report::{BuildError, Location, Point, Range, Report, Source, Warning};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dockerfile::{Dockerfile, Lines};
+use crate::dockerfile::Lines;
 
-/// A finding.
+/// Where the rules are explained.
+const PAGES: &str = "https://docs.docker.com/go/dockerfile/rule/";
+
+/// A finding that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lint {
     /// Name of the rule, as `# check=skip=` takes it.
@@ -24,28 +33,14 @@ pub struct Lint {
     pub lines: Lines,
 }
 
-/// Which rules apply (`# check=…`, or the build argument `BUILDKIT_DOCKERFILE_CHECK`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Config {
-    /// `skip=all`
-    pub skip_all: bool,
-    /// `skip=A,B`
-    pub skip: BTreeSet<String>,
-    /// `experimental=all`
-    pub experimental_all: bool,
-    /// `experimental=A,B`
-    pub experimental: BTreeSet<String>,
-    /// `error=true`: findings fail the build.
-    pub error: bool,
-}
-
-/// A rule's finding before configuration decides whether it counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The rule.
-    pub rule: &'static Rule,
-    /// What was found.
-    pub message: String,
+impl Lint {
+    /// The one-line form of progress output: `Rule: message (line 3)`.
+    pub fn short(&self) -> String {
+        match self.lines.first {
+            0 => format!("{}: {}", self.rule, self.message),
+            line => format!("{}: {} (line {line})", self.rule, self.message),
+        }
+    }
 }
 
 /// A rule.
@@ -55,26 +50,29 @@ pub struct Rule {
     pub name: &'static str,
     /// What it asks for.
     pub description: &'static str,
-    /// Where it is explained.
-    pub url: &'static str,
+    /// Last part of the address of its page; empty without.
+    page: &'static str,
     /// Only on with `experimental=`.
     pub experimental: bool,
 }
 
-/// Why `# check=` cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
-
-impl Config {
-    /// Reads `skip=A,B;error=true;experimental=all`.
-    ///
-    /// # Errors
-    /// An unknown option or a malformed value, in BuildKit's words.
-    pub fn parse(text: &str) -> Result<Config, ConfigError> {
-        let _ = text;
-        todo!()
+impl Rule {
+    /// Address of the page that explains it; empty without.
+    pub fn url(&self) -> String {
+        match self.page {
+            "" => String::new(),
+            page => format!("{PAGES}{page}/"),
+        }
     }
+}
+
+/// A rule's finding before configuration decides whether it counts. Made by the functions of [`finding`], one for each rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// What was found.
+    pub message: String,
 }
 
 /// Collects findings that the configuration lets through.
@@ -93,16 +91,18 @@ impl Linter {
         }
     }
 
-    /// Runs every check that the text alone decides.
-    pub fn check(&mut self, dockerfile: &Dockerfile) {
-        let _ = (dockerfile, &self.config);
-        todo!()
-    }
-
     /// Takes a finding at an instruction; `comments` are those above it (a `# check=skip=…` there applies).
     pub fn raise(&mut self, finding: Finding, lines: Lines, comments: &[String]) {
-        let _ = (finding, lines, comments);
-        todo!()
+        if !self.config.with_comments(comments).allows(finding.rule) {
+            return;
+        }
+        self.found.push(Lint {
+            rule: finding.rule.name.into(),
+            description: finding.rule.description.into(),
+            url: finding.rule.url(),
+            message: finding.message,
+            lines,
+        });
     }
 
     /// What was found so far.
@@ -117,6 +117,21 @@ impl Linter {
 
     /// With `error=true` and any finding: the message that fails the build.
     pub fn error(&self) -> Option<String> {
-        todo!()
+        if !self.config.error || self.found.is_empty() {
+            return None;
+        }
+        let mut rules: Vec<&str> = Vec::new();
+        for lint in &self.found {
+            if !rules.contains(&lint.rule.as_str()) {
+                rules.push(&lint.rule);
+            }
+        }
+        Some(format!(
+            "lint violation found for rules: {}",
+            rules.join(", ")
+        ))
     }
 }
+
+#[cfg(test)]
+mod tests;
