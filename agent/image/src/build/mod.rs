@@ -16,13 +16,19 @@
 //! Must not: mount, run anything, know the cache's records, or talk to a network.
 
 mod adopt;
+mod archive;
+mod content;
 mod copy;
 mod digest;
 mod error;
 mod export;
+mod mode;
+mod owner;
+mod select;
 mod snapshots;
 mod stack;
 mod stat_cache;
+mod target;
 mod usage;
 mod view;
 

@@ -421,7 +421,7 @@ pub(super) fn open_directory(parent: &OwnedFd, name: &[u8]) -> std::result::Resu
     rustix::fs::openat(parent, OsStr::from_bytes(name), flags, Mode::empty())
 }
 
-fn is_opaque(directory: &OwnedFd) -> bool {
+pub(super) fn is_opaque(directory: &OwnedFd) -> bool {
     let mut value = [0u8; 2];
     matches!(
         rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]),

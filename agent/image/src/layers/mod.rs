@@ -38,7 +38,7 @@ use crate::limits::Limits;
 use crate::tar_stream::TarError;
 pub(crate) use confined::{is_whiteout, make_opaque, proc_path};
 pub(crate) use forms::Form;
-pub(crate) use pack::{PackError, Tree, pack, pack_named};
+pub(crate) use pack::{PackError, Tree, kept_xattrs, pack, pack_named};
 use recipe::{RecipeReader, Step};
 
 /// Why a layer could not be unpacked.

@@ -424,13 +424,24 @@ fn is_set(fd: &OwnedFd, name: &str) -> bool {
 }
 
 /// The attributes worth keeping, sorted. A file system without attributes has none.
-fn kept_xattrs(fd: &OwnedFd) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut names = vec![0u8; 64 << 10];
-    let Ok(len) = rustix::fs::listxattr(proc_path(fd), &mut names[..]) else {
-        return Vec::new();
+pub(crate) fn kept_xattrs(fd: &OwnedFd) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let path = proc_path(fd);
+    // Nearly all files have none, or a name or two.
+    let mut few = [0u8; 512];
+    let mut many = Vec::new();
+    let names = match rustix::fs::listxattr(&path, &mut few[..]) {
+        Ok(len) => &few[..len],
+        Err(rustix::io::Errno::RANGE) => {
+            many.resize(64 << 10, 0);
+            match rustix::fs::listxattr(&path, &mut many[..]) {
+                Ok(len) => &many[..len],
+                Err(_) => return Vec::new(),
+            }
+        }
+        Err(_) => return Vec::new(),
     };
     let mut kept = Vec::new();
-    for name in names[..len].split(|b| *b == 0) {
+    for name in names.split(|b| *b == 0) {
         let wanted = name == b"security.capability"
             || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
         if wanted {
