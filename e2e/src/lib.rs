@@ -9,6 +9,7 @@
     reason = "a test's notes go to its captured stderr"
 )]
 
+pub mod corpus;
 mod host;
 mod images;
 mod leftovers;

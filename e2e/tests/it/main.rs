@@ -9,6 +9,7 @@ mod autostart;
 mod compat;
 mod compose;
 mod copy;
+mod corpus;
 mod crash;
 mod docker_cli;
 mod examples;
