@@ -38,18 +38,29 @@ pub struct ImageImport {
     pub platform: String,
 }
 
+/// Which images to list.
+#[derive(Debug, Default)]
+pub struct ImageListing {
+    /// Intermediate ones, too.
+    pub all: bool,
+    /// Tell how much of each other images have, too.
+    pub shared_size: bool,
+    /// Docker's filters.
+    pub filters: Filters,
+}
+
 impl Engine {
-    /// Loads the images of a docker-archive or OCI-layout tar.
+    /// Loads the images of a docker-archive or OCI-layout tar: those for `platform` (`os/architecture[/variant]`), or this
+    /// machine's where an archive offers a choice.
     pub async fn load_images(
         &self,
         mut archive: ByteReceiver,
+        platform: Option<String>,
         quiet: bool,
     ) -> Result<ProgressStream> {
         Ok(self.with_progress(quiet, move |shared, progress| {
-            let loaded =
-                shared
-                    .images
-                    .load(&mut archive, &agent_image::LoadOptions::default(), progress)?;
+            let options = agent_image::LoadOptions { platform };
+            let loaded = shared.images.load(&mut archive, &options, progress)?;
             for image in loaded {
                 let id = image.id.to_string();
                 if image.tags.is_empty() {
@@ -115,23 +126,23 @@ impl Engine {
         stream.boxed()
     }
 
-    /// Writes images as a docker-archive that is an OCI layout too. All names are checked before this returns.
-    pub async fn save_images(&self, names: Vec<String>) -> Result<ByteReceiver> {
+    /// Writes images as a docker-archive that is an OCI layout too. All names are checked before this returns, and that
+    /// their images are for `platform`, if one is given.
+    pub async fn save_images(
+        &self,
+        names: Vec<String>,
+        platform: Option<String>,
+    ) -> Result<ByteReceiver> {
         let shared = Arc::clone(&self.shared);
         let names = blocking(move || {
-            for name in &names {
-                let Err(error) = shared.images.resolve(name) else {
-                    continue;
-                };
-                // A name without tag may stand for tags other than latest.
-                let name_only =
-                    Reference::parse(name).is_ok_and(|reference| reference.is_name_only());
-                let named = ListFilter {
-                    references: vec![name.clone()],
-                    ..ListFilter::default()
-                };
-                if !name_only || shared.images.list(&named)?.is_empty() {
-                    return Err(error.into());
+            let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+            for id in shared.images.saved_by(&borrowed)? {
+                if let Some(wanted) = &platform
+                    && !shared.images.is_for(&id, wanted)?
+                {
+                    return Err(Error::NotFound(format!(
+                        "no suitable export target found for platform {wanted}"
+                    )));
                 }
             }
             Ok(names)
@@ -162,8 +173,13 @@ impl Engine {
         Ok(receiver)
     }
 
-    /// Lists images. Intermediate ones only with `all`.
-    pub async fn list_images(&self, all: bool, filters: Filters) -> Result<Vec<ImageSummary>> {
+    /// Lists images.
+    pub async fn list_images(&self, listing: ImageListing) -> Result<Vec<ImageSummary>> {
+        let ImageListing {
+            all,
+            shared_size,
+            filters,
+        } = listing;
         filters.allow(&["before", "dangling", "label", "reference", "since", "until"])?;
         let texts = |name: &str| filters.get(name).map(str::to_owned).collect::<Vec<_>>();
         let filter = ListFilter {
@@ -176,21 +192,47 @@ impl Engine {
             until: list::until(&filters)?,
         };
         let shared = Arc::clone(&self.shared);
-        let images = blocking(move || Ok(shared.images.list(&filter)?)).await?;
-        Ok(images.iter().map(summary).collect())
+        blocking(move || {
+            let images = shared.images.list(&filter)?;
+            let mut list: Vec<ImageSummary> = images.iter().map(summary).collect();
+            if shared_size {
+                let usage = shared.images.disk_usage()?;
+                for (image, summary) in images.iter().zip(&mut list) {
+                    let own = usage.images.iter().find(|own| own.id == image.id);
+                    summary.shared_size = own.map_or(-1, |own| signed(own.shared_size));
+                }
+            }
+            Ok(list)
+        })
+        .await
     }
 
-    /// Everything about an image.
-    pub async fn inspect_image(&self, reference: &str) -> Result<ImageInspect> {
+    /// Everything about an image, which must be for `platform` (`os/architecture[/variant]`), if one is given.
+    pub async fn inspect_image(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+    ) -> Result<ImageInspect> {
         let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
-        let image = blocking(move || Ok(shared.images.inspect(&name)?)).await?;
+        let platform = platform.map(str::to_owned);
+        let image =
+            blocking(move || Ok(shared.images.inspect_for(&name, platform.as_deref())?)).await?;
         Ok(inspect(&image))
     }
 
-    /// The steps that made an image, newest first.
-    pub async fn image_history(&self, reference: &str) -> Result<Vec<ImageHistoryItem>> {
+    /// The steps that made an image, newest first. The image must be for `platform`, if one is given.
+    pub async fn image_history(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+    ) -> Result<Vec<ImageHistoryItem>> {
         let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
-        let steps = blocking(move || Ok(shared.images.history(&name)?)).await?;
+        let platform = platform.map(str::to_owned);
+        let steps = blocking(move || {
+            shared.images.inspect_for(&name, platform.as_deref())?;
+            Ok(shared.images.history(&name)?)
+        })
+        .await?;
         let item = |step: agent_image::HistoryEntry| ImageHistoryItem {
             id: step
                 .id

@@ -82,7 +82,7 @@ pub use commit::Commit;
 pub(crate) use copy_up::copy_up;
 pub use diff::{Change, ChangeKind};
 pub use follow::{Follow, Moment};
-pub use images::{ImageImport, ProgressStream};
+pub use images::{ImageImport, ImageListing, ProgressStream};
 pub(crate) use list::until;
 pub(crate) use names::random as random_name;
 pub use options::EngineOptions;

@@ -9,7 +9,7 @@ use super::body::{self, BrokenOff};
 use super::error::HttpError;
 use super::router::{Route, delete, get, post};
 use super::{Call, Outcome, compat, registry, to_the_end};
-use crate::engine::{ImageImport, ProgressStream};
+use crate::engine::{ImageImport, ImageListing, ProgressStream};
 use crate::error::Error;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -25,17 +25,40 @@ pub(super) const ROUTES: &[Route] = &[
     delete("/images/{}", |call| Box::pin(remove(call))),
 ];
 
-/// Images are stored for one platform each; choosing one of several is refused rather than ignored.
-fn refuse_platform(call: &Call, since: u16) -> Result<(), HttpError> {
-    let given = ["platform", "platforms"]
-        .iter()
-        .any(|name| call.query.optional(name).is_some());
-    if given && !call.version.before(since) {
-        return Err(HttpError::not_implemented(
-            "choosing a platform is not supported: images are stored for one platform",
-        ));
+/// The platforms a request names, as `os/architecture[/variant]`; clients before API 1.`since` cannot name any.
+/// Source: moby `api/server/httputils/form.go` (`DecodePlatform`).
+fn platforms(call: &Call, parameter: &str, since: u16) -> Result<Vec<String>, HttpError> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Platform {
+        os: String,
+        architecture: String,
+        variant: String,
     }
-    Ok(())
+    if call.version.before(since) {
+        return Ok(Vec::new());
+    }
+    let given = call.query.all(parameter).into_iter();
+    given
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            let parsed: Platform = serde_json::from_str(&text).map_err(|failure| {
+                HttpError::bad_request(format!("failed to parse platform: {failure}"))
+            })?;
+            if parsed.os.is_empty() || parsed.architecture.is_empty() {
+                return Err(HttpError::bad_request(
+                    "both OS and Architecture must be provided",
+                ));
+            }
+            let parts = [parsed.os, parsed.architecture, parsed.variant];
+            Ok(parts.join("/").trim_end_matches('/').to_owned())
+        })
+        .collect()
+}
+
+/// The one platform a request may name.
+fn platform(call: &Call, since: u16) -> Result<Option<String>, HttpError> {
+    Ok(platforms(call, "platform", since)?.pop())
 }
 
 async fn list(call: Call) -> Outcome {
@@ -45,10 +68,12 @@ async fn list(call: Call) -> Outcome {
     {
         filters.add("reference", pattern);
     }
-    let images = call
-        .engine
-        .list_images(call.query.flag("all"), filters)
-        .await?;
+    let listing = ImageListing {
+        all: call.query.flag("all"),
+        shared_size: call.query.flag("shared-size") && !call.version.before(42),
+        filters,
+    };
+    let images = call.engine.list_images(listing).await?;
     let images: Vec<_> = images
         .into_iter()
         .map(|image: ImageSummary| compat::image_summary(call.version, image))
@@ -57,21 +82,33 @@ async fn list(call: Call) -> Outcome {
 }
 
 async fn inspect(call: Call) -> Outcome {
-    refuse_platform(&call, 49)?;
-    let image = call.engine.inspect_image(&call.name).await?;
+    let platform = platform(&call, 49)?;
+    if platform.is_some() && call.query.flag("manifests") {
+        return Err(HttpError::bad_request(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    let image = call
+        .engine
+        .inspect_image(&call.name, platform.as_deref())
+        .await?;
     Ok(body::ok(&compat::image_inspect(call.version, &image)))
 }
 
 async fn history(call: Call) -> Outcome {
-    refuse_platform(&call, 48)?;
-    Ok(body::ok(&call.engine.image_history(&call.name).await?))
+    let platform = platform(&call, 48)?;
+    let history = call
+        .engine
+        .image_history(&call.name, platform.as_deref())
+        .await?;
+    Ok(body::ok(&history))
 }
 
 async fn load(call: Call) -> Outcome {
-    refuse_platform(&call, 48)?;
+    let platform = platform(&call, 48)?;
     let quiet = call.query.flag_or("quiet", true);
     let engine = call.engine.clone();
-    let progress = engine.load_images(call.archive(), quiet).await?;
+    let progress = engine.load_images(call.archive(), platform, quiet).await?;
     Ok(body::json_lines(progress.map(or_error)))
 }
 
@@ -137,12 +174,12 @@ pub(super) fn json_progress(progress: ProgressStream) -> body::Reply {
 }
 
 async fn save(call: Call) -> Outcome {
-    refuse_platform(&call, 48)?;
+    let platform = platform(&call, 48)?;
     let names = match call.name.is_empty() {
         true => call.query.all("names"),
         false => vec![call.name],
     };
-    let archive = call.engine.save_images(names).await?;
+    let archive = call.engine.save_images(names, platform).await?;
     let chunks = stream::unfold(archive, |mut archive| async move {
         let chunk = archive.recv().await?;
         Some((
@@ -167,11 +204,22 @@ async fn remove(call: Call) -> Outcome {
     if call.name.trim().is_empty() {
         return Err(HttpError::bad_request("image name cannot be blank"));
     }
-    refuse_platform(&call, 50)?;
+    let mut platforms = platforms(&call, "platforms", 50)?;
+    let platform = platforms.pop();
+    if !platforms.is_empty() {
+        return Err(HttpError::bad_request(
+            "images are stored for one platform each: name one of platforms",
+        ));
+    }
     let (force, no_prune) = (call.query.flag("force"), call.query.flag("noprune"));
     let (engine, name) = (call.engine, call.name);
-    let removed =
-        to_the_end(async move { engine.remove_image(&name, force, no_prune).await }).await?;
+    let removed = to_the_end(async move {
+        if platform.is_some() {
+            engine.inspect_image(&name, platform.as_deref()).await?;
+        }
+        engine.remove_image(&name, force, no_prune).await
+    })
+    .await?;
     Ok(body::ok(&removed))
 }
 

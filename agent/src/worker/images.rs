@@ -124,7 +124,7 @@ impl Images {
 }
 
 async fn present(engine: &Engine, name: &str) -> Result<bool> {
-    match engine.inspect_image(name).await {
+    match engine.inspect_image(name, None).await {
         Ok(_) => Ok(true),
         Err(Error::NotFound(_)) => Ok(false),
         Err(error) => Err(error),

@@ -132,23 +132,22 @@ impl Filters {
     /// # Errors
     /// [`FilterError::Value`] when it is no boolean or both.
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, FilterError> {
+        let invalid = || {
+            let values: Vec<&str> = self.get(name).collect();
+            FilterError::Value {
+                name: name.to_owned(),
+                value: format!("[{}]", values.join(" ")),
+            }
+        };
         let mut result = None;
         for value in self.get(name) {
             let parsed = match value {
                 "1" | "true" | "t" | "T" | "TRUE" | "True" => true,
                 "0" | "false" | "f" | "F" | "FALSE" | "False" => false,
-                _ => {
-                    return Err(FilterError::Value {
-                        name: name.to_owned(),
-                        value: value.to_owned(),
-                    });
-                }
+                _ => return Err(invalid()),
             };
             if result.is_some_and(|before| before != parsed) {
-                return Err(FilterError::Value {
-                    name: name.to_owned(),
-                    value: value.to_owned(),
-                });
+                return Err(invalid());
             }
             result = Some(parsed);
         }

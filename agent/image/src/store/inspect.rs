@@ -49,6 +49,31 @@ impl Store {
         self.image(&catalog, &id, catalog.names_of(&id))
     }
 
+    /// The same for an image that must be for `platform` (`os/architecture[/variant]`), if one is given.
+    ///
+    /// # Errors
+    /// There is no such image, or it is for another platform.
+    pub fn inspect_for(&self, name: &str, platform: Option<&str>) -> Result<Image> {
+        let image = self.inspect(name)?;
+        match platform {
+            Some(wanted) if !image.config.matches(wanted) => {
+                Err(ImageError::NoSuchPlatform(format!(
+                    "image with reference {name} was found but its platform ({}) does not match the specified platform ({wanted})",
+                    image.config.platform()
+                )))
+            }
+            _ => Ok(image),
+        }
+    }
+
+    /// Whether an image is for `platform` (`os/architecture[/variant]`).
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub fn is_for(&self, id: &ImageId, platform: &str) -> Result<bool> {
+        Ok(self.config(id)?.matches(platform))
+    }
+
     pub(super) fn image(
         &self,
         catalog: &Catalog,

@@ -145,7 +145,11 @@ fn select(catalog: &Catalog, names: &[&str]) -> Result<IndexMap<ImageId, Vec<Ref
             }
             continue;
         }
-        let id = resolve(catalog, name)?;
+        let id = resolve(catalog, name).map_err(|error| match error {
+            // Docker repeats the name here as it was given.
+            ImageError::NoSuchImage(_) => ImageError::NoSuchImage((*name).to_owned()),
+            other => other,
+        })?;
         let chosen = images.entry(id).or_default();
         if let Some(tag) = reference
             && catalog.names.get(&tag) == Some(&id)
