@@ -5,6 +5,7 @@
 //! offers.rs   what the daemon may ask for: contexts, secrets, SSH agents, caches; where outputs go
 //! serve.rs    one task per channel: feeds it or drains it
 //! directory.rs  a directory as a filtered tar    unpack.rs  a tar into a directory
+//! spec/       a build in the client's own terms, and the languages of its options
 //! ```
 //! Dropping the future of a build closes its connection, which cancels the build; what outputs have written by then
 //! stays. Nothing is served that the request did not name. Must not: read flags or the environment.
@@ -12,10 +13,15 @@
 mod directory;
 mod offers;
 mod serve;
+mod spec;
 mod unpack;
 
 pub use directory::OpenDirectory;
 pub use offers::{ContextSource, Offers, OutputSink, SecretSource};
+pub use spec::{
+    BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget,
+    SecretSpec, SpecError, SshSpec, image_context, is_remote,
+};
 
 use super::error::ClientError;
 use super::request::Query;
