@@ -11,7 +11,8 @@ use crate::excerpt::excerpt;
 /// Result of a check: the JSON document that BuildKit's clients read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Findings in the order they were raised.
+    /// Findings in the order they were raised; none are `null`, as Go writes an empty list.
+    #[serde(with = "null_when_empty")]
     pub warnings: Vec<Warning>,
     /// The files they are in.
     pub sources: Vec<Source>,
@@ -48,9 +49,6 @@ pub struct Warning {
 pub struct Source {
     /// Name.
     pub filename: String,
-    /// `Dockerfile`
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    pub language: String,
     /// The text in base64.
     #[serde(
         skip_serializing_if = "String::is_empty",
@@ -58,6 +56,9 @@ pub struct Source {
         with = "base64_text"
     )]
     pub data: String,
+    /// `Dockerfile`
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub language: String,
 }
 
 /// A failure.
@@ -216,6 +217,25 @@ impl Report {
         source.map_or(String::new(), |source| {
             excerpt(&source.filename, &source.data, &location.lines())
         })
+    }
+}
+
+mod null_when_empty {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        list: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Some(list)
+            .filter(|list| !list.is_empty())
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Vec<T>, D::Error> {
+        Ok(Option::deserialize(d)?.unwrap_or_default())
     }
 }
 
