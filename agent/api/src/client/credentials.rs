@@ -188,10 +188,12 @@ impl ConfigFile {
         };
         let document = match text.trim_ascii().is_empty() {
             true => Map::new(),
-            false => serde_json::from_slice(&text).map_err(|error| CredentialsError::Malformed {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })?,
+            false => {
+                serde_json::from_slice(&text).map_err(|error| CredentialsError::Malformed {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                })?
+            }
         };
         Ok(Self {
             path: path.to_owned(),
@@ -205,7 +207,10 @@ impl ConfigFile {
     /// # Errors
     /// The helper fails, or the entry is malformed.
     pub async fn for_image(&self, image: &str) -> Result<Option<RegistryAuth>> {
-        Ok(self.get(&server_of(image)).await?.map(|login| login.to_header()))
+        Ok(self
+            .get(&server_of(image))
+            .await?
+            .map(|login| login.to_header()))
     }
 
     /// The credentials for a registry by its key (see [`server_of`]).
@@ -274,8 +279,7 @@ impl ConfigFile {
         auths.insert(login.server.clone(), Value::Object(entry));
         self.set_auths(auths);
         if let (Some(store), None) = (self.found_store.take(), self.document.get("credsStore")) {
-            self.document
-                .insert("credsStore".to_owned(), store.into());
+            self.document.insert("credsStore".to_owned(), store.into());
         }
         self.write()?;
         Ok(match helper {
@@ -356,7 +360,9 @@ impl ConfigFile {
     /// The helper that has the credentials of a registry.
     fn helper(&self, server: &str) -> Option<String> {
         let special = self.object("credHelpers").and_then(|helpers| {
-            let name = helpers.get(server).or_else(|| helpers.get(hostname(server)));
+            let name = helpers
+                .get(server)
+                .or_else(|| helpers.get(hostname(server)));
             name?.as_str().filter(|name| !name.is_empty())
         });
         special.map(str::to_owned).or_else(|| self.store_name())
@@ -612,13 +618,19 @@ mod tests {
         };
         file.keep(&token).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("{\n\t\"auths\": {\n\t\t\"a\": {"), "{text}");
+        assert!(
+            text.starts_with("{\n\t\"auths\": {\n\t\t\"a\": {"),
+            "{text}"
+        );
         assert!(text.contains("\"unknown\": [\n\t\t1\n\t]"), "{text}");
         let mut again = ConfigFile::read(&path).unwrap();
         assert_eq!(again.get("a").await.unwrap(), Some(token));
         again.forget("a").await.unwrap();
         again.forget("nobody").await.unwrap();
-        assert_eq!(ConfigFile::read(&path).unwrap().get("a").await.unwrap(), None);
+        assert_eq!(
+            ConfigFile::read(&path).unwrap().get("a").await.unwrap(),
+            None
+        );
         assert!(!format!("{again:?}").contains("bWU6"));
 
         std::fs::write(&path, r#"{"auths": {"a": {"auth": "%%%"}}}"#).unwrap();

@@ -6,8 +6,8 @@ use super::stream::{ByteStream, JsonStream, bytes_of};
 use super::transport::Body;
 use super::{Client, empty};
 use crate::types::{
-    DistributionInspect, Filters, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary,
-    ProgressMessage, PruneResponse,
+    Filters, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, ProgressMessage,
+    PruneResponse,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -53,15 +53,6 @@ fn of(name: &str, verb: &str) -> String {
 }
 
 impl Client {
-    /// What the name of an image means where it comes from: its digest, and the platforms it is made for.
-    ///
-    /// # Errors
-    /// 404 when nobody knows it, 401 or 403 when nobody is allowed to say.
-    pub async fn inspect_distribution(&self, name: &str) -> Result<DistributionInspect> {
-        let path = format!("/distribution/{}/json", segment(name));
-        self.get(&path, &Query::new()).await
-    }
-
     /// Lists images, newest first.
     ///
     /// # Errors
@@ -153,29 +144,6 @@ impl Client {
         }
         self.upload(Method::POST, "/images/create", &query, archive)
             .await
-    }
-
-    /// Fetches an image from its registry.
-    ///
-    /// # Errors
-    /// Of the request; what fails later comes as a message with `error`.
-    pub async fn pull_image(
-        &self,
-        repository: &str,
-        tag: &str,
-        platform: Option<&str>,
-    ) -> Result<JsonStream<ProgressMessage>> {
-        let query = Query::new()
-            .with("fromImage", repository)
-            .with("tag", tag)
-            .maybe("platform", platform);
-        let request = self
-            .request(Method::POST, "/images/create", &query, empty())
-            .await?;
-        Ok(JsonStream::new(
-            self.stream(request).await?,
-            "/images/create",
-        ))
     }
 
     /// Images as one archive that is a docker-archive and an OCI layout.

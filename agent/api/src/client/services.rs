@@ -1,6 +1,7 @@
 //! Services, their tasks, and what those wrote.
 
 use super::error::{ClientError, Result};
+use super::registry::identify;
 use super::request::{Query, segment};
 use super::stream::{bytes_of, is_multiplexed};
 use super::{Client, LogsOptions, Outcome, OutputStream, decode, empty};
@@ -8,7 +9,7 @@ use crate::swarm::{
     ObjectVersion, Service, ServiceCreateResponse, ServiceSpec, ServiceUpdateResponse, Task,
 };
 use crate::types::Filters;
-use http::{HeaderValue, Method};
+use http::Method;
 
 /// How a service is updated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,14 +89,7 @@ impl Client {
         auth: Option<&RegistryAuth>,
     ) -> Result<T> {
         let mut request = self.json_request(Method::POST, path, query, spec).await?;
-        if let Some(RegistryAuth(auth)) = auth {
-            let mut value = HeaderValue::try_from(auth).map_err(|error| ClientError::Request {
-                path: path.to_owned(),
-                source: error.into(),
-            })?;
-            value.set_sensitive(true);
-            request.headers_mut().insert("x-registry-auth", value);
-        }
+        identify(&mut request, path, auth)?;
         let (_, reply) = self.fetch(request).await?;
         decode(path, &reply)
     }

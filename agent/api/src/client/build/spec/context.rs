@@ -3,7 +3,6 @@
 use super::super::{ContextSource, Offers, OpenDirectory};
 use super::{DockerfilePlace, SpecError, reason, remote};
 use crate::types::build::{BuildRequest, ContextOffer, DockerfileSource, IgnoreFile};
-use agent_build::plan::GitAddress;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -12,12 +11,20 @@ const MAX_TEXT: u64 = 2 << 20;
 /// Bytes of standard input that tell an archive from a Dockerfile.
 const PEEK: usize = 512;
 
-/// Whether a context is an address: a git repository or something to be fetched.
+/// Whether a context is an address: a git repository or something to be fetched. Which of both it is, and whether it is
+/// well-formed, is for the daemon to say.
 #[must_use]
 pub fn is_remote(context: &str) -> bool {
-    context.starts_with("http://")
-        || context.starts_with("https://")
-        || matches!(GitAddress::parse(context), Ok(Some(_)) | Err(_))
+    const SCHEMES: [&str; 5] = ["http://", "https://", "git://", "ssh://", "github.com/"];
+    if SCHEMES.iter().any(|scheme| context.starts_with(scheme)) {
+        return true;
+    }
+    // user@host:path, as ssh has it.
+    context.split_once(':').is_some_and(|(host, _)| {
+        let name = |part: &str| !part.is_empty() && !part.contains(['/', ' ']);
+        host.split_once('@')
+            .is_some_and(|(user, host)| name(user) && name(host))
+    })
 }
 
 /// The main context and the Dockerfile, which may be in it, beside it, on standard input or in the request.
