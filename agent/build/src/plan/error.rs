@@ -1,6 +1,10 @@
 //! Why a build cannot be planned, and where in the Dockerfile.
 
-use crate::dockerfile::Lines;
+use std::collections::BTreeSet;
+
+use crate::dockerfile::{Lines, ParseError};
+use crate::suggest::{Case, nearest, with_suggestion};
+use crate::words::WordError;
 
 /// Why a build cannot be planned. `Display` is BuildKit's message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,18 +37,68 @@ pub enum PlanErrorKind {
 }
 
 impl PlanError {
-    pub(super) fn invalid(message: impl Into<String>) -> PlanError {
+    fn of(kind: PlanErrorKind) -> PlanError {
         PlanError {
-            kind: PlanErrorKind::Invalid(message.into()),
+            kind,
             lines: Vec::new(),
         }
     }
 
-    /// Says where, unless a closer place is known already.
+    pub(super) fn invalid(message: impl Into<String>) -> PlanError {
+        PlanError::of(PlanErrorKind::Invalid(message.into()))
+    }
+
+    pub(super) fn forbidden(message: String) -> PlanError {
+        PlanError::of(PlanErrorKind::Forbidden(message))
+    }
+
+    pub(super) fn lint(message: String) -> PlanError {
+        PlanError::of(PlanErrorKind::Lint(message))
+    }
+
+    pub(super) fn unknown_target<'a>(
+        message: String,
+        name: &str,
+        stages: impl Iterator<Item = &'a str>,
+    ) -> PlanError {
+        let message = with_suggestion(message, name, stages, Case::Matters);
+        PlanError::of(PlanErrorKind::UnknownTarget(message))
+    }
+
+    /// With the name nearest to the first of `unknown` that has one.
+    pub(super) fn suggested(
+        message: String,
+        unknown: &BTreeSet<String>,
+        options: &[&str],
+    ) -> PlanError {
+        let near = |name: &String| nearest(name, options.iter().copied(), Case::Matters);
+        match unknown.iter().find_map(near) {
+            Some(near) => PlanError::invalid(format!("{message} (did you mean {near}?)")),
+            None => PlanError::invalid(message),
+        }
+    }
+
+    /// Says where, behind the places that are known already.
     pub(super) fn at(mut self, lines: Lines) -> PlanError {
-        if !self.lines.contains(&lines) {
+        if lines != Lines::default() && !self.lines.contains(&lines) {
             self.lines.push(lines);
         }
         self
+    }
+}
+
+impl From<WordError> for PlanError {
+    fn from(error: WordError) -> PlanError {
+        PlanError::invalid(error.0)
+    }
+}
+
+impl From<ParseError> for PlanError {
+    fn from(error: ParseError) -> PlanError {
+        let lines = error.lines.into_iter().collect();
+        PlanError {
+            kind: PlanErrorKind::Invalid(error.message),
+            lines,
+        }
     }
 }

@@ -209,9 +209,40 @@ impl ImageConfig {
     ///
     /// Every line of history should have its time by now. Bytes are those that Go's encoder would write.
     pub fn to_json(&self, created: &str, diff_ids: &[String]) -> Vec<u8> {
-        let _ = (created, diff_ids);
-        todo!()
+        #[derive(Serialize)]
+        struct RootFs<'a> {
+            r#type: &'a str,
+            diff_ids: &'a [String],
+        }
+        let mut fields = serde_json::Map::new();
+        if let Ok(serde_json::Value::Object(known)) = serde_json::to_value(self) {
+            fields = known;
+        }
+        let root_fs = RootFs {
+            r#type: "layers",
+            diff_ids,
+        };
+        fields.insert("created".to_owned(), created.into());
+        let root_fs = serde_json::to_value(root_fs).expect("texts are JSON");
+        fields.insert("rootfs".to_owned(), root_fs);
+        fields.sort_keys();
+        let json = serde_json::Value::Object(fields).to_string();
+        escape_as_go(&json).into_bytes()
     }
+}
+
+/// The characters that Go's encoder escapes in strings so that they can stand in a web page. They occur in strings only.
+fn escape_as_go(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                out.push_str(&format!("\\u{:04x}", c as u32));
+            }
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn is_false(value: &bool) -> bool {

@@ -12,18 +12,34 @@
 //!
 //! Must not: do I/O, know a checkout, a client, a clock. Follows BuildKit's `frontend/dockerfile/dockerfile2llb`.
 
+mod args;
+mod dispatch;
+mod display;
+mod env;
 mod error;
+mod git;
+mod graph;
+mod history;
 mod image;
+mod lints;
+mod name;
 mod op;
 mod options;
+mod path;
+mod planner;
 mod platform;
+mod stage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use crate::dockerfile::{Dockerfile, Lines};
 use crate::lint::Lint;
+use planner::Planner;
 
 pub use error::{PlanError, PlanErrorKind};
+pub use git::{GitAddress, GitAddressError};
 pub use image::{ContainerDefaults, Empty, Healthcheck, History, ImageConfig};
 pub use op::{
     CacheSharing, Chmod, ContextOp, CopyOp, CopySource, ExtraHost, GitOp, HttpOp, ImageOp,
@@ -157,8 +173,7 @@ pub fn bases(
     options: &BuildOptions,
     known: &Bases,
 ) -> Result<Vec<BaseRequest>, PlanError> {
-    let _ = (dockerfile, options, known);
-    todo!()
+    Planner::new(dockerfile, options, known)?.resolve()
 }
 
 /// The plan of a build for one platform.
@@ -171,6 +186,13 @@ pub fn plan(
     options: &BuildOptions,
     known: &Bases,
 ) -> Result<Plan, PlanError> {
-    let _ = (dockerfile, options, known, Bases::get);
-    todo!()
+    let mut planner = Planner::new(dockerfile, options, known)?;
+    if let Some(request) = planner.resolve()?.first() {
+        return Err(PlanError {
+            kind: PlanErrorKind::Unresolved(request.written.clone()),
+            lines: vec![request.lines],
+        });
+    }
+    planner.dispatch()?;
+    planner.finish()
 }

@@ -16,6 +16,8 @@ pub struct BuildOptions {
     pub build_args: IndexMap<String, String>,
     /// `--label`: added to the result, over labels of the Dockerfile.
     pub labels: IndexMap<String, String>,
+    /// Stages that the target does not need are planned too, for what there is to find in them (`--check`).
+    pub all_stages: bool,
     /// Platform of the result. `None`: the builder's, or what the base image is of.
     pub platform: Option<Platform>,
     /// Platform that the builder's own programs are of; `None` is this machine's.
