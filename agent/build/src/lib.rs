@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod call;
 pub mod dockerfile;
 pub mod excerpt;
 pub mod ignore;
