@@ -143,5 +143,5 @@ pub struct DiskUsage {
     #[serde(deserialize_with = "null_default")]
     pub volumes: Vec<Volume>,
     #[serde(deserialize_with = "null_default")]
-    pub build_cache: Vec<serde_json::Value>,
+    pub build_cache: Vec<super::build::BuildCacheRecord>,
 }

@@ -10,12 +10,14 @@
 //! Dropping the future of a build closes its connection, which cancels the build; what outputs have written by then
 //! stays. Nothing is served that the request did not name. Must not: read flags or the environment.
 
+mod cache;
 mod directory;
 mod offers;
 mod serve;
 mod spec;
 mod unpack;
 
+pub use cache::PruneBuildsOptions;
 pub use directory::OpenDirectory;
 pub use offers::{ContextSource, Offers, OutputSink, SecretSource};
 pub use spec::{

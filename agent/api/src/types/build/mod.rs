@@ -18,11 +18,13 @@
 //! Must not: resolve, read or check anything beyond shape. Source of the JSON of progress, lints, outlines and
 //! targets: BuildKit `client/graph.go`, `frontend/subrequests/{lint,outline,targets}/types.go`.
 
+mod cache;
 mod frame;
 mod progress;
 mod request;
 mod result;
 
+pub use cache::*;
 pub use frame::*;
 pub use progress::*;
 pub use request::*;
