@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::error::ImageError;
-use crate::layers::pack_named;
+use crate::layers::{Stream, pack_named};
 use crate::limits::Limits;
 use crate::store::pack_error;
 
@@ -31,5 +31,14 @@ pub fn write_tree(
     path: &Path,
     output: &mut dyn Write,
 ) -> Result<(), ImageError> {
-    pack_named(directory, child, name, path, &Limits::default(), output).map_err(pack_error)
+    let mut output = Stream(output);
+    pack_named(
+        directory,
+        child,
+        name,
+        path,
+        &Limits::default(),
+        &mut output,
+    )
+    .map_err(pack_error)
 }

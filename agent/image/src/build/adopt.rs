@@ -1,8 +1,17 @@
-//! Snapshots become layers of the image store.
+//! Snapshots become layers of the image store: hashed where they are, then renamed.
 
-use super::error::Result;
-use super::{Entry, Snapshots};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
+use parking_lot::Mutex;
+
+use super::error::{FilesError, Result};
+use super::snapshots::Place;
+use super::{Entry, SnapshotId, Snapshots};
 use crate::digest::Digest;
+use crate::layers::Layer;
 
 /// What becomes of modification times in an exported layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,12 +26,100 @@ pub enum Rewrite {
 impl Snapshots {
     /// Makes layers of `entries` and returns their diff ids, in the same order. Several are hashed at the same time. The layers
     /// are kept ([`Store::keep`](crate::Store::keep)) until somebody releases them; stacks that name the snapshots go on
-    /// working. Blocks for as long as hashing and one sync of the disk take.
+    /// working. With [`Rewrite::Clamp`] the layers are copies, also of layers, and the snapshots stay what they are. Blocks
+    /// for as long as hashing and one sync of the disk take.
     ///
     /// # Errors
-    /// [`FilesError::Lost`](super::FilesError::Lost), something that has no place in a layer, or the disk's.
+    /// [`FilesError::Lost`], something that has no place in a layer, or the disk's.
     pub fn adopt(&self, entries: &[Entry], rewrite: Rewrite) -> Result<Vec<Digest>> {
-        let _ = (entries, rewrite);
-        todo!()
+        if let Rewrite::Clamp(latest) = rewrite {
+            return self.adopt_clamped(entries, latest);
+        }
+        // One at a time: two builds may end with the same snapshots.
+        let _adopting = self.adopting.lock();
+        let mut loose: Vec<SnapshotId> = Vec::new();
+        for entry in entries {
+            if let Entry::Loose(id) = entry
+                && !loose.contains(id)
+                && let Place::Here(_) = self.place_of(id)?
+            {
+                loose.push(id.clone());
+            }
+        }
+        if !loose.is_empty() {
+            self.adopt_loose(&loose)?;
+        }
+        let diff_id = |entry: &Entry| match entry {
+            Entry::Layer(diff_id) => Ok(*diff_id),
+            Entry::Loose(id) => match self.place_of(id)? {
+                Place::Layer(diff_id) => Ok(diff_id),
+                Place::Here(_) => Err(FilesError::Lost(id.clone())),
+            },
+        };
+        let diff_ids: Vec<Digest> = entries.iter().map(diff_id).collect::<Result<_>>()?;
+        // Some were layers before and perhaps nobody's.
+        self.store.keep(&diff_ids)?;
+        Ok(diff_ids)
+    }
+
+    fn adopt_loose(&self, ids: &[SnapshotId]) -> Result<()> {
+        let paths: Vec<PathBuf> = ids.iter().map(|id| self.path(id)).collect();
+        let layers = self.describe_all(&paths)?;
+        self.store
+            .prepare_adoption(paths.iter().map(PathBuf::as_path))?;
+        let _moving = self.moving.write();
+        let directories = paths.iter().cloned().zip(layers.iter().cloned()).collect();
+        self.store.adopt_directories(directories)?;
+        for (id, layer) in ids.iter().zip(&layers) {
+            self.adopted(id, layer.diff_id)?;
+        }
+        Ok(())
+    }
+
+    /// Hashes directories on all processors.
+    fn describe_all(&self, paths: &[PathBuf]) -> Result<Vec<Layer>> {
+        let workers = available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(paths.len());
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(vec![None; paths.len()]);
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(path) = paths.get(at) else {
+                    return Ok(());
+                };
+                let layer = self.store.describe(path)?;
+                done.lock()[at] = Some(layer);
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
+            let mut results = vec![work()];
+            for thread in threads {
+                results.push(thread.join().expect("hashing does not panic"));
+            }
+            results.into_iter().collect::<Result<()>>()
+        })?;
+        Ok(done.into_inner().into_iter().flatten().collect())
+    }
+
+    fn adopt_clamped(&self, entries: &[Entry], latest: i64) -> Result<Vec<Digest>> {
+        let stack = super::Stack {
+            entries: entries.to_vec(),
+        };
+        // Nothing goes away while it is being read.
+        let _held = self.hold(&stack)?;
+        let mut diffs = Vec::with_capacity(entries.len());
+        for entry in entries {
+            diffs.push(match entry {
+                Entry::Layer(diff_id) => self.store.layer_directory(diff_id)?.0,
+                Entry::Loose(id) => match self.place_of(id)? {
+                    Place::Layer(diff_id) => self.store.layer_directory(&diff_id)?.0,
+                    Place::Here(_) => self.path(id).join("diff"),
+                },
+            });
+        }
+        Ok(self.store.adopt_clamped(&diffs, latest)?)
     }
 }

@@ -101,6 +101,8 @@ pub struct Snapshots {
     state: Arc<Mutex<State>>,
     /// Written while directories move into the layer store and their places are out of date.
     pub(super) moving: RwLock<()>,
+    /// Held while snapshots are made layers of.
+    pub(super) adopting: Mutex<()>,
     /// What was there when this was opened: all that a sweep may remove.
     old: HashSet<SnapshotId>,
     stats: Mutex<Weak<StatCache>>,
@@ -208,6 +210,7 @@ impl Snapshots {
             boot: boot.trim().to_owned(),
             state: Arc::default(),
             moving: RwLock::default(),
+            adopting: Mutex::default(),
             old,
             stats: Mutex::default(),
             sweeper,
@@ -520,6 +523,10 @@ impl Snapshots {
         let path = self.path(id);
         if path.is_dir() {
             self.put_away(id)?;
+        } else if let Ok((diff, _)) = self.store.layer_directory(&diff_id) {
+            // They came along and mean nothing there; nobody minds if they stay.
+            let _ = std::fs::remove_file(diff.with_file_name(FACTS));
+            let _ = std::fs::remove_file(diff.with_file_name(SYNCED));
         }
         // Not by rename: a torn file is no diff id, and then the snapshot is lost.
         std::fs::write(&path, diff_id.hex()).map_err(ImageError::io("write", &path))?;

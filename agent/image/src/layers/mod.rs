@@ -15,9 +15,12 @@
 pub(crate) mod attributes;
 mod confined;
 mod forms;
+mod describe;
+mod forms;
 mod ingest;
 mod pack;
 mod recipe;
+mod tar_writer;
 mod unpack;
 
 use std::collections::HashMap;
@@ -37,9 +40,11 @@ use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::tar_stream::TarError;
 pub(crate) use confined::{is_whiteout, make_opaque, proc_path};
+pub(crate) use describe::describe;
 pub(crate) use forms::Form;
 pub(crate) use pack::{PackError, Tree, kept_xattrs, pack, pack_named};
 use recipe::{RecipeReader, Step};
+pub(crate) use tar_writer::{Member, Stream, TarWriter};
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use tar::{EntryType, Header};
 
 use super::confined::{is_whiteout, proc_path};
+use super::tar_writer::{Member, TarSink, TarWriter};
 use crate::limits::Limits;
 
 /// What the directory is.
@@ -44,25 +45,27 @@ pub(crate) enum PackError {
     Write(io::Error),
 }
 
-/// Writes everything below `root`, without `root` itself, and the end-of-archive mark.
+/// Writes everything below `root`, without `root` itself, and the end-of-archive mark. No modification time is later than
+/// `clamp`. Returns the sum of the sizes of files and links (Docker's layer size).
 pub(crate) fn pack(
     root: &Path,
     tree: Tree,
     limits: &Limits,
-    output: &mut dyn Write,
-) -> Result<(), PackError> {
+    clamp: Option<i64>,
+    output: &mut dyn TarSink,
+) -> Result<u64, PackError> {
     let mut packer = Packer {
         tree,
         limits,
-        output,
+        output: TarWriter::new(output, clamp),
         links: HashMap::new(),
-        buffer: vec![0; 256 << 10],
+        size: 0,
     };
     let directory =
         open(rustix::fs::CWD, root.as_os_str(), OFlags::DIRECTORY).map_err(|e| read(root, e))?;
     packer.directory(&directory, root, &mut Vec::new(), 0)?;
-    packer.write(&[0; 1024])?;
-    packer.output.flush().map_err(PackError::Write)
+    packer.output.finish()?;
+    Ok(packer.size)
 }
 
 /// Writes `child` of the open directory, or without one the directory itself, under `name`, with everything below it,
@@ -73,14 +76,14 @@ pub(crate) fn pack_named(
     name: &[u8],
     path: &Path,
     limits: &Limits,
-    output: &mut dyn Write,
+    output: &mut dyn TarSink,
 ) -> Result<(), PackError> {
     let mut packer = Packer {
         tree: Tree::Plain,
         limits,
-        output,
+        output: TarWriter::new(output, None),
         links: HashMap::new(),
-        buffer: vec![0; 256 << 10],
+        size: 0,
     };
     let mut name = name.to_vec();
     match child {
@@ -98,21 +101,21 @@ pub(crate) fn pack_named(
                 size: 0,
                 xattrs: kept_xattrs(directory),
             };
-            packer.member(&member, EntryType::Directory)?;
+            packer.output.member(&member, EntryType::Directory)?;
             packer.directory(directory, path, &mut name, 0)?;
         }
     }
-    packer.write(&[0; 1024])?;
-    packer.output.flush().map_err(PackError::Write)
+    packer.output.finish()
 }
 
 struct Packer<'a> {
     tree: Tree,
     limits: &'a Limits,
-    output: &'a mut dyn Write,
+    output: TarWriter<'a>,
     /// Inode → first name, of files with several.
     links: HashMap<(u64, u64), Vec<u8>>,
-    buffer: Vec<u8>,
+    /// Sum of the sizes of files and links, each inode once.
+    size: u64,
 }
 
 impl Packer<'_> {
@@ -196,21 +199,22 @@ impl Packer<'_> {
                 member.xattrs = kept_xattrs(&fd);
                 let with_slash = [member.name, b"/"].concat();
                 member.name = &with_slash;
-                self.member(&member, EntryType::Directory)?;
+                self.output.member(&member, EntryType::Directory)?;
                 self.directory(&fd, path, name, depth + 1)
             }
             FileType::Symlink => {
                 let target =
                     rustix::fs::readlinkat(parent, child, Vec::new()).map_err(|e| read(path, e))?;
                 member.link = target.as_bytes();
-                self.member(&member, EntryType::Symlink)
+                self.size = self.size.saturating_add(target.as_bytes().len() as u64);
+                self.output.member(&member, EntryType::Symlink)
             }
             FileType::RegularFile => {
                 let inode = (stat.st_dev, stat.st_ino);
                 if stat.st_nlink > 1 {
                     if let Some(first) = self.links.get(&inode).cloned() {
                         member.link = &first;
-                        return self.member(&member, EntryType::Link);
+                        return self.output.member(&member, EntryType::Link);
                     }
                     self.links.insert(inode, member.name.to_vec());
                 }
@@ -230,48 +234,15 @@ impl Packer<'_> {
                 member.stat = &opened;
                 member.size = opened.st_size as u64;
                 member.xattrs = kept_xattrs(&fd);
-                self.member(&member, EntryType::Regular)?;
-                self.content(&mut std::fs::File::from(fd), opened.st_size as u64, path)
+                self.size = self.size.saturating_add(member.size);
+                let mut file = std::fs::File::from(fd);
+                self.output.file(&member, &mut file, path)
             }
-            FileType::CharacterDevice => self.member(&member, EntryType::Char),
-            FileType::BlockDevice => self.member(&member, EntryType::Block),
-            FileType::Fifo => self.member(&member, EntryType::Fifo),
+            FileType::CharacterDevice => self.output.member(&member, EntryType::Char),
+            FileType::BlockDevice => self.output.member(&member, EntryType::Block),
+            FileType::Fifo => self.output.member(&member, EntryType::Fifo),
             _ => Ok(()),
         }
-    }
-
-    fn content(
-        &mut self,
-        file: &mut std::fs::File,
-        size: u64,
-        path: &Path,
-    ) -> Result<(), PackError> {
-        let mut left = size;
-        while left > 0 {
-            let want = self
-                .buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            let len = match file.read(&mut self.buffer[..want]) {
-                Ok(0) => {
-                    self.buffer[..want].fill(0);
-                    want
-                }
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    return Err(PackError::Read {
-                        path: path.to_owned(),
-                        source: error,
-                    });
-                }
-            };
-            self.output
-                .write_all(&self.buffer[..len])
-                .map_err(PackError::Write)?;
-            left -= len as u64;
-        }
-        self.pad(size)
     }
 
     /// An empty file `marker` in the directory `name`.
@@ -285,108 +256,9 @@ impl Packer<'_> {
         }
         let mut header = Header::new_ustar();
         header.set_mode(0o600);
-        self.header(header, &full, &[], EntryType::Regular, 0, Vec::new())
+        self.output
+            .header(header, &full, &[], EntryType::Regular, 0, Vec::new())
     }
-
-    fn member(&mut self, member: &Member<'_>, kind: EntryType) -> Result<(), PackError> {
-        let stat = member.stat;
-        let mut header = Header::new_ustar();
-        header.set_mode(stat.st_mode & 0o7777);
-        let mut pax = Vec::new();
-        for (key, value, set) in [
-            ("uid", stat.st_uid, Header::set_uid as fn(&mut Header, u64)),
-            ("gid", stat.st_gid, Header::set_gid),
-        ] {
-            // Seven octal digits is what the header holds.
-            if value >= 1 << 21 {
-                pax.push((key.as_bytes().to_vec(), value.to_string().into_bytes()));
-                set(&mut header, 0);
-            } else {
-                set(&mut header, u64::from(value));
-            }
-        }
-        match u64::try_from(stat.st_mtime) {
-            Ok(time) if time < 1 << 33 => header.set_mtime(time),
-            _ => pax.push((b"mtime".to_vec(), stat.st_mtime.to_string().into_bytes())),
-        }
-        if matches!(kind, EntryType::Char | EntryType::Block) {
-            let (major, minor) = (
-                rustix::fs::major(stat.st_rdev),
-                rustix::fs::minor(stat.st_rdev),
-            );
-            header
-                .set_device_major(major)
-                .and_then(|()| header.set_device_minor(minor))
-                .map_err(PackError::Write)?;
-        }
-        for (key, value) in &member.xattrs {
-            pax.push(([b"SCHILY.xattr.", &key[..]].concat(), value.clone()));
-        }
-        self.header(header, member.name, member.link, kind, member.size, pax)
-    }
-
-    fn header(
-        &mut self,
-        mut header: Header,
-        name: &[u8],
-        link: &[u8],
-        kind: EntryType,
-        size: u64,
-        mut pax: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), PackError> {
-        let fields = header.as_old_mut();
-        for (key, value, field) in [
-            (&b"path"[..], name, &mut fields.name),
-            (b"linkpath", link, &mut fields.linkname),
-        ] {
-            let len = value.len().min(field.len());
-            field[..len].copy_from_slice(&value[..len]);
-            if value.len() > field.len() {
-                pax.push((key.to_vec(), value.to_vec()));
-            }
-        }
-        if size >= 1 << 33 {
-            pax.push((b"size".to_vec(), size.to_string().into_bytes()));
-            header.set_size(0);
-        } else {
-            header.set_size(size);
-        }
-        header.set_entry_type(kind);
-        header.set_cksum();
-        if !pax.is_empty() {
-            let mut body = Vec::new();
-            for (key, value) in &pax {
-                body.extend(record(key, value));
-            }
-            let mut extension = Header::new_ustar();
-            extension.as_old_mut().name[..12].copy_from_slice(b"PaxHeaders.0");
-            extension.set_entry_type(EntryType::XHeader);
-            extension.set_mode(0o644);
-            extension.set_size(body.len() as u64);
-            extension.set_cksum();
-            self.write(extension.as_bytes())?;
-            self.write(&body)?;
-            self.pad(body.len() as u64)?;
-        }
-        self.write(header.as_bytes())
-    }
-
-    fn pad(&mut self, size: u64) -> Result<(), PackError> {
-        self.write(&[0; 512][..(size.next_multiple_of(512) - size) as usize])
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
-        self.output.write_all(bytes).map_err(PackError::Write)
-    }
-}
-
-/// One member of the archive.
-struct Member<'a> {
-    name: &'a [u8],
-    link: &'a [u8],
-    stat: &'a Stat,
-    size: u64,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 fn open(
@@ -414,7 +286,7 @@ fn unfit(path: &Path, reason: &'static str) -> PackError {
 
 /// Whether an attribute is there and not empty. Overlayfs writes `y`, in newer kernels also `x` for directories that
 /// merely may contain whiteouts stored as attributes; these have no meaning in a layer.
-fn is_set(fd: &OwnedFd, name: &str) -> bool {
+pub(super) fn is_set(fd: &OwnedFd, name: &str) -> bool {
     let mut value = [0u8; 8];
     match rustix::fs::fgetxattr(fd, name, &mut value[..]) {
         Ok(len) => name != "trusted.overlay.opaque" || value[..len] == *b"y",
@@ -454,14 +326,4 @@ pub(crate) fn kept_xattrs(fd: &OwnedFd) -> Vec<(Vec<u8>, Vec<u8>)> {
     }
     kept.sort();
     kept
-}
-
-/// `<length> <key>=<value>\n`, where the length counts itself.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    [format!("{length} ").as_bytes(), key, b"=", value, b"\n"].concat()
 }

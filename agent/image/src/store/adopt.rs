@@ -77,6 +77,20 @@ impl Store {
         Ok((self.layers.diff(diff_id), layer.opaque_root))
     }
 
+    /// Describes a directory that is to become a layer: reads it once, writes its digest and recipe beside `diff/`.
+    pub(crate) fn describe(&self, directory: &Path) -> Result<Layer> {
+        crate::layers::describe(directory, &self.limits)
+    }
+
+    /// Makes layers of copies of directories in overlay form in which no modification time is later than `latest`, kept.
+    pub(crate) fn adopt_clamped(&self, diffs: &[PathBuf], latest: i64) -> Result<Vec<Digest>> {
+        let layers: Result<Vec<_>> = diffs
+            .iter()
+            .map(|diff| self.changes_layer(diff, Some(latest)))
+            .collect();
+        self.add_kept(layers?)
+    }
+
     /// Brings layer directories that are complete, but not in the store, to disk, marked as kept.
     pub(crate) fn prepare_adoption<'a>(
         &self,

@@ -10,7 +10,7 @@ use super::{Result, Store};
 use crate::config::{HistoryStep, ImageConfig, RunConfig};
 use crate::digest::ImageId;
 use crate::error::ImageError;
-use crate::layers::{PackError, Tree, Unfinished, pack};
+use crate::layers::{PackError, Stream, Tree, Unfinished, pack};
 use crate::limits::Limits;
 use crate::reference::Reference;
 
@@ -56,7 +56,7 @@ impl Store {
                 }
             }
         };
-        let layer = self.changes_layer(upper)?;
+        let layer = self.changes_layer(upper, None)?;
         // An empty tar is nothing but the end mark.
         let empty = layer.layer.tar_size <= 1024;
         let created = Some(Timestamp::now());
@@ -88,14 +88,20 @@ impl Store {
     }
 
     /// Packs `upper` at one end of a pipe and unpacks it at the other, so that a committed layer goes through the same
-    /// checks as any other.
-    fn changes_layer(&self, upper: &Path) -> Result<Unfinished> {
+    /// checks as any other. No modification time in it is later than `clamp`.
+    pub(super) fn changes_layer(&self, upper: &Path, clamp: Option<i64>) -> Result<Unfinished> {
         let (mut reader, writer) =
             std::io::pipe().map_err(ImageError::io("make a pipe for", upper))?;
         let (packed, unpacked) = std::thread::scope(|scope| {
             let packing = scope.spawn(|| {
                 let mut writer = BufWriter::with_capacity(64 << 10, writer);
-                pack(upper, Tree::Upper, &self.limits, &mut writer)
+                pack(
+                    upper,
+                    Tree::Upper,
+                    &self.limits,
+                    clamp,
+                    &mut Stream(&mut writer),
+                )
             });
             let unpacked = self.layers.ingest(&[], &mut reader, &|_| {});
             drop(reader);
@@ -104,7 +110,7 @@ impl Store {
                 .expect("packing does not panic: it only reads and writes");
             (packed, unpacked)
         });
-        match (packed, unpacked) {
+        match (packed.map(drop), unpacked) {
             // Writing failed because unpacking did.
             (Err(PackError::Write(_)), Err(source)) | (Ok(()), Err(source)) => {
                 Err(ImageError::Layer {
@@ -120,7 +126,10 @@ impl Store {
 
 /// Writes the tree below `root` as a tar (`docker export`). `root` is what the container sees, so whiteouts have no meaning in it.
 pub fn export(root: &Path, output: &mut dyn Write) -> Result<()> {
-    pack(root, Tree::Plain, &Limits::default(), output).map_err(pack_error)
+    let mut output = Stream(output);
+    pack(root, Tree::Plain, &Limits::default(), None, &mut output)
+        .map(drop)
+        .map_err(pack_error)
 }
 
 pub(crate) fn pack_error(error: PackError) -> ImageError {
