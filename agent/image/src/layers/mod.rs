@@ -14,7 +14,6 @@
 
 pub(crate) mod attributes;
 mod confined;
-mod forms;
 mod describe;
 mod forms;
 mod ingest;
