@@ -14,6 +14,7 @@
     reason = "a program that prints a table"
 )]
 
+mod builds;
 mod cases;
 mod measure;
 mod packages;
@@ -70,6 +71,9 @@ fn one_host(
     }
     if options.wants("oci") {
         cases::runtime(table, muster, options)?;
+    }
+    if options.wants("build") {
+        builds::run(table, muster, docker, options)?;
     }
     Ok(())
 }

@@ -84,6 +84,25 @@ impl Table {
         });
     }
 
+    /// Adds a line of milliseconds against a peer by its name; `aim` is the ratio to reach.
+    pub(crate) fn add_beside(
+        &mut self,
+        peer_name: &'static str,
+        what: impl Into<String>,
+        muster: Vec<f64>,
+        peer: Vec<f64>,
+        aim: Option<f64>,
+    ) {
+        self.push(Row {
+            what: what.into(),
+            unit: "ms",
+            muster,
+            peer,
+            peer_name,
+            aim,
+        });
+    }
+
     fn push(&mut self, row: Row) {
         eprintln!("bench: {row}");
         self.rows.push(row);

@@ -7,12 +7,13 @@ use anyhow::{Context as _, bail, ensure};
 use e2e::Host;
 
 /// What `--only` chooses from, in the order of the table.
-const CASES: [&str; 13] = [
+const CASES: [&str; 14] = [
     "memory",
     "run",
     "compose",
     "podman",
     "oci",
+    "build",
     "failover",
     "crash",
     "idle",
@@ -212,6 +213,29 @@ impl Peer {
         }
         std::fs::write(&outside, text).with_context(|| format!("write {}", outside.display()))?;
         Ok(inside.to_string_lossy().into_owned())
+    }
+
+    /// Starts the engine's peaks of memory anew.
+    pub(crate) fn forget_peaks(&self) -> anyhow::Result<()> {
+        for pid in self.engine_processes()? {
+            // 5: the peak of the resident set, proc(5).
+            let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
+        Ok(())
+    }
+
+    /// Sum of the peaks of the engine's processes, MiB. They need not have been at the same time.
+    pub(crate) fn peak_memory(&self) -> anyhow::Result<f64> {
+        let mut total = 0.0;
+        for pid in self.engine_processes()? {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let size = line.and_then(|line| line.split_whitespace().next());
+            total += size
+                .and_then(|size| size.parse::<f64>().ok())
+                .unwrap_or(0.0);
+        }
+        Ok(total / 1024.0)
     }
 
     /// Process ids of the engine: daemon, keeper, shims; without the containers themselves.
