@@ -35,17 +35,35 @@ pub(super) fn healthcheck(check: &dockerfile::Healthcheck) -> Healthcheck {
     }
 }
 
-/// `{Test:[CMD-SHELL true] Interval:30s …}`
+/// `&{["CMD-SHELL" "true"] "30s" "0s" "0s" "0s" '\x03'}`: test, interval, timeout, start period, start interval and
+/// retries, all of them quoted as Go's `%q` does.
 pub(super) fn healthcheck_text(check: &Healthcheck) -> String {
+    let durations = [
+        check.interval,
+        check.timeout,
+        check.start_period,
+        check.start_interval,
+    ];
+    let durations = durations.map(|nanos| quote(&go_duration(nanos)));
     format!(
-        "{{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        check.test.join(" "),
-        go_duration(check.interval),
-        go_duration(check.timeout),
-        go_duration(check.start_period),
-        go_duration(check.start_interval),
-        check.retries
+        "&{{{} {} {}}}",
+        quoted_list(&check.test),
+        durations.join(" "),
+        quoted_number(check.retries)
     )
+}
+
+/// A number as Go's `%q` has it: as the character of that number.
+fn quoted_number(number: i64) -> String {
+    let c = u32::try_from(number).ok().and_then(char::from_u32);
+    match c.unwrap_or('\u{fffd}') {
+        '\'' => r"'\''".to_owned(),
+        '"' => "'\"'".to_owned(),
+        c => {
+            let quoted = quote(&c.to_string());
+            format!("'{}'", &quoted[1..quoted.len() - 1])
+        }
+    }
 }
 
 /// Nanoseconds as Go writes a duration: `1h0m0s`, `1.5s`, `20ms`.
@@ -94,6 +112,20 @@ mod tests {
             (3_600_000_000_000, "1h0m0s"),
         ] {
             assert_eq!(go_duration(nanos), text);
+        }
+    }
+
+    #[test]
+    fn retries_are_a_character() {
+        for (number, text) in [
+            (0, r"'\x00'"),
+            (3, r"'\x03'"),
+            (10, r"'\n'"),
+            (39, r"'\''"),
+            (65, "'A'"),
+            (-1, "'\u{fffd}'"),
+        ] {
+            assert_eq!(quoted_number(number), text);
         }
     }
 
