@@ -6,6 +6,7 @@
 )]
 
 mod autostart;
+mod build_apt;
 mod compat;
 mod compose;
 mod copy;
