@@ -315,11 +315,7 @@ fn df_rows(usage: &DiskUsage) -> Vec<Row> {
             .as_ref()
             .map_or((0, 0), |usage| (usage.size.max(0), usage.ref_count))
     };
-    let cache_size = usage
-        .build_cache
-        .iter()
-        .filter_map(|entry| entry["Size"].as_i64())
-        .sum();
+    let cache_size = usage.build_cache.iter().map(|record| record.size).sum();
     let volumes: Vec<_> = usage.volumes.iter().map(volume).collect();
     vec![
         row(
