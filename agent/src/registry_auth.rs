@@ -46,6 +46,20 @@ impl AuthConfig {
     }
 }
 
+/// The credentials that came with a build.
+pub(crate) fn credentials(given: &agent_api::build::RegistryCredentials) -> Option<Credentials> {
+    let given = given.clone();
+    let auth = AuthConfig {
+        username: given.username,
+        password: given.password,
+        auth: given.auth,
+        serveraddress: given.serveraddress,
+        identitytoken: given.identitytoken,
+        registrytoken: given.registrytoken,
+    };
+    auth.credentials()
+}
+
 /// What a header `X-Registry-Auth` says. Nothing, `{}` and what cannot be read mean nobody, as in Docker.
 pub(crate) fn from_header(header: &[u8]) -> Option<Credentials> {
     let json = BASE64.decode(header).ok()?;

@@ -1,7 +1,8 @@
-//! What a step may ask of the clients that wait for it: secrets and connections to an ssh agent.
+//! What a build asks of its client: contexts, places for its output, secrets, connections to an ssh agent.
 //!
 //! ```text
-//! step ── Sessions (of all builds that wait for the step) ── Session ── Ask ──▶ the task that talks to that client
+//! build ── Session ─────────────────────────────────────────────────── Ask ──▶ the task that talks to that client
+//! step ─── Sessions (of all builds that wait for the step) ─ Session ── Ask ──▶
 //! ```
 //!
 //! A step that several builds share asks the first client that has the answer; one whose client has left is passed over.
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{ByteReceiver, ByteSender};
 
 /// Longest secret, as in BuildKit (`session/secrets/secretsprovider`: 500 KiB).
 pub(crate) const MAX_SECRET_BYTES: usize = 500 * 1024;
@@ -36,6 +39,35 @@ pub(crate) enum Ask {
         /// Takes the answer.
         reply: oneshot::Sender<Option<DuplexStream>>,
     },
+    /// A context as a tar; `None`: the client has none by this name.
+    Context {
+        /// Its name; the main one's is empty.
+        name: String,
+        /// Takes the answer.
+        reply: oneshot::Sender<Option<ByteReceiver>>,
+    },
+    /// A cache as a tar of an OCI layout; `None`: the client has none by this id.
+    Cache {
+        /// Its id.
+        id: String,
+        /// Takes the answer.
+        reply: oneshot::Sender<Option<ByteReceiver>>,
+    },
+    /// Where an output goes, as a tar; `None`: the client does not take it.
+    Output {
+        /// Its id.
+        id: String,
+        /// Takes the answer.
+        reply: oneshot::Sender<Option<Output>>,
+    },
+}
+
+/// Where the bytes of an output go.
+pub(crate) struct Output {
+    /// Takes them.
+    pub(crate) bytes: ByteSender,
+    /// Resolves when the client has them all: `false` when it left before.
+    pub(crate) taken: oneshot::Receiver<bool>,
 }
 
 /// The way to one client. Cheap to clone.
@@ -47,6 +79,30 @@ impl Session {
     pub(crate) fn channel() -> (Self, mpsc::Receiver<Ask>) {
         let (sender, receiver) = mpsc::channel(QUESTIONS);
         (Self(sender), receiver)
+    }
+
+    /// A context as a tar, perhaps compressed. `None`: the client has none by this name, or has left.
+    pub(crate) async fn context(&self, name: &str) -> Option<ByteReceiver> {
+        let name = name.to_owned();
+        self.ask(|reply| Ask::Context { name, reply }).await
+    }
+
+    /// A cache of the client's. `None`: it has none by this id, or has left.
+    pub(crate) async fn cache(&self, id: &str) -> Option<ByteReceiver> {
+        let id = id.to_owned();
+        self.ask(|reply| Ask::Cache { id, reply }).await
+    }
+
+    /// Where an output goes. `None`: the client does not take it, or has left.
+    pub(crate) async fn output(&self, id: &str) -> Option<Output> {
+        let id = id.to_owned();
+        self.ask(|reply| Ask::Output { id, reply }).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<Option<T>>) -> Ask) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(ask(reply)).await.ok()?;
+        answer.await.ok()?
     }
 }
 
@@ -139,7 +195,7 @@ mod tests {
                     Ask::Secret { id: wanted, reply } => {
                         let _ = reply.send((wanted == id).then(|| secret.to_vec()));
                     }
-                    Ask::Ssh { reply, .. } => drop(reply.send(None)),
+                    _ => {}
                 }
             }
         });
@@ -154,7 +210,6 @@ mod tests {
         sessions.add(client("b", b"two"));
         assert_eq!(sessions.secret("b").await, Ok(Some(b"two".to_vec())));
         assert_eq!(sessions.secret("c").await, Ok(None));
-        assert!(sessions.ssh("default").await.unwrap().is_none());
     }
 
     #[tokio::test]

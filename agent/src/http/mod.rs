@@ -18,6 +18,7 @@
 
 mod archive;
 mod body;
+mod build;
 mod changes;
 mod cluster_logs;
 mod cluster_networks;
@@ -45,7 +46,6 @@ mod stats;
 mod swarm;
 mod system;
 mod tasks;
-mod unbuilt;
 mod volumes;
 
 use std::future::Future;
@@ -100,7 +100,7 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         volumes::ROUTES,
         system::ROUTES,
         registry::ROUTES,
-        unbuilt::ROUTES,
+        build::ROUTES,
         swarm::ROUTES,
         nodes::ROUTES,
         services::ROUTES,

@@ -39,6 +39,11 @@ impl Query {
         self.first(name).filter(|value| !value.is_empty())
     }
 
+    /// The names that were given.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// All values.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         self.0

@@ -61,8 +61,16 @@ impl Call {
 
     /// The JSON body; there must be one.
     pub(super) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, HttpError> {
+        self.json_within(MAX_JSON).await
+    }
+
+    /// The JSON body of at most `limit` bytes; there must be one.
+    pub(super) async fn json_within<T: DeserializeOwned>(
+        &mut self,
+        limit: usize,
+    ) -> Result<T, HttpError> {
         self.expect_json()?;
-        let bytes = self.bytes(MAX_JSON).await?;
+        let bytes = self.bytes(limit).await?;
         parse(&bytes)
     }
 

@@ -1,0 +1,389 @@
+//! The build cache: which results are known, by key; who uses them; what goes when they are removed.
+//!
+//! ```text
+//! insert   snapshot is there ─▶ layers kept ─▶ record written ─▶ found by its keys
+//! remove   record erased ─▶ snapshots removed ─▶ layers released
+//! open     records read; snapshots and kept layers that no record names are removed
+//! ```
+//!
+//! A crash between two arrows leaves only what opening removes. A result that a running build uses, or that another
+//! result is made on, is not removed. Must not: know steps, plans or clients.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_image::Store;
+use agent_image::build::{Entry, Held, Snapshots};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use super::records::{self, Record};
+use super::solve::Key;
+use crate::error::{Error, Result};
+
+/// The cache of one data root. All methods block on disk.
+pub(crate) struct Cache {
+    directory: PathBuf,
+    store: Arc<Store>,
+    snapshots: Snapshots,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    records: HashMap<String, Arc<Record>>,
+    keys: HashMap<Key, String>,
+    /// Running builds that use a record.
+    leases: HashMap<String, usize>,
+    /// Records whose use is not written yet.
+    dirty: HashSet<String>,
+}
+
+/// A result in use by a build. Dropping it lets the result go when it is removed.
+pub(crate) struct Lease {
+    cache: Arc<Cache>,
+    record: Arc<Record>,
+    held: Held,
+}
+
+impl Lease {
+    /// The result.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Its files.
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut table = self.cache.table.lock();
+        if let Some(count) = table.leases.get_mut(&self.record.id) {
+            *count -= 1;
+            if *count == 0 {
+                table.leases.remove(&self.record.id);
+            }
+        }
+    }
+}
+
+/// One line of `du`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CacheRecord {
+    /// Names it.
+    pub(crate) id: String,
+    /// The results it is made on.
+    pub(crate) parents: Vec<String>,
+    /// `regular`, `source.local`, `exec.cachemount` …
+    pub(crate) kind: &'static str,
+    /// Steps may write to it.
+    pub(crate) mutable: bool,
+    /// The step's name.
+    pub(crate) description: String,
+    /// A running build uses it.
+    pub(crate) in_use: bool,
+    /// Images have it, too: removing it frees nothing.
+    pub(crate) shared: bool,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// When it was made.
+    pub(crate) created: Timestamp,
+    /// When a build last used it.
+    pub(crate) last_used: Option<Timestamp>,
+    /// How many builds have used it.
+    pub(crate) uses: u64,
+}
+
+impl Cache {
+    /// Opens the cache below `root` (`<data root>/build`) and removes what a crash left.
+    pub(crate) fn open(root: &Path, store: Arc<Store>) -> Result<Arc<Self>> {
+        let directory = root.join("records");
+        let snapshots = Snapshots::open(Arc::clone(&store), root).map_err(files)?;
+        let read = records::read_all(&directory).map_err(Error::io("read", &directory))?;
+        let mut table = Table::default();
+        for record in read {
+            table.add(Arc::new(record));
+        }
+        if let Err(error) = snapshots.sweep(&table.named()) {
+            tracing::warn!(%error, "cannot remove what no record of the build cache names");
+        }
+        Ok(Arc::new(Self {
+            directory,
+            store,
+            snapshots,
+            table: Mutex::new(table),
+        }))
+    }
+
+    /// Where results are.
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// The result of a key, if it is still there.
+    pub(crate) fn find(self: &Arc<Self>, key: &Key) -> Option<Lease> {
+        let record = {
+            let mut table = self.table.lock();
+            let id = table.keys.get(key)?.clone();
+            let record = Arc::clone(table.records.get(&id)?);
+            *table.leases.entry(id).or_default() += 1;
+            record
+        };
+        match self.snapshots.hold(&record.stack) {
+            Ok(held) => {
+                let lease = Lease {
+                    cache: Arc::clone(self),
+                    record,
+                    held,
+                };
+                Some(self.used(lease))
+            }
+            Err(error) => {
+                tracing::info!(cache.id = record.id, %error, "a cached result is lost");
+                self.unlease(&record.id);
+                let _ = self.remove(std::slice::from_ref(&record.id));
+                None
+            }
+        }
+    }
+
+    fn unlease(&self, id: &str) {
+        let mut table = self.table.lock();
+        if let Some(count) = table.leases.get_mut(id) {
+            *count -= 1;
+            if *count == 0 {
+                table.leases.remove(id);
+            }
+        }
+    }
+
+    fn used(&self, mut lease: Lease) -> Lease {
+        let mut table = self.table.lock();
+        if let Some(slot) = table.records.get_mut(&lease.record.id) {
+            let record = Arc::make_mut(slot);
+            record.last_used = Some(Timestamp::now());
+            record.uses += 1;
+            lease.record = Arc::clone(slot);
+            table.dirty.insert(lease.record.id.clone());
+        }
+        drop(table);
+        lease
+    }
+
+    /// Remembers a result and leases it.
+    pub(crate) fn insert(self: &Arc<Self>, record: Record) -> Result<Lease> {
+        let held = self.snapshots.hold(&record.stack).map_err(files)?;
+        self.store.keep(&layers(&record.stack.entries))?;
+        record
+            .write(&self.directory)
+            .map_err(Error::io("write a record in", &self.directory))?;
+        let record = Arc::new(record);
+        let mut table = self.table.lock();
+        table.add(Arc::clone(&record));
+        *table.leases.entry(record.id.clone()).or_default() += 1;
+        drop(table);
+        Ok(Lease {
+            cache: Arc::clone(self),
+            record,
+            held,
+        })
+    }
+
+    /// Lets a result be found by further keys.
+    pub(crate) fn also(&self, id: &str, keys: &[Key]) {
+        let mut table = self.table.lock();
+        let new: Vec<Key> = keys
+            .iter()
+            .filter(|key| table.keys.get(*key).is_none_or(|known| known != id))
+            .copied()
+            .collect();
+        let Some(slot) = table.records.get_mut(id).filter(|_| !new.is_empty()) else {
+            return;
+        };
+        let record = Arc::make_mut(slot);
+        for key in &new {
+            if !record.keys.contains(key) {
+                record.keys.push(*key);
+            }
+        }
+        let record = Arc::clone(slot);
+        for key in new {
+            table.keys.insert(key, id.to_owned());
+        }
+        drop(table);
+        if let Err(error) = record.write(&self.directory) {
+            tracing::warn!(cache.id = id, %error, "cannot write a record of the build cache");
+        }
+    }
+
+    /// Writes when results were last used, and brings new snapshots safely to the disk. For when a build has answered.
+    pub(crate) fn settle(&self) {
+        let dirty: Vec<Arc<Record>> = {
+            let mut table = self.table.lock();
+            let ids = std::mem::take(&mut table.dirty);
+            ids.iter()
+                .filter_map(|id| table.records.get(id).cloned())
+                .collect()
+        };
+        for record in dirty {
+            if let Err(error) = record.write(&self.directory) {
+                tracing::warn!(cache.id = record.id, %error, "cannot write a record of the build cache");
+            }
+        }
+        if let Err(error) = self.snapshots.sync() {
+            tracing::warn!(%error, "cannot sync the build cache");
+        }
+    }
+
+    /// Everything that is cached.
+    pub(crate) fn list(&self) -> Result<Vec<CacheRecord>> {
+        let needed = self.store.needed_by_images()?;
+        let table = self.table.lock();
+        let mut owners: HashMap<&Entry, &str> = HashMap::new();
+        for record in table.records.values() {
+            for entry in record.own_entries() {
+                owners.insert(entry, &record.id);
+            }
+        }
+        let mut list: Vec<CacheRecord> = table
+            .records
+            .values()
+            .map(|record| {
+                let below = record.below().last().and_then(|entry| owners.get(entry));
+                CacheRecord {
+                    id: record.id.clone(),
+                    parents: below.map(|id| (*id).to_owned()).into_iter().collect(),
+                    kind: record.kind.word(),
+                    mutable: false,
+                    description: record.description.clone(),
+                    in_use: table.leases.contains_key(&record.id),
+                    shared: !record.own_entries().is_empty()
+                        && record.own_entries().iter().all(|entry| {
+                            self.layer(entry)
+                                .is_some_and(|layer| needed.contains(&layer))
+                        }),
+                    size: record.size,
+                    created: record.created,
+                    last_used: record.last_used,
+                    uses: record.uses,
+                }
+            })
+            .collect();
+        list.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(list)
+    }
+
+    /// Removes results, except those in use and those that others, which stay, are made on. Returns those removed and the
+    /// bytes that came free.
+    pub(crate) fn remove(&self, ids: &[String]) -> Result<(Vec<String>, u64)> {
+        let removed: Vec<Arc<Record>> = {
+            let mut table = self.table.lock();
+            let ids = table.removable(ids);
+            ids.iter().filter_map(|id| table.take(id)).collect()
+        };
+        let mut failed = None;
+        for record in &removed {
+            if let Err(error) = record.erase(&self.directory) {
+                failed.get_or_insert(Error::io("remove a record from", &self.directory)(error));
+            }
+        }
+        let named = self.table.lock().named();
+        let entries = removed.iter().flat_map(|record| &record.stack.entries);
+        let gone: HashSet<Entry> = entries
+            .filter(|entry| !named.contains(entry))
+            .cloned()
+            .collect();
+        let gone: Vec<Entry> = gone.into_iter().collect();
+        let layer_bytes = self.released_bytes(&gone, &named)?;
+        let bytes = layer_bytes + self.snapshots.remove(&gone, &named).map_err(files)?;
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                let ids = removed.iter().map(|record| record.id.clone());
+                Ok((ids.collect(), bytes))
+            }
+        }
+    }
+
+    /// Bytes of the layers that go when these entries are not named any more.
+    fn released_bytes(&self, gone: &[Entry], named: &HashSet<Entry>) -> Result<u64> {
+        let mut staying = self.store.needed_by_images()?;
+        staying.extend(named.iter().filter_map(|entry| self.layer(entry)));
+        let mut layers: Vec<_> = gone.iter().filter_map(|entry| self.layer(entry)).collect();
+        layers.retain(|layer| !staying.contains(layer));
+        layers.sort();
+        layers.dedup();
+        Ok(self.store.layer_sizes(&layers).iter().sum())
+    }
+
+    /// The layer of the image store that an entry is.
+    fn layer(&self, entry: &Entry) -> Option<agent_image::Digest> {
+        self.snapshots.layer_of(entry)
+    }
+}
+
+fn layers(entries: &[Entry]) -> Vec<agent_image::Digest> {
+    let layer = |entry: &Entry| match entry {
+        Entry::Layer(layer) => Some(*layer),
+        Entry::Loose(_) => None,
+    };
+    entries.iter().filter_map(layer).collect()
+}
+
+/// An error of the file trees, in the engine's classes.
+pub(crate) fn files(error: agent_image::build::FilesError) -> Error {
+    match error.is_input() {
+        true => Error::invalid(error.to_string()),
+        false => Error::system(error.to_string()),
+    }
+}
+
+impl Table {
+    fn add(&mut self, record: Arc<Record>) {
+        for key in &record.keys {
+            self.keys.insert(*key, record.id.clone());
+        }
+        self.records.insert(record.id.clone(), record);
+    }
+
+    fn take(&mut self, id: &str) -> Option<Arc<Record>> {
+        let record = self.records.remove(id)?;
+        self.keys.retain(|_, known| known != id);
+        self.dirty.remove(id);
+        Some(record)
+    }
+
+    /// All entries that records name.
+    fn named(&self) -> HashSet<Entry> {
+        let stacks = self.records.values().map(|record| &record.stack.entries);
+        stacks.flatten().cloned().collect()
+    }
+
+    /// Which of these can go: nobody uses them, and nothing that stays is made on them.
+    fn removable(&self, ids: &[String]) -> HashSet<String> {
+        let known = |id: &&String| self.records.contains_key(*id) && !self.leases.contains_key(*id);
+        let mut going: HashSet<String> = ids.iter().filter(known).cloned().collect();
+        loop {
+            let staying = self
+                .records
+                .values()
+                .filter(|record| !going.contains(&record.id));
+            let needed: HashSet<&Entry> = staying.flat_map(|record| record.below()).collect();
+            let before = going.len();
+            going.retain(|id| {
+                let record = &self.records[id];
+                !record
+                    .own_entries()
+                    .iter()
+                    .any(|entry| needed.contains(entry))
+            });
+            if going.len() == before {
+                return going;
+            }
+        }
+    }
+}

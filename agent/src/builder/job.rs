@@ -1,0 +1,372 @@
+//! One build from the top: the Dockerfile, what it starts from, its plan, the solving, the export.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use agent_api::build::{
+    BuildFailure, BuildRequest, BuildResult, ContextOffer, DockerfileSource, SourceInfo,
+    SourcePosition, SourceRange, VertexWarning,
+};
+use agent_build::plan::{
+    BaseImage, BaseRequest, BaseSource, Bases, BuildOptions, ImageConfig, Op, Plan, Platform,
+};
+use agent_build::{Dockerfile, plan};
+use agent_image::Digest;
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::contexts::{Contexts, MAX_FILE, Sources};
+use super::export::{Built, Export};
+use super::failure::{Failure, Text};
+use super::options;
+use super::progress::{Progress, Seat};
+use super::session::Session;
+use super::solve::{Node, Solve, StepFlights};
+use super::source::{self, ImageRequest, Pull, ResolvedImage};
+use super::steps::{PlanSteps, Shop, Solved};
+
+/// A build that somebody asked for.
+pub(crate) struct Job {
+    /// What is wanted.
+    pub(crate) request: BuildRequest,
+    /// The client, if it can be asked for anything.
+    pub(crate) session: Option<Session>,
+    /// Its process, if it is on this host.
+    pub(crate) peer: Option<i32>,
+}
+
+/// One build under way.
+pub(crate) struct Run<'a> {
+    pub(crate) shop: &'a Arc<Shop>,
+    pub(crate) flights: &'a Arc<StepFlights<PlanSteps>>,
+    pub(crate) job: &'a Job,
+    pub(crate) progress: &'a Progress,
+    /// Cancelled when the build is over, however it ends.
+    pub(crate) cancel: CancellationToken,
+}
+
+/// The Dockerfile and where it was told of.
+struct Definition {
+    dockerfile: Dockerfile,
+    seat: Seat,
+}
+
+impl Run<'_> {
+    /// Builds. Dropping the future cancels.
+    pub(crate) async fn run(&self) -> Result<BuildResult, BuildFailure> {
+        let contexts = self.contexts();
+        let definition = match self.definition(&contexts).await {
+            Ok(definition) => definition,
+            Err((failure, text)) => return Err(failure.report(text.as_ref())),
+        };
+        let text = Text::of(&definition.dockerfile);
+        let result = self.build(&definition, &contexts).await;
+        result.map_err(|failure| failure.report(Some(&text)))
+    }
+
+    fn contexts(&self) -> Arc<Contexts> {
+        let request = &self.job.request;
+        let mut offers: HashMap<String, ContextOffer> =
+            request.named_contexts.clone().into_iter().collect();
+        offers.insert(String::new(), request.context.clone());
+        let (dockerfile, main_ignore) = match &request.dockerfile {
+            DockerfileSource::Context { path } => (path.clone(), None),
+            DockerfileSource::Inline { name, ignore, .. } => {
+                let given = matches!(request.context, ContextOffer::Directory { .. });
+                (name.clone(), given.then(|| ignore.clone()))
+            }
+        };
+        let sources = Sources {
+            offers,
+            main_ignore,
+            dockerfile,
+            peer: self.job.peer,
+            session: self.job.session.clone(),
+        };
+        Arc::new(Contexts::new(
+            sources,
+            Arc::clone(&self.shop.work),
+            self.progress.clone(),
+        ))
+    }
+
+    /// Obtains and reads the Dockerfile.
+    async fn definition(&self, contexts: &Contexts) -> Result<Definition, (Failure, Option<Text>)> {
+        let (name, inline) = match &self.job.request.dockerfile {
+            DockerfileSource::Inline { name, text, .. } => (name, Some(text.clone().into_bytes())),
+            DockerfileSource::Context { path } => (path, None),
+        };
+        let shown = name.rsplit('/').next().unwrap_or(name).to_owned();
+        let seat = Seat::begin(
+            self.progress,
+            &format!("[internal] load build definition from {shown}"),
+        );
+        let fail = |failure: Failure, text: Option<Text>| {
+            seat.failed(failure.message());
+            (failure, text)
+        };
+        let mut part = seat.part("transferring dockerfile:");
+        let text = match inline {
+            Some(text) => text,
+            None => match contexts.read(name).await {
+                Ok(Some(text)) => text,
+                Ok(None) => {
+                    let missing = format!(
+                        "failed to read dockerfile: open {name}: no such file or directory"
+                    );
+                    return Err(fail(Failure::invalid(missing), None));
+                }
+                Err(failure) => return Err(fail(failure, None)),
+            },
+        };
+        if text.len() as u64 > MAX_FILE {
+            let long = format!("{name} is longer than {MAX_FILE} bytes");
+            return Err(fail(Failure::invalid(long), None));
+        }
+        part.at("", text.len() as u64, 0);
+        part.done();
+        match Dockerfile::parse(&text, &shown) {
+            Ok(dockerfile) => {
+                seat.done();
+                Ok(Definition { dockerfile, seat })
+            }
+            Err(error) => {
+                let text = Text {
+                    name: shown.clone(),
+                    text: String::from_utf8_lossy(&text).into_owned(),
+                };
+                Err(fail(error.into(), Some(text)))
+            }
+        }
+    }
+
+    async fn build(
+        &self,
+        definition: &Definition,
+        contexts: &Arc<Contexts>,
+    ) -> Result<BuildResult, Failure> {
+        let request = &self.job.request;
+        let mut options = options::build_options(request)?;
+        options.ignore_patterns = contexts.main_ignored().await?.to_vec();
+        let platforms = options::platforms(request)?;
+        let builds = platforms.into_iter().map(|platform| {
+            let options = BuildOptions {
+                platform,
+                ..options.clone()
+            };
+            self.build_platform(definition, contexts, options)
+        });
+        let built = try_join_all(builds).await?;
+        let export = Export {
+            shop: self.shop,
+            request,
+            session: self.job.session.as_ref(),
+            progress: self.progress,
+            cancel: &self.cancel,
+        };
+        export.run(&built).await
+    }
+
+    async fn build_platform(
+        &self,
+        definition: &Definition,
+        contexts: &Arc<Contexts>,
+        options: BuildOptions,
+    ) -> Result<Built, Failure> {
+        let (bases, images) = self.resolve(&definition.dockerfile, &options).await?;
+        let plan = plan::plan(&definition.dockerfile, &options, &bases)?;
+        warn(&definition.seat, &definition.dockerfile, &plan);
+        let plan = Arc::new(plan);
+        let base = plan.base.and_then(|base| match &plan.vertices[base.0].op {
+            Op::Image(op) => images.get(&op.id),
+            _ => None,
+        });
+        let base_history = base.map_or(0, |image| history_lines(&image.config));
+        let files = match plan.target {
+            None => None,
+            Some(target) => Some(self.solve(&plan, contexts, images, target.0).await?),
+        };
+        Ok(Built {
+            plan,
+            files,
+            base_history,
+        })
+    }
+
+    /// Resolves base images until the plan needs no more.
+    async fn resolve(
+        &self,
+        dockerfile: &Dockerfile,
+        options: &BuildOptions,
+    ) -> Result<(Bases, HashMap<String, Arc<ResolvedImage>>), Failure> {
+        let (mut bases, mut images) = (Bases::default(), HashMap::new());
+        loop {
+            let wanted = plan::bases(dockerfile, options, &bases)?;
+            if wanted.is_empty() {
+                return Ok((bases, images));
+            }
+            let resolved = try_join_all(wanted.iter().map(|base| self.base(base))).await?;
+            for (request, image) in wanted.iter().zip(resolved) {
+                let config = ImageConfig::from_json(&image.config).map_err(|error| {
+                    Failure::invalid(format!(
+                        "{}: cannot read its configuration: {error}",
+                        request.written
+                    ))
+                })?;
+                let id = image.id.to_string();
+                bases.insert(
+                    request,
+                    BaseImage {
+                        id: id.clone(),
+                        digest: image.digest.as_ref().map(ToString::to_string),
+                        layers: image.layers.len(),
+                        config,
+                    },
+                );
+                images.insert(id, Arc::new(image));
+            }
+        }
+    }
+
+    async fn base(&self, request: &BaseRequest) -> Result<ResolvedImage, Failure> {
+        let seat = Seat::begin(self.progress, &request.log_name);
+        let resolved = match &request.source {
+            BaseSource::Image(reference) => self.image(reference, &request.platform, &seat).await,
+            BaseSource::OciLayout { context, .. } => Err(Failure::invalid(format!(
+                "the context {context:?} is an OCI layout, which is not supported yet"
+            ))),
+        };
+        match &resolved {
+            Ok(_) => seat.done(),
+            Err(failure) => seat.failed(failure.message()),
+        }
+        resolved.map_err(|failure| {
+            failure
+                .context(&request.written)
+                .at(&request.log_name, request.lines)
+        })
+    }
+
+    async fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        seat: &Seat,
+    ) -> Result<ResolvedImage, Failure> {
+        let request = ImageRequest {
+            reference: reference.to_owned(),
+            platform: Some(platform.to_string()),
+            pull: match self.job.request.pull {
+                true => Pull::Always,
+                false => Pull::Missing,
+            },
+            credentials: options::credentials(&self.job.request, reference),
+        };
+        let parts = Mutex::new(HashMap::new());
+        let report = |message: agent_image::ProgressMessage| {
+            let (Some(id), Some(status)) = (message.id, message.status) else {
+                return;
+            };
+            let mut parts = parts.lock();
+            let part = parts.entry(id.clone()).or_insert_with(|| seat.part(&id));
+            let (current, total) = message.progress_detail.map_or((0, 0), |detail| {
+                (detail.current.unwrap_or(0), detail.total.unwrap_or(0))
+            });
+            part.at(&status.to_lowercase(), current, total);
+        };
+        let engine = &self.shop.engine;
+        let image = source::image(engine, request, &report, &self.cancel).await?;
+        for (_, part) in parts.into_inner() {
+            part.done();
+        }
+        Ok(image)
+    }
+
+    async fn solve(
+        &self,
+        plan: &Arc<Plan>,
+        contexts: &Arc<Contexts>,
+        images: HashMap<String, Arc<ResolvedImage>>,
+        target: usize,
+    ) -> Result<Solved, Failure> {
+        let mut digests: Vec<String> = Vec::with_capacity(plan.vertices.len());
+        let (mut nodes, mut seats) = (Vec::new(), Vec::new());
+        for vertex in &plan.vertices {
+            let inputs: Vec<usize> = vertex.inputs.iter().map(|input| input.0).collect();
+            let below: Vec<String> = inputs.iter().map(|input| digests[*input].clone()).collect();
+            let mut text = vertex.op.canonical();
+            text.extend_from_slice(
+                format!("{} {below:?} {}", vertex.name, plan.platform).as_bytes(),
+            );
+            let digest = Digest::of(&text).to_string();
+            let seat = Seat::announce(self.progress, &digest, below, &vertex.name);
+            let private = match &vertex.op {
+                Op::Context(op) => {
+                    contexts.announce(&op.name, seat.clone());
+                    true
+                }
+                _ => false,
+            };
+            nodes.push(Node {
+                inputs,
+                fresh: vertex.no_cache,
+                private,
+            });
+            seats.push(seat);
+            digests.push(digest);
+        }
+        let steps = PlanSteps {
+            shop: Arc::clone(self.shop),
+            plan: Arc::clone(plan),
+            contexts: Arc::clone(contexts),
+            images,
+            network: self.job.request.network.clone(),
+            session: self.job.session.clone(),
+            stats: self.shop.cache.snapshots().stat_cache(),
+            commits: Mutex::default(),
+            downloads: Mutex::default(),
+            cancel: self.cancel.clone(),
+        };
+        let session = self.job.session.clone();
+        let solve = Solve::new(steps, nodes, seats, session, Arc::clone(self.flights));
+        let solved = solve.solve(target).await;
+        if solved.is_err() {
+            solve.give_up();
+        }
+        solved
+    }
+}
+
+/// Lines of the history of an image.
+fn history_lines(config: &[u8]) -> usize {
+    ImageConfig::from_json(config).map_or(0, |config| config.history.len())
+}
+
+/// Tells of what the plan warns of.
+fn warn(seat: &Seat, dockerfile: &Dockerfile, plan: &Plan) {
+    for lint in &plan.warnings {
+        let place = |line: u32| SourcePosition { line, character: 0 };
+        let range = SourceRange {
+            start: place(lint.lines.first),
+            end: place(lint.lines.last),
+        };
+        let short = format!(
+            "{}: {} (line {})",
+            lint.rule, lint.message, lint.lines.first
+        );
+        seat.warning(VertexWarning {
+            vertex: String::new(),
+            level: 1,
+            short: short.into_bytes(),
+            detail: vec![lint.description.clone().into_bytes()],
+            url: lint.url.clone(),
+            source_info: Some(SourceInfo {
+                filename: dockerfile.name.clone(),
+                data: dockerfile.source.clone().into_bytes(),
+                language: "Dockerfile".to_owned(),
+            }),
+            range: vec![range],
+        });
+    }
+}

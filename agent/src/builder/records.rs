@@ -1,0 +1,229 @@
+//! One cached result on disk: `<root>/build/records/<id>.json`, written whole, the snapshot it names being there before.
+//!
+//! A file that cannot be read is a result that is not there. Nothing here knows what else is cached.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use agent_image::build::{Entry, Stack};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::solve::Key;
+
+/// Longest file that is read. A step on 127 layers has some 10 KiB.
+const MAX_BYTES: u64 = 1 << 20;
+/// Length of an id, as BuildKit's.
+const ID_LENGTH: usize = 25;
+
+/// What kind of thing was cached, in BuildKit's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// The result of a step, or the layers of an image.
+    #[serde(rename = "regular")]
+    Regular,
+    /// Files of a context.
+    #[serde(rename = "source.local")]
+    Local,
+    /// A checkout of a repository.
+    #[serde(rename = "source.git.checkout")]
+    Git,
+    /// A downloaded file.
+    #[serde(rename = "source.http")]
+    Http,
+}
+
+impl Kind {
+    /// The word for clients.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Regular => "regular",
+            Self::Local => "source.local",
+            Self::Git => "source.git.checkout",
+            Self::Http => "source.http",
+        }
+    }
+}
+
+/// A cached result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Names it to users.
+    pub(crate) id: String,
+    /// What it is found by.
+    pub(crate) keys: Vec<Key>,
+    /// What kind of thing it is.
+    pub(crate) kind: Kind,
+    /// The step's name.
+    pub(crate) description: String,
+    /// When the step was run.
+    pub(crate) created: Timestamp,
+    /// When a build last used it; none: not since it was made.
+    pub(crate) last_used: Option<Timestamp>,
+    /// How many builds have used it.
+    pub(crate) uses: u64,
+    /// Bytes on disk of what it adds to the results it is made on.
+    pub(crate) size: u64,
+    /// The file system.
+    pub(crate) stack: Stack,
+    /// How many of the stack's entries, from the top, it adds.
+    pub(crate) own: usize,
+    /// When each entry of the stack was made, for histories. Entries of images have none.
+    pub(crate) times: Vec<Option<Timestamp>>,
+}
+
+impl Record {
+    /// A new one: the stack of another with entries on top that were made at `created`.
+    pub(crate) fn new(
+        kind: Kind,
+        description: String,
+        keys: Vec<Key>,
+        created: Timestamp,
+        stack: Stack,
+        times: Vec<Option<Timestamp>>,
+        own: usize,
+        size: u64,
+    ) -> Self {
+        Self {
+            id: new_id(),
+            keys,
+            kind,
+            description,
+            created,
+            last_used: None,
+            uses: 0,
+            size,
+            stack,
+            own,
+            times,
+        }
+    }
+
+    /// The entries that it adds.
+    pub(crate) fn own_entries(&self) -> &[Entry] {
+        &self.stack.entries[self.stack.entries.len().saturating_sub(self.own)..]
+    }
+
+    /// The entries that it is made on.
+    pub(crate) fn below(&self) -> &[Entry] {
+        &self.stack.entries[..self.stack.entries.len().saturating_sub(self.own)]
+    }
+
+    /// Writes it. Not synced: after a crash of the machine it may be gone, or empty, which is the same.
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+        let (path, temporary) = (
+            self.path(directory),
+            directory.join(format!(".{}", self.id)),
+        );
+        let json = serde_json::to_vec(self).map_err(io::Error::other)?;
+        File::create(&temporary)?.write_all(&json)?;
+        std::fs::rename(&temporary, &path)
+    }
+
+    /// Removes its file.
+    pub(crate) fn erase(&self, directory: &Path) -> io::Result<()> {
+        match std::fs::remove_file(self.path(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, directory: &Path) -> PathBuf {
+        directory.join(format!("{}.json", self.id))
+    }
+}
+
+/// Reads all records of a directory, making it if need be. What cannot be read is removed.
+pub(crate) fn read_all(directory: &Path) -> io::Result<Vec<Record>> {
+    std::fs::create_dir_all(directory)?;
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        match read(&path) {
+            Some(record) if record.path(directory) == path => records.push(record),
+            _ => {
+                tracing::debug!(path = %path.display(), "removing a record of the build cache that cannot be read");
+                std::fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(records)
+}
+
+fn read(path: &Path) -> Option<Record> {
+    let mut json = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(MAX_BYTES).read_to_end(&mut json).ok()?;
+    let record: Record = serde_json::from_slice(&json).ok()?;
+    let entries = record.stack.entries.len();
+    (record.own <= entries && record.times.len() == entries).then_some(record)
+}
+
+/// 25 random characters of base 36, as BuildKit's `identity.NewID`.
+pub(crate) fn new_id() -> String {
+    use rand::RngExt as _;
+    let mut rng = rand::rng();
+    let digit = |_| {
+        let digit = rng.random_range(0..36_u32);
+        std::char::from_digit(digit, 36).expect("it is below the radix")
+    };
+    (0..ID_LENGTH).map(digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_image::Digest;
+
+    fn record() -> Record {
+        let layers = [Digest::of(b"a"), Digest::of(b"b")];
+        let now = Timestamp::now();
+        Record::new(
+            Kind::Regular,
+            "[1/1] RUN true".to_owned(),
+            vec![Digest::of(b"key")],
+            now,
+            Stack::of_layers(layers),
+            vec![None, Some(now)],
+            1,
+            7,
+        )
+    }
+
+    #[test]
+    fn records_come_back_and_damaged_ones_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let (kept, torn) = (record(), record());
+        kept.write(directory.path()).unwrap();
+        torn.write(directory.path()).unwrap();
+        let path = torn.path(directory.path());
+        let half = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &half[..half.len() / 2]).unwrap();
+        std::fs::write(directory.path().join(".left"), "").unwrap();
+        assert_eq!(read_all(directory.path()).unwrap(), [kept.clone()]);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        kept.erase(directory.path()).unwrap();
+        assert!(read_all(directory.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_whose_parts_do_not_fit_is_no_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut wrong = record();
+        wrong.times.pop();
+        wrong.write(directory.path()).unwrap();
+        assert!(read_all(directory.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn ids_look_like_buildkits() {
+        let id = new_id();
+        assert_eq!(id.len(), 25);
+        assert!(
+            id.bytes()
+                .all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+        );
+        assert_ne!(id, new_id());
+    }
+}

@@ -1,0 +1,291 @@
+//! Decides which steps of a plan are run, which are found, and which wait for another build's.
+//!
+//! ```text
+//! solve(step)
+//!   definition key = own key + definition keys of the inputs        nothing is run to know it
+//!   found under it?  ────────────────────────────────────────▶ cached, and so is everything below
+//!   in flight, here or in another build?  ───────────────────▶ wait for that one
+//!   solve(inputs), all at once
+//!   content key = own key + what the inputs turned out to be
+//!   found under it, or in flight?  ──────────────────────────▶ cached, or wait
+//!   execute ─▶ recorded under both keys
+//! ```
+//!
+//! A step with `fresh` (`--no-cache`) is not looked up; steps above it are looked up only by content. The first failure
+//! is the build's: what else is under way for it is given up, unless another build waits for it. Must not: know what
+//! steps do, where results are, or how keys are made ([`Steps`] does).
+//!
+//! Source: buildkit `solver/{jobs,edge,scheduler}.go`, reduced to two keys.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use agent_image::Digest;
+use futures_util::future::{BoxFuture, try_join_all};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::flights::{Cabin, Flights, Passenger};
+use super::progress::Seat;
+use super::session::Session;
+
+/// What a result is found by.
+pub(crate) type Key = Digest;
+
+/// The work under way in all builds.
+pub(crate) type StepFlights<S> = Flights<Key, <S as Steps>::Output, <S as Steps>::Failure>;
+
+/// What the solver needs of the world. A seam for tests: in the daemon there is one implementation.
+pub(crate) trait Steps: Send + Sync + 'static {
+    /// What a step yields.
+    type Output: Clone + Send + Sync + 'static;
+    /// Why it does not.
+    type Failure: Clone + Send + Sync + 'static;
+
+    /// Key of what the step does, apart from its inputs. May wait for what the client sends.
+    fn own_key(&self, step: usize) -> impl Future<Output = Result<Key, Self::Failure>> + Send;
+
+    /// Key of what the step does and of what its inputs are. `None`: as good as the key of definitions.
+    fn content_key(
+        &self,
+        step: usize,
+        inputs: &[Self::Output],
+    ) -> impl Future<Output = Result<Option<Key>, Self::Failure>> + Send;
+
+    /// A result that was recorded under a key and is still there.
+    fn find(&self, key: &Key) -> Option<Self::Output>;
+
+    /// Remembers a result under keys.
+    fn record(&self, step: usize, keys: &[Key], output: &Self::Output);
+
+    /// Does what the step says. Ends soon after `cancel`, and leaves nothing then.
+    fn execute(
+        &self,
+        step: usize,
+        inputs: Vec<Self::Output>,
+        cabin: Cabin,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<Self::Output, Self::Failure>> + Send;
+
+    /// The failure of work that nobody wants any more.
+    fn cancelled(&self) -> Self::Failure;
+
+    /// Text for the step's progress.
+    fn describe(&self, failure: &Self::Failure) -> String;
+}
+
+/// One step, as far as solving is concerned.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Node {
+    /// Steps whose results it reads.
+    pub(crate) inputs: Vec<usize>,
+    /// Its result is not looked up.
+    pub(crate) fresh: bool,
+    /// Its result belongs to this build: it is neither looked up nor shared.
+    pub(crate) private: bool,
+}
+
+/// The solving of one plan for one build.
+pub(crate) struct Solve<S: Steps> {
+    steps: S,
+    nodes: Vec<Node>,
+    /// A step or one below it is fresh: what was recorded for the definition says nothing.
+    tainted: Vec<bool>,
+    keys: Vec<OnceCell<Key>>,
+    results: Vec<OnceCell<S::Output>>,
+    seats: Vec<Seat>,
+    session: Option<Session>,
+    flights: Arc<StepFlights<S>>,
+}
+
+impl<S: Steps> Solve<S> {
+    /// Prepares the solving of steps in topological order, each with its place in the progress.
+    pub(crate) fn new(
+        steps: S,
+        nodes: Vec<Node>,
+        seats: Vec<Seat>,
+        session: Option<Session>,
+        flights: Arc<StepFlights<S>>,
+    ) -> Arc<Self> {
+        let mut tainted: Vec<bool> = Vec::with_capacity(nodes.len());
+        for node in &nodes {
+            tainted.push(node.fresh || node.inputs.iter().any(|input| tainted[*input]));
+        }
+        Arc::new(Self {
+            keys: nodes.iter().map(|_| OnceCell::new()).collect(),
+            results: nodes.iter().map(|_| OnceCell::new()).collect(),
+            seats,
+            steps,
+            nodes,
+            tainted,
+            session,
+            flights,
+        })
+    }
+
+    /// The steps' world.
+    pub(crate) fn steps(&self) -> &S {
+        &self.steps
+    }
+
+    /// The result of a step. Dropping the future gives up what nobody else waits for.
+    pub(crate) fn solve(
+        self: &Arc<Self>,
+        step: usize,
+    ) -> BoxFuture<'static, Result<S::Output, S::Failure>> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let result = this.results[step].get_or_try_init(|| this.once(step));
+            result.await.cloned()
+        })
+    }
+
+    /// Tells of every step under way that it was given up.
+    pub(crate) fn give_up(&self) {
+        self.seats.iter().for_each(Seat::given_up);
+    }
+
+    async fn once(self: &Arc<Self>, step: usize) -> Result<S::Output, S::Failure> {
+        let definition = self.definition(step).await?;
+        if self.nodes[step].private {
+            let (inputs, never) = (self.inputs(step).await?, CancellationToken::new());
+            return self
+                .steps
+                .execute(step, inputs, Cabin::default(), never)
+                .await;
+        }
+        if !self.tainted[step]
+            && let Some(found) = self.steps.find(&definition)
+        {
+            self.found(step);
+            return Ok(found);
+        }
+        // What is run again must not be confused with what may be looked up meanwhile.
+        let flight = match self.tainted[step] {
+            true => Digest::of(format!("fresh {definition}").as_bytes()),
+            false => definition,
+        };
+        let seat = &self.seats[step];
+        let passenger = Passenger {
+            seat: seat.clone(),
+            session: self.session.clone(),
+        };
+        let this = Arc::clone(self);
+        let ticket = self
+            .flights
+            .join(flight, Some(passenger), |cabin, cancel| async move {
+                this.produce(step, definition, cabin, cancel).await
+            });
+        // Another build's flight reads that build's inputs; this build's are the same flights, and their news are wanted.
+        let joined = !ticket.started_it();
+        let inputs = async {
+            if joined {
+                let _ = self.inputs(step).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let result = tokio::select! {
+            result = ticket.wait() => result,
+            () = inputs => None,
+        };
+        let result = result.unwrap_or_else(|| Err(self.steps.cancelled()));
+        match &result {
+            Ok(_) => seat.done(),
+            // The failure of an input is told there.
+            Err(failure) if seat.started() => seat.failed(&self.steps.describe(failure)),
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn inputs(self: &Arc<Self>, step: usize) -> Result<Vec<S::Output>, S::Failure> {
+        let inputs = self.nodes[step].inputs.iter();
+        try_join_all(inputs.map(|input| self.solve(*input))).await
+    }
+
+    /// The flight of a step: its inputs, then itself.
+    async fn produce(
+        self: Arc<Self>,
+        step: usize,
+        definition: Key,
+        cabin: Cabin,
+        cancel: CancellationToken,
+    ) -> Result<S::Output, S::Failure> {
+        let given_up = self.steps.cancelled();
+        let inputs = tokio::select! {
+            inputs = self.inputs(step) => inputs?,
+            () = cancel.cancelled() => return Err(given_up),
+        };
+        let content = tokio::select! {
+            content = self.steps.content_key(step, &inputs) => content?,
+            () = cancel.cancelled() => return Err(given_up),
+        };
+        let Some(content) = content else {
+            let output = self.steps.execute(step, inputs, cabin, cancel).await?;
+            self.steps.record(step, &[definition], &output);
+            return Ok(output);
+        };
+        let fresh = self.nodes[step].fresh;
+        if !fresh && let Some(found) = self.steps.find(&content) {
+            self.steps.record(step, &[definition], &found);
+            return Ok(found);
+        }
+        let flight = match fresh {
+            true => Digest::of(format!("fresh content {content}").as_bytes()),
+            false => Digest::of(format!("content {content}").as_bytes()),
+        };
+        let this = Arc::clone(&self);
+        let own = cabin.clone();
+        let ticket = self.flights.join(flight, None, |_, cancel| async move {
+            let output = this.steps.execute(step, inputs, own, cancel).await?;
+            this.steps.record(step, &[definition, content], &output);
+            Ok(output)
+        });
+        let result = tokio::select! {
+            result = ticket.wait() => result,
+            () = cancel.cancelled() => return Err(given_up),
+        };
+        let output = result.unwrap_or(Err(given_up))?;
+        self.steps.record(step, &[definition], &output);
+        Ok(output)
+    }
+
+    /// The step's result was there, and so nothing below it is needed either.
+    fn found(&self, step: usize) {
+        if self.seats[step].started() || self.seats[step].ended() {
+            return;
+        }
+        self.seats[step].done();
+        for input in &self.nodes[step].inputs {
+            self.found(*input);
+        }
+    }
+
+    /// Key of a step's definition.
+    fn definition(self: &Arc<Self>, step: usize) -> BoxFuture<'static, Result<Key, S::Failure>> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let own = async {
+                let own = this.steps.own_key(step).await;
+                own.inspect_err(|failure| this.seats[step].failed(&this.steps.describe(failure)))
+            };
+            let key = this.keys[step].get_or_try_init(|| async {
+                let below = this.nodes[step].inputs.iter();
+                let below = try_join_all(below.map(|input| this.definition(*input)));
+                let (own, below) = futures_util::future::try_join(own, below).await?;
+                Ok(combine(own, below))
+            });
+            key.await.copied()
+        })
+    }
+}
+
+/// One key of several, in order.
+pub(crate) fn combine(own: Key, below: impl IntoIterator<Item = Key>) -> Key {
+    let mut text = own.to_string();
+    for key in below {
+        text.push('\n');
+        text.push_str(&key.to_string());
+    }
+    Digest::of(text.as_bytes())
+}

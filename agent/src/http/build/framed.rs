@@ -1,0 +1,324 @@
+//! muster's own way of building: a request of JSON, then frames both ways on the same connection.
+//!
+//! ```text
+//! reader   frames of the client ──▶ the channel they are for           a client that leaves cancels the build
+//! speaker  progress, questions of the build (a channel each) ──▶ writer ──▶ client
+//! ```
+//!
+//! Frames and messages are `agent_api::build`'s. Must not: decide anything about builds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use agent_api::build::{
+    BuildRequest, CONTROL, ChannelPurpose, Frame, FrameCodec, FrameKind, MAX_BUILD_REQUEST,
+    MAX_CHANNELS, MAX_DATA, MAX_SECRET, Message,
+};
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::codec::{FramedRead, FramedWrite};
+
+use crate::builder::{Ask, Builder, Job, Output, Progress, Session};
+use crate::engine::byte_pipe;
+use crate::http::hijack::Taken;
+use crate::http::{Call, Outcome};
+
+/// Frames that wait for the connection.
+const OUTGOING: usize = 16;
+/// Frames that wait for one channel; then the client waits.
+const INCOMING: usize = 16;
+/// Bytes that wait on either side of a connection to an agent.
+const AGENT_BUFFER: usize = 64 << 10;
+
+pub(super) async fn build(mut call: Call) -> Outcome {
+    let request: BuildRequest = call.json_within(MAX_BUILD_REQUEST).await?;
+    let builder = call.builder.clone();
+    call.takeover
+        .take(move |taken| async move {
+            if let Err(error) = talk(taken, builder, request).await {
+                tracing::debug!(%error, "the connection of a build broke");
+            }
+        })
+        .await
+}
+
+/// One piece that came on a channel.
+enum Piece {
+    Data(Bytes),
+    End,
+    Reset(String),
+}
+
+/// Everything that goes to the client, and the channels that are open.
+#[derive(Clone)]
+struct Line {
+    frames: mpsc::Sender<Frame>,
+    channels: Arc<Mutex<Channels>>,
+}
+
+#[derive(Default)]
+struct Channels {
+    last: u32,
+    open: HashMap<u32, mpsc::Sender<Piece>>,
+}
+
+/// What the client said it has.
+struct Offered {
+    secrets: Vec<String>,
+    agents: Vec<String>,
+}
+
+async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io::Result<()> {
+    let peer = taken.stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let (read, mut write) = taken.stream.into_split();
+    let head = format!(
+        "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n",
+        agent_api::build::BUILD_PROTOCOL
+    );
+    write.write_all(head.as_bytes()).await?;
+    let (frames, outgoing) = mpsc::channel(OUTGOING);
+    let line = Line {
+        frames,
+        channels: Arc::default(),
+    };
+    let writer = tokio::spawn(write_frames(write, outgoing));
+    let (session, questions) = Session::channel();
+    let progress = Progress::default();
+    let offered = Offered {
+        secrets: request.secrets.clone(),
+        agents: request.ssh.clone(),
+    };
+    let job = Job {
+        request,
+        session: Some(session),
+        peer,
+    };
+    let work = async {
+        let told = tell(&progress, &line);
+        let (result, ()) = tokio::join!(builder.build(&job, &progress), told);
+        let message = match result {
+            Ok(result) => Message::Done(Box::new(result)),
+            Err(failure) => Message::Failed(failure),
+        };
+        let _ = line.frames.send(Frame::message(&message)).await;
+        let _ = line.frames.send(Frame::end(CONTROL)).await;
+    };
+    let mut reader = FramedRead::new(read, FrameCodec);
+    reader.read_buffer_mut().extend_from_slice(&taken.early);
+    tokio::select! {
+        () = work => {}
+        () = answer(questions, &line, &offered) => {}
+        () = hear(reader, &line) => {
+            // The client has left: dropping the build cancels it.
+            return Ok(());
+        }
+    }
+    drop(line);
+    let _ = writer.await;
+    Ok(())
+}
+
+async fn write_frames(write: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Frame>) {
+    let mut write = FramedWrite::new(write, FrameCodec);
+    while let Some(frame) = outgoing.recv().await {
+        let last = frame.channel == CONTROL && frame.kind == FrameKind::End;
+        if write.send(frame).await.is_err() || last {
+            break;
+        }
+    }
+    let _ = write.close().await;
+}
+
+/// Hands the client's frames to their channels. Ends when the client leaves or breaks the protocol.
+async fn hear(mut reader: FramedRead<OwnedReadHalf, FrameCodec>, line: &Line) {
+    while let Some(Ok(frame)) = reader.next().await {
+        let channel = line.channels.lock().open.get(&frame.channel).cloned();
+        // What comes for a channel that is closed was on its way when it closed.
+        let Some(channel) = channel else { continue };
+        let (piece, last) = match frame.kind {
+            FrameKind::Data => (Piece::Data(frame.payload), false),
+            FrameKind::End => (Piece::End, true),
+            FrameKind::Reset => {
+                let reason = String::from_utf8_lossy(&frame.payload).into_owned();
+                (Piece::Reset(reason), true)
+            }
+            FrameKind::Message => return,
+        };
+        if channel.send(piece).await.is_err() || last {
+            line.channels.lock().open.remove(&frame.channel);
+        }
+    }
+}
+
+/// Tells the client how the build goes on.
+async fn tell(progress: &Progress, line: &Line) {
+    while let Some(status) = progress.next().await {
+        let frame = Frame::message(&Message::Progress(status));
+        if line.frames.send(frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Turns the build's questions into channels. Does not end before the build.
+async fn answer(mut questions: mpsc::Receiver<Ask>, line: &Line, offered: &Offered) {
+    while let Some(question) = questions.recv().await {
+        match question {
+            Ask::Secret { id, reply } if !offered.secrets.contains(&id) => {
+                let _ = reply.send(None);
+            }
+            Ask::Ssh { id, reply } if !offered.agents.contains(&id) => {
+                let _ = reply.send(None);
+            }
+            Ask::Context { name, reply } => {
+                let _ = reply.send(stream_in(line, ChannelPurpose::Context { name }).await);
+            }
+            Ask::Cache { id, reply } => {
+                let _ = reply.send(stream_in(line, ChannelPurpose::Cache { id }).await);
+            }
+            Ask::Secret { id, reply } => {
+                let line = line.clone();
+                tokio::spawn(async move {
+                    let _ = reply.send(secret(&line, id).await);
+                });
+            }
+            Ask::Ssh { id, reply } => {
+                let _ = reply.send(agent(line, id).await);
+            }
+            Ask::Output { id, reply } => {
+                let _ = reply.send(stream_out(line, id).await);
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+impl Line {
+    /// Opens a channel; `None` when there are too many, or the client has left.
+    async fn open(&self, what: ChannelPurpose) -> Option<(u32, mpsc::Receiver<Piece>)> {
+        let (sender, receiver) = mpsc::channel(INCOMING);
+        let channel = {
+            let mut channels = self.channels.lock();
+            if channels.open.len() >= MAX_CHANNELS {
+                return None;
+            }
+            channels.last += 1;
+            let channel = channels.last;
+            channels.open.insert(channel, sender);
+            channel
+        };
+        let message = Message::Open { channel, what };
+        self.frames.send(Frame::message(&message)).await.ok()?;
+        Some((channel, receiver))
+    }
+}
+
+/// Bytes that the client sends.
+async fn stream_in(line: &Line, what: ChannelPurpose) -> Option<crate::engine::ByteReceiver> {
+    let (_, mut pieces) = line.open(what).await?;
+    let (sender, receiver) = byte_pipe();
+    tokio::spawn(async move {
+        while let Some(piece) = pieces.recv().await {
+            let (chunk, last) = match piece {
+                Piece::Data(bytes) => (Ok(bytes), false),
+                Piece::End => return,
+                Piece::Reset(reason) => (Err(std::io::Error::other(reason)), true),
+            };
+            if !sender.send(chunk).await || last {
+                return;
+            }
+        }
+        let gone = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the client has left");
+        sender.send(Err(gone)).await;
+    });
+    Some(receiver)
+}
+
+/// A secret as a whole; `None`: the client does not have it.
+async fn secret(line: &Line, id: String) -> Option<Vec<u8>> {
+    let (_, mut pieces) = line.open(ChannelPurpose::Secret { id }).await?;
+    let mut secret = Vec::new();
+    loop {
+        match pieces.recv().await? {
+            Piece::Data(bytes) => {
+                // One byte more than is allowed tells that it is too long.
+                let room = (MAX_SECRET + 1).saturating_sub(secret.len());
+                secret.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            Piece::End => return Some(secret),
+            Piece::Reset(_) => return None,
+        }
+    }
+}
+
+/// A connection to an agent of the client's. One that cannot be reached ends at once.
+async fn agent(line: &Line, id: String) -> Option<DuplexStream> {
+    let (channel, mut pieces) = line.open(ChannelPurpose::Ssh { id }).await?;
+    let (ours, theirs) = tokio::io::duplex(AGENT_BUFFER);
+    let (mut from_step, mut to_step) = tokio::io::split(ours);
+    tokio::spawn(async move {
+        while let Some(Piece::Data(bytes)) = pieces.recv().await {
+            if to_step.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        let _ = to_step.shutdown().await;
+    });
+    let frames = line.frames.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; MAX_DATA];
+        while let Ok(length @ 1..) = from_step.read(&mut buffer).await {
+            let data = Bytes::copy_from_slice(&buffer[..length]);
+            if frames.send(Frame::data(channel, data)).await.is_err() {
+                return;
+            }
+        }
+        let _ = frames.send(Frame::end(channel)).await;
+    });
+    Some(theirs)
+}
+
+/// Where an output goes. A client that cannot store it resets the channel.
+async fn stream_out(line: &Line, id: String) -> Option<Output> {
+    let (channel, mut pieces) = line.open(ChannelPurpose::Output { id }).await?;
+    let (sender, mut bytes) = byte_pipe();
+    let (stored, taken) = oneshot::channel();
+    let frames = line.frames.clone();
+    tokio::spawn(async move {
+        let send = async {
+            while let Some(chunk) = bytes.recv().await {
+                let Ok(mut chunk) = chunk else { return false };
+                while !chunk.is_empty() {
+                    let part = chunk.split_to(chunk.len().min(MAX_DATA));
+                    if frames.send(Frame::data(channel, part)).await.is_err() {
+                        return false;
+                    }
+                }
+            }
+            frames.send(Frame::end(channel)).await.is_ok()
+        };
+        let refused = async {
+            loop {
+                match pieces.recv().await {
+                    Some(Piece::Data(_)) => {}
+                    // It has nothing to say, which is no refusal.
+                    Some(Piece::End) => std::future::pending().await,
+                    Some(Piece::Reset(_)) | None => return,
+                }
+            }
+        };
+        let done = tokio::select! {
+            sent = send => sent,
+            () = refused => false,
+        };
+        let _ = stored.send(done);
+    });
+    Some(Output {
+        bytes: sender,
+        taken,
+    })
+}
