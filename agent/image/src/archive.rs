@@ -6,6 +6,9 @@
 //! Must not: know containers, or interpret whiteouts (a tree in use has none).
 
 mod extract;
+mod payload;
+
+pub(crate) use payload::{PayloadError, write_payload};
 
 pub use extract::{Destination, ExtractError, ExtractOptions, Overwrite, Owner, extract};
 

@@ -7,17 +7,18 @@
 //! Source: `moby/go-archive:archive.go` (`Unpack`, `createTarFile`) for what is replaced and what is refused.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
+use super::payload::{PayloadError, write_payload};
 use crate::inflate::{Compression, Inflate};
 use crate::layers::attributes::{file_attributes, kept_xattrs, owner, times, tolerate};
 use crate::limits::Limits;
-use crate::tar_stream::{Entry, Fragment, Kind, TarError, TarReader};
+use crate::tar_stream::{Entry, Kind, TarError, TarReader};
 
 /// How often a resolution that the kernel calls racy is tried again.
 const RACES_MAX: u32 = 1000;
@@ -338,28 +339,10 @@ impl Extraction<'_> {
         let file = rustix::fs::openat(self.parent(), name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| failed(entry, e))?;
         let mut file = std::fs::File::from(file);
-        let whole = [Fragment {
-            offset: 0,
-            len: tar.remaining(),
-        }];
-        for fragment in entry.fragments.as_deref().unwrap_or(&whole) {
-            if entry.fragments.is_some() {
-                file.seek(io::SeekFrom::Start(fragment.offset))
-                    .map_err(|e| failed(entry, e))?;
-            }
-            let mut left = fragment.len;
-            while left > 0 {
-                let bytes = tar.fill_payload()?;
-                let len = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                file.write_all(&bytes[..len])
-                    .map_err(|e| failed(entry, e))?;
-                tar.consume_payload(len);
-                left -= len as u64;
-            }
-        }
-        if entry.fragments.is_some() {
-            file.set_len(entry.size).map_err(|e| failed(entry, e))?;
-        }
+        write_payload(tar, entry, &mut file).map_err(|error| match error {
+            PayloadError::Tar(error) => error.into(),
+            PayloadError::Write(error) => failed(entry, error),
+        })?;
         file_attributes(entry, &file).map_err(|e| failed(entry, e))
     }
 

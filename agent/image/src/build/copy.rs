@@ -244,7 +244,7 @@ impl Copier<'_> {
             return Ok(false);
         }
         let (file, _) = view.open_file(parent, node)?;
-        let Some(archive) = archive::open(file)? else {
+        let Some(archive) = archive::open(file) else {
             return Ok(false);
         };
         let names = self.target.resolve(destination.as_bytes())?;
@@ -256,8 +256,8 @@ impl Copier<'_> {
             times: None,
             xattrs: &[],
         };
-        self.target.make_all(&names, &attributes)?;
-        archive.unpack(&self.target, &names, self.owner, self.cancel)?;
+        let (way, _) = self.target.make_all(&names, &attributes)?;
+        archive.unpack(&self.target, way, self.owner, self.cancel)?;
         Ok(true)
     }
 

@@ -23,6 +23,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::content::copy_content;
 use super::error::{FilesError, Result};
 use super::view::{Directory, Node, View, is_opaque, join, open_directory, parts, too_deep};
 use crate::layers::{is_whiteout, kept_xattrs, make_opaque, proc_path};
@@ -98,6 +99,15 @@ impl Target {
         Way(vec![self.root.clone()])
     }
 
+    /// The last directory of `way` as a file system of its own, which no path leads out of.
+    pub(super) fn rooted(&self, mut way: Way) -> Result<Self> {
+        way.materialise()?;
+        Ok(Self {
+            below: self.below.clone(),
+            root: way.last().clone(),
+        })
+    }
+
     /// What `path` really is: links followed, `..` taken away; from the first missing part on only in letters.
     pub(super) fn resolve(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
         let mut way = self.root();
@@ -135,8 +145,7 @@ impl Target {
                 _ => rest.push(name),
             }
         }
-        let real = parts(&way.last().path).map(<[u8]>::to_vec);
-        Ok(real.chain(rest).collect())
+        Ok(way.names().into_iter().chain(rest).collect())
     }
 
     /// What is in the last directory of `way` under `name`.
@@ -314,19 +323,35 @@ impl Target {
                     rustix::fs::mknodat(&*parent, os(name), *kind, Mode::RUSR, *device)?;
                 }
             }
-            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-            let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-            rustix::fs::chownat(&*parent, os(name), Some(uid), Some(gid), nofollow)?;
-            if let Special::Node(..) = special {
-                let mode = Mode::from_raw_mode(attributes.mode);
-                rustix::fs::chmodat(&*parent, os(name), mode, AtFlags::empty())?;
-            }
-            match &attributes.times {
-                Some(times) => rustix::fs::utimensat(&*parent, os(name), times, nofollow),
-                None => Ok(()),
-            }
+            Ok(())
         };
-        make().map_err(FilesError::io("create", path))
+        make().map_err(|e: Errno| FilesError::io("create", path)(e))?;
+        way.set_attributes_of(name, attributes)
+    }
+
+    /// Brings a file that is only below into the upper directory, as overlayfs does when it is written to.
+    pub(super) fn copy_up_file(&self, way: &mut Way, name: &[u8], found: &Existing) -> Result<()> {
+        let (Where::Below(node), Some(parent)) = (&found.found, way.last().lower.clone()) else {
+            return Ok(());
+        };
+        if node.kind() != FileType::RegularFile {
+            return Err(FilesError::Invalid(format!(
+                "cannot make a hard link to {}: it is no regular file",
+                way.shown(name)
+            )));
+        }
+        let (from, stat) = self.below.open_file(&parent, node)?;
+        let to = self.create_file(way, name)?;
+        let attributes = Attributes {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode,
+            times: Some(times(&stat)),
+            xattrs: &kept_xattrs(&from),
+        };
+        copy_content(&from, &to, &stat)
+            .and_then(|()| Ok(set(&to.into(), &attributes)?))
+            .map_err(FilesError::io("copy up", join(&way.last().path, name)))
     }
 
     /// Makes a hard link to `first`, a file that is in the upper directory. False when that cannot be.
@@ -401,7 +426,10 @@ impl Way {
 
     /// The names from the root to the last directory.
     pub(super) fn names(&self) -> Vec<Vec<u8>> {
-        parts(&self.last().path).map(<[u8]>::to_vec).collect()
+        let below_root = self.0.iter().skip(1);
+        below_root
+            .map(|place| last_name(&place.path).to_vec())
+            .collect()
     }
 
     /// Makes the directories of the way that are only below in the upper directory, too. Returns the last.
@@ -414,7 +442,7 @@ impl Way {
             let parent = Arc::clone(parent);
             let place = &mut self.0[at];
             let lower = place.lower.as_ref().expect("a directory is somewhere");
-            let name = lower_name(&place.path);
+            let name = last_name(&place.path);
             let make = || {
                 rustix::fs::mkdirat(&*parent, os(name), Mode::RWXU)?;
                 let fd = open_directory(&parent, name)?;
@@ -432,6 +460,32 @@ impl Way {
     pub(super) fn set_attributes(&mut self, attributes: &Attributes<'_>) -> Result<()> {
         let fd = self.materialise()?;
         set(&fd, attributes).map_err(FilesError::io("set the attributes of", &self.last().path))
+    }
+
+    /// Gives what is under `name` in the last directory, and was made there, attributes. The permission bits of a link mean
+    /// nothing.
+    pub(super) fn set_attributes_of(
+        &mut self,
+        name: &[u8],
+        attributes: &Attributes<'_>,
+    ) -> Result<()> {
+        let parent = self.materialise()?;
+        let set = || {
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+            rustix::fs::chownat(&*parent, os(name), Some(uid), Some(gid), nofollow)?;
+            let stat = rustix::fs::statat(&*parent, os(name), nofollow)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                let mode = Mode::from_raw_mode(attributes.mode & 0o7777);
+                rustix::fs::chmodat(&*parent, os(name), mode, AtFlags::empty())?;
+            }
+            match &attributes.times {
+                Some(times) => rustix::fs::utimensat(&*parent, os(name), times, nofollow),
+                None => Ok(()),
+            }
+        };
+        let path = join(&self.last().path, name);
+        set().map_err(|e: Errno| FilesError::io("set the attributes of", path)(e))
     }
 
     /// Changes the last directory's permission bits alone.
@@ -493,7 +547,7 @@ pub(super) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn lower_name(path: &[u8]) -> &[u8] {
+fn last_name(path: &[u8]) -> &[u8] {
     path.rsplit(|b| *b == b'/').next().unwrap_or(path)
 }
 
