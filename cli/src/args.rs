@@ -6,7 +6,7 @@ use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
     commit, completion, compose, copy, daemon, doctor, events, exec, image, inspect, lifecycle,
-    logs, look, network, node, payload, ps, pull, refused, run, service, stack, stats, swarm,
+    login, logs, look, network, node, payload, ps, pull, push, refused, run, search, service, stack, stats, swarm,
     system, transfer, volume,
 };
 use agent_api::client::ObjectKind;
@@ -57,6 +57,10 @@ enum Verb {
     Events(events::EventsArgs),
     Info(system::InfoArgs),
     Version(system::VersionArgs),
+    /// Authenticate to a registry
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
+    Search(search::SearchArgs),
     /// Manage containers
     #[command(name = "container")]
     ContainerGroup {
@@ -177,6 +181,7 @@ enum ImageVerb {
     Tag(image::TagArgs),
     History(image::HistoryArgs),
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -303,6 +308,9 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Events(args) => events::run(session, args).await,
         Verb::Info(args) => system::info(session, args).await,
         Verb::Version(args) => system::version(session, args).await,
+        Verb::Login(args) => login::login(session, args).await,
+        Verb::Logout(args) => login::logout(args).await,
+        Verb::Search(args) => search::run(session, args).await,
         Verb::ContainerGroup { verb } => match verb {
             ContainerGroup::Shared(verb) => container(session, verb).await,
             ContainerGroup::Ls(args) => ps::run(session, args).await,
@@ -378,6 +386,7 @@ async fn image(session: &Session, verb: ImageVerb) -> Outcome {
         ImageVerb::Tag(args) => image::tag(session, args).await,
         ImageVerb::History(args) => image::history(session, args).await,
         ImageVerb::Pull(args) => pull::run(session, args).await,
+        ImageVerb::Push(args) => push::run(session, args).await,
     }
 }
 

@@ -9,7 +9,6 @@ mod connect;
 mod failure;
 mod flags;
 mod out;
-mod registry_auth;
 mod render;
 mod terminal;
 mod verbs;

@@ -32,6 +32,24 @@ impl Drop for RawMode {
     }
 }
 
+/// A line from the terminal on stdin that is not shown. Control-C gives up.
+pub(crate) fn read_secret() -> io::Result<String> {
+    use std::io::Read as _;
+    let _raw = RawMode::enter()?;
+    let mut secret = Vec::new();
+    for byte in io::stdin().lock().bytes() {
+        match byte? {
+            b'\r' | b'\n' | 4 => break,
+            3 => return Err(io::ErrorKind::Interrupted.into()),
+            8 | 127 => {
+                secret.pop();
+            }
+            byte => secret.push(byte),
+        }
+    }
+    String::from_utf8(secret).map_err(io::Error::other)
+}
+
 /// Rows and columns of the terminal that stdout or stdin is; `None` without one.
 pub(crate) fn size() -> Option<(u16, u16)> {
     let size = termios::tcgetwinsize(io::stdout())

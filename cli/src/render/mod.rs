@@ -7,4 +7,5 @@ pub(crate) mod progress;
 pub(crate) mod rows;
 pub(crate) mod table;
 pub(crate) mod template;
+pub(crate) mod transfer;
 pub(crate) mod units;

@@ -15,18 +15,6 @@ pub(crate) enum RefusedVerb {
     /// Build an image from a Dockerfile (not there yet)
     #[command(alias = "builder", alias = "buildx", hide = true)]
     Build(Rest),
-    /// Authenticate to a registry (not there yet)
-    #[command(hide = true)]
-    Login(Rest),
-    /// Log out from a registry (not there yet)
-    #[command(hide = true)]
-    Logout(Rest),
-    /// Upload an image to a registry (not there yet)
-    #[command(hide = true)]
-    Push(Rest),
-    /// Search a registry for images (not there yet)
-    #[command(hide = true)]
-    Search(Rest),
     /// Docker's contexts (not there)
     #[command(hide = true)]
     Context(Rest),
@@ -41,15 +29,6 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
             "build",
             "there is no image builder yet: build elsewhere, then \"muster load\" the image",
         ),
-        RefusedVerb::Login(_) | RefusedVerb::Logout(_) => (
-            "login",
-            "there is no registry client yet: use \"muster load\"",
-        ),
-        RefusedVerb::Push(_) => (
-            "push",
-            "there is no registry client yet: use \"muster save\"",
-        ),
-        RefusedVerb::Search(_) => ("search", "there is no registry client yet"),
         RefusedVerb::Context(_) => (
             "context",
             "there are no contexts: choose the daemon with -H or MUSTER_HOST",

@@ -1,6 +1,6 @@
 //! Images and file systems in and out: load, save, import, export.
 
-use super::pull::progress;
+use super::pull::{Lines, progress};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::out;
@@ -54,7 +54,7 @@ pub(crate) async fn load(session: &Session, args: LoadArgs) -> Outcome {
         .await?
         .load_images(archive, args.quiet || !out::stdout_is_terminal())
         .await?;
-    progress(messages, false, |text| out::line(text)).await?;
+    progress(messages, Lines::Stdout).await?;
     Ok(0)
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn import(session: &Session, args: ImportArgs) -> Outcome {
         .await?
         .import_image(&options, archive)
         .await?;
-    progress(messages, false, |text| out::line(text)).await?;
+    progress(messages, Lines::Stdout).await?;
     Ok(0)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_api::client::{ObjectKind, Result};
+use agent_api::client::{ObjectKind, RegistryAuth, Result};
 use agent_api::swarm::{Annotations, ObjectVersion, Platform, Service, ServiceSpec};
 use agent_api::{Client, Filters};
 use futures_util::StreamExt as _;
@@ -115,13 +115,14 @@ impl Users {
     }
 }
 
-/// Looks images up, so that a plan can name them with their digests. What cannot be looked up is said in its place.
+/// Looks images up, so that a plan can name them with their digests, each with the credentials that are to be used. What
+/// cannot be looked up is said in its place.
 pub async fn resolve(
     client: &Client,
-    references: BTreeSet<String>,
+    references: BTreeMap<String, Option<RegistryAuth>>,
 ) -> BTreeMap<String, ResolvedImage> {
-    let look = |reference: String| async move {
-        let resolved = match client.inspect_distribution(&reference).await {
+    let look = |(reference, auth): (String, Option<RegistryAuth>)| async move {
+        let resolved = match client.inspect_distribution(&reference, auth.as_ref()).await {
             Ok(found) => ResolvedImage::Pinned {
                 reference: format!("{reference}@{}", found.descriptor.digest),
                 platforms: found

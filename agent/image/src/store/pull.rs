@@ -125,6 +125,7 @@ impl Store {
             catalog.names.insert(pinned.clone(), id);
             Ok(newer)
         })?;
+        self.used(&id);
         let repository = reference.repository();
         for (layer, diff_id) in manifest
             .layers

@@ -40,16 +40,16 @@ pub(super) async fn update(session: &Session, args: UpdateArgs) -> Outcome {
     let mut spec = service.spec;
     let known = look_up(client, flags.named().map_err(bad)?).await?;
     flags.apply(&mut spec, &known).map_err(bad)?;
-    if flags.image.is_some() && !scalars.no_resolve_image {
-        pin(client, &mut spec).await;
-    }
     let image = spec
         .task_template
         .container_spec
         .as_ref()
         .map(|container| container.image.clone())
         .unwrap_or_default();
-    let auth = credentials(scalars.with_registry_auth, &image)?;
+    let auth = credentials(scalars.with_registry_auth, &image).await?;
+    if flags.image.is_some() && !scalars.no_resolve_image {
+        pin(client, &mut spec, auth.as_ref()).await;
+    }
     let changed = client
         .update_service(
             &service.id,

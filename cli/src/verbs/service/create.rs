@@ -38,9 +38,9 @@ pub(super) async fn run(session: &Session, args: CreateArgs) -> Outcome {
     let known = look_up(client, flags.named().map_err(bad)?).await?;
     let mut spec = flags.spec(image, command, &known).map_err(bad)?;
     let scalars = &flags.scalars;
-    let auth = credentials(scalars.with_registry_auth, image)?;
+    let auth = credentials(scalars.with_registry_auth, image).await?;
     if !scalars.no_resolve_image {
-        pin(client, &mut spec).await;
+        pin(client, &mut spec, auth.as_ref()).await;
     }
     let made = client.create_service(&spec, auth.as_ref()).await?;
     warn(&made.warnings);

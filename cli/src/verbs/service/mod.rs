@@ -12,7 +12,6 @@ use crate::connect::Session;
 use crate::failure::{Failure, Outcome, describe};
 use crate::flags::service::{Known, Named};
 use crate::out;
-use crate::registry_auth;
 use crate::render::convergence::Convergence;
 use agent_api::client::{ClientError, RegistryAuth};
 use agent_api::swarm::{Platform, ServiceSpec};
@@ -20,7 +19,7 @@ use agent_api::{Client, Filters};
 use clap::{Args, Subcommand};
 use compose::converge::{Ended, Expected, watch};
 use compose::stack::ResolvedImage;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Exit code of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -162,14 +161,14 @@ async fn look_up(client: &Client, named: Named) -> anyhow::Result<Known> {
 
 /// Names the image by its digest, so that every node takes the same one. What nobody can resolve goes by its name, with a
 /// warning.
-async fn pin(client: &Client, spec: &mut ServiceSpec) {
+async fn pin(client: &Client, spec: &mut ServiceSpec, auth: Option<&RegistryAuth>) {
     let Some(container) = &mut spec.task_template.container_spec else {
         return;
     };
     if container.image.is_empty() || container.image.contains('@') {
         return;
     }
-    let asked = BTreeSet::from([container.image.clone()]);
+    let asked = BTreeMap::from([(container.image.clone(), auth.cloned())]);
     match compose::stack::resolve(client, asked).await.pop_first() {
         Some((
             _,
@@ -193,11 +192,11 @@ async fn pin(client: &Client, spec: &mut ServiceSpec) {
 }
 
 /// Credentials that go with a service, when they are asked for and there are any.
-fn credentials(asked: bool, image: &str) -> anyhow::Result<Option<RegistryAuth>> {
+async fn credentials(asked: bool, image: &str) -> anyhow::Result<Option<RegistryAuth>> {
     if !asked {
         return Ok(None);
     }
-    registry_auth::of_image(image).map_err(|reason| Failure::new(1, reason).into())
+    crate::verbs::pull::auth(image).await
 }
 
 /// Waits until services are what their specs say, and says what is wrong with those that will not be.

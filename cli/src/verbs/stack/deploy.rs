@@ -4,7 +4,6 @@ use super::check_name;
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::out;
-use crate::registry_auth;
 use crate::verbs::compose::ProjectFlags;
 use crate::verbs::service;
 use agent_api::client::RegistryAuth;
@@ -13,7 +12,7 @@ use compose::converge::Expected;
 use compose::stack::{
     self, DeployOptions, DesiredStack, Leftovers, ResolveImage, StackPlan, labels,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// When images are looked up.
@@ -91,7 +90,7 @@ impl DeployArgs {
     }
 
     /// By name of the service.
-    fn credentials(
+    async fn credentials(
         &self,
         desired: &DesiredStack,
     ) -> anyhow::Result<BTreeMap<String, RegistryAuth>> {
@@ -103,8 +102,26 @@ impl DeployArgs {
             let annotations = &service.spec.annotations;
             let image = annotations.labels.get(labels::IMAGE);
             let image = image.map_or("", String::as_str);
-            let auth = registry_auth::of_image(image).map_err(|reason| Failure::new(1, reason))?;
+            let auth = crate::verbs::pull::auth(image).await?;
             found.extend(auth.map(|auth| (annotations.name.clone(), auth)));
+        }
+        Ok(found)
+    }
+}
+
+impl DeployArgs {
+    /// By image.
+    async fn credentials_of(
+        &self,
+        images: BTreeSet<String>,
+    ) -> anyhow::Result<BTreeMap<String, Option<RegistryAuth>>> {
+        let mut found = BTreeMap::new();
+        for image in images {
+            let auth = match self.with_registry_auth {
+                true => crate::verbs::pull::auth(&image).await?,
+                false => None,
+            };
+            found.insert(image, auth);
         }
         Ok(found)
     }
@@ -120,12 +137,13 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Outcome {
         Failure::new(1, text.replace('\n', "\nmuster: "))
     };
     let desired = stack::desired(project, &loaded.sources, &contents).map_err(refused)?;
-    let credentials = args.credentials(&desired)?;
+    let credentials = args.credentials(&desired).await?;
     let client = session.client().await?;
     let mut observed = stack::observe(client, &args.stack).await?;
     let options = args.options();
     let wanted = stack::images_to_resolve(&desired, &observed.services, options.resolve);
-    observed.images = stack::resolve(client, wanted).await;
+    let images = args.credentials_of(wanted).await?;
+    observed.images = stack::resolve(client, images).await;
     let plan = stack::plan(&desired, &observed, options).map_err(refused)?;
     for warning in &plan.warnings {
         out::note(format!("warning: {warning}"));
