@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::BaseRequest;
 use crate::dockerfile::{Lines, ParseError};
+use crate::lint::Lint;
 use crate::suggest::{Case, nearest, with_suggestion};
 use crate::words::WordError;
 
@@ -14,6 +16,8 @@ pub struct PlanError {
     pub kind: PlanErrorKind,
     /// The instructions concerned, innermost first; empty when no line is to blame (an unknown target).
     pub lines: Vec<Lines>,
+    /// Findings made before.
+    pub warnings: Vec<Lint>,
 }
 
 /// What is wrong with a build.
@@ -41,6 +45,7 @@ impl PlanError {
         PlanError {
             kind,
             lines: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -50,6 +55,10 @@ impl PlanError {
 
     pub(super) fn forbidden(message: String) -> PlanError {
         PlanError::of(PlanErrorKind::Forbidden(message))
+    }
+
+    pub(super) fn unresolved(request: &BaseRequest) -> PlanError {
+        PlanError::of(PlanErrorKind::Unresolved(request.written.clone())).at(request.lines)
     }
 
     pub(super) fn lint(message: String) -> PlanError {
@@ -99,6 +108,7 @@ impl From<ParseError> for PlanError {
         PlanError {
             kind: PlanErrorKind::Invalid(error.message),
             lines,
+            warnings: Vec::new(),
         }
     }
 }

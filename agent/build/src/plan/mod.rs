@@ -13,10 +13,12 @@
 //! Must not: do I/O, know a checkout, a client, a clock. Follows BuildKit's `frontend/dockerfile/dockerfile2llb`.
 
 mod args;
+mod bases;
 mod dispatch;
 mod display;
 mod env;
 mod error;
+mod finish;
 mod git;
 mod graph;
 mod history;
@@ -173,7 +175,9 @@ pub fn bases(
     options: &BuildOptions,
     known: &Bases,
 ) -> Result<Vec<BaseRequest>, PlanError> {
-    Planner::new(dockerfile, options, known)?.resolve()
+    let mut planner = Planner::new(dockerfile, options, known)?;
+    let missing = planner.read_stages().and_then(|()| planner.resolve());
+    missing.map_err(|error| planner.blame(error))
 }
 
 /// The plan of a build for one platform.
@@ -187,12 +191,13 @@ pub fn plan(
     known: &Bases,
 ) -> Result<Plan, PlanError> {
     let mut planner = Planner::new(dockerfile, options, known)?;
-    if let Some(request) = planner.resolve()?.first() {
-        return Err(PlanError {
-            kind: PlanErrorKind::Unresolved(request.written.clone()),
-            lines: vec![request.lines],
-        });
+    let planned = planner.read_stages().and_then(|()| planner.resolve());
+    let planned = planned.and_then(|missing| match missing.first() {
+        Some(request) => Err(PlanError::unresolved(request)),
+        None => planner.dispatch(),
+    });
+    match planned.and_then(|()| planner.lint_error()) {
+        Ok(()) => Ok(planner.finish()),
+        Err(error) => Err(planner.blame(error)),
     }
-    planner.dispatch()?;
-    planner.finish()
 }

@@ -60,16 +60,20 @@ impl Platform {
     /// The one way to write it among the several that mean the same: `x86_64` is `amd64`, `arm64/v8` is `arm64`.
     #[must_use]
     pub fn normalized(&self) -> Platform {
-        let os = match self.os.to_ascii_lowercase().as_str() {
-            "macos" => "darwin".to_owned(),
-            other => other.to_owned(),
-        };
+        let os = normalize_os(&self.os);
         let (architecture, variant) = normalize_processor(&self.architecture, &self.variant);
         Platform {
             os,
             architecture,
             variant,
         }
+    }
+}
+
+fn normalize_os(os: &str) -> String {
+    match os.to_ascii_lowercase().as_str() {
+        "macos" => "darwin".to_owned(),
+        other => other.to_owned(),
     }
 }
 
@@ -143,7 +147,7 @@ impl FromStr for Platform {
         let host = Platform::host();
         let platform = match parts.as_slice() {
             [one] => {
-                let one = one.to_ascii_lowercase();
+                let one = normalize_os(one);
                 if KNOWN_OS.contains(&one.as_str()) {
                     Platform {
                         os: one,
@@ -176,7 +180,7 @@ impl FromStr for Platform {
                     variant
                 };
                 Platform {
-                    os: os.to_ascii_lowercase(),
+                    os: normalize_os(os),
                     architecture,
                     variant,
                 }
@@ -189,7 +193,7 @@ impl FromStr for Platform {
                     variant
                 };
                 Platform {
-                    os: os.to_ascii_lowercase(),
+                    os: normalize_os(os),
                     architecture,
                     variant,
                 }
@@ -246,3 +250,42 @@ const KNOWN_ARCHITECTURES: &[&str] = &[
     "sparc64",
     "wasm",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_read_and_written() {
+        for (text, written, normalized) in [
+            ("linux/amd64", "linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64", "linux/amd64"),
+            ("linux/amd64/v1", "linux/amd64", "linux/amd64"),
+            ("linux/amd64/v3", "linux/amd64/v3", "linux/amd64/v3"),
+            ("linux/aarch64", "linux/arm64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64/v8", "linux/arm64"),
+            ("linux/arm", "linux/arm", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6", "linux/arm/v6"),
+            ("linux/armhf", "linux/arm", "linux/arm/v7"),
+            ("Linux/i386", "linux/386", "linux/386"),
+            ("macos/arm64", "darwin/arm64", "darwin/arm64"),
+        ] {
+            let platform: Platform = text.parse().unwrap();
+            assert_eq!(platform.to_string(), written, "{text}");
+            assert_eq!(platform.normalized().to_string(), normalized, "{text}");
+        }
+        let host = Platform::host();
+        assert_eq!(
+            "linux".parse::<Platform>().unwrap().architecture,
+            host.architecture
+        );
+        assert_eq!("arm64".parse::<Platform>().unwrap().os, host.os);
+    }
+
+    #[test]
+    fn what_is_no_platform_is_refused() {
+        for text in ["", "linux/", "a b", "linux/amd64/v1/x", "nope", "linux/*"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+}

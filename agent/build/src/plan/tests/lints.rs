@@ -137,9 +137,24 @@ fn rules_can_be_skipped_and_can_fail_the_build() {
     );
     let error = error("# check=error=true\nFROM base\nWORKDIR a\n");
     assert!(matches!(error.kind, PlanErrorKind::Lint(_)), "{error}");
+    assert_eq!(error.warnings.len(), 1);
     let given = with_args(&[("BUILDKIT_DOCKERFILE_CHECK", "skip=all")]);
     assert_eq!(
         found_with("# check=error=true\nFROM base\nWORKDIR a\n", &given),
         []
     );
+}
+
+#[test]
+fn what_was_found_before_an_error_comes_with_it() {
+    let error = super::error("FROM base\nWORKDIR a\nSTOPSIGNAL x\n");
+    assert_eq!(error.to_string(), "invalid signal: x");
+    assert_eq!(error.warnings[0].rule, "WorkdirRelativePath");
+    let error = error_of_bases("ARG base\nFROM $base\n");
+    assert_eq!(error.warnings[0].rule, "InvalidDefaultArgInFrom");
+}
+
+fn error_of_bases(text: &str) -> PlanError {
+    let dockerfile = Dockerfile::parse(text, "Dockerfile").unwrap();
+    bases(&dockerfile, &options(), &Bases::default()).unwrap_err()
 }
