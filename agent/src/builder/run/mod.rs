@@ -253,11 +253,18 @@ async fn follow<F: Future<Output = ()>>(
         std::future::pending::<()>().await;
     };
     let finish = async {
-        let (exit, read) = tokio::join!(ended, output::pass_on(output, &step.output));
-        if let Err(error) = read {
+        // The end of the output is the end of the process; why it ended comes right behind, unless the engine closes and
+        // nobody listens to the keeper any more.
+        if let Err(error) = output::pass_on(output, &step.output).await {
             tracing::warn!(step.id = id, %error, "the output of a step is not complete");
         }
-        exit.map_err(|_| RunError::System("nobody saw the end of the step".to_owned()))
+        tokio::select! {
+            biased;
+            exit = ended => {
+                exit.map_err(|_| RunError::System("nobody saw the end of the step".to_owned()))
+            }
+            () = engine.shared().closing.cancelled() => Err(RunError::Cancelled),
+        }
     };
     tokio::select! {
         exit = finish => exit,
@@ -313,3 +320,6 @@ fn stream_pair() -> Result<(UnixStream, std::os::fd::OwnedFd), RunError> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests;
