@@ -1,38 +1,61 @@
 //! Variables of a stage, in the order of their last assignment (BuildKit's `llb.EnvList`).
 
+use std::collections::HashMap;
+
 use crate::words::Environment;
 
 /// Variables in the order of their last assignment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct EnvList {
-    pairs: Vec<(String, String)>,
+    /// Value of each, and the number of the assignment that made it.
+    values: HashMap<String, (u64, String)>,
+    assignments: u64,
 }
 
 impl EnvList {
     /// Sets a variable; it becomes the last one.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        self.pairs.retain(|(known, _)| known != name);
-        self.pairs.push((name.to_owned(), value.to_owned()));
+        self.assignments += 1;
+        let value = (self.assignments, value.to_owned());
+        self.values.insert(name.to_owned(), value);
     }
 
     /// Value of a variable.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.pairs
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.values.get(name).map(|(_, value)| value.as_str())
     }
 
     /// Names in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().map(|(name, _)| name.as_str())
+        self.in_order().into_iter().map(|(name, _)| name)
     }
 
     /// `NAME=value` in order.
     pub(super) fn to_vec(&self) -> Vec<String> {
-        self.pairs
-            .iter()
+        let pairs = self.in_order().into_iter();
+        pairs
             .map(|(name, value)| format!("{name}={value}"))
+            .collect()
+    }
+
+    /// How many bytes it holds.
+    pub(super) fn weight(&self) -> usize {
+        let pairs = self.values.iter();
+        pairs
+            .map(|(name, (_, value))| name.len() + value.len() + 2)
+            .sum()
+    }
+
+    fn in_order(&self) -> Vec<(&str, &str)> {
+        let mut pairs: Vec<(u64, &str, &str)> = self
+            .values
+            .iter()
+            .map(|(name, (number, value))| (*number, name.as_str(), value.as_str()))
+            .collect();
+        pairs.sort_unstable();
+        pairs
+            .into_iter()
+            .map(|(_, name, value)| (name, value))
             .collect()
     }
 }

@@ -30,7 +30,13 @@ pub(super) struct Planner<'a> {
     /// Which paths are read of which context.
     pub(super) paths: BTreeMap<String, BTreeSet<String>>,
     pub(super) known: &'a Bases,
+    /// Bytes that the plan has come to, roughly.
+    spent: usize,
 }
+
+/// A text of a few lines can double its variables with each of them, or expose all ports in each. A plan of more than
+/// this many bytes is refused.
+const MAX_PLAN_BYTES: usize = 64 << 20;
 
 impl<'a> Planner<'a> {
     /// A planner that has read nothing yet.
@@ -73,7 +79,20 @@ impl<'a> Planner<'a> {
             linter,
             paths: BTreeMap::new(),
             known,
+            spent: 0,
         })
+    }
+
+    /// Accounts for something that the plan is about to hold.
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), PlanError> {
+        self.spent = self.spent.saturating_add(bytes);
+        if self.spent > MAX_PLAN_BYTES {
+            return Err(PlanError::invalid(format!(
+                "the plan of this Dockerfile is larger than {} MiB: it has too many or too long variables, ports or steps",
+                MAX_PLAN_BYTES >> 20
+            )));
+        }
+        Ok(())
     }
 
     /// Reads the stages, without knowing any image.

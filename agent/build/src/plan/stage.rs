@@ -12,6 +12,9 @@ use crate::words::Lexer;
 
 pub(super) const SCRATCH: &str = "scratch";
 
+/// Many more than anybody writes; each costs about a kibibyte.
+const MAX_STATES: usize = 20_000;
+
 /// Place of a state in [`Stages`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct StateId(pub(super) usize);
@@ -164,7 +167,10 @@ impl Stages {
                     let from = from.filter(|from| !from.is_empty());
                     let from = from.as_deref().unwrap_or(SCRATCH);
                     let known = self.find(from);
-                    sources.push(known.unwrap_or_else(|| self.implicit(from, instruction.lines)));
+                    sources.push(match known {
+                        Some(known) => known,
+                        None => self.implicit(from, instruction.lines).map_err(at)?,
+                    });
                 }
                 Ok(sources)
             }
@@ -191,19 +197,25 @@ impl Stages {
                 .filter(|number| *number < self.states.len())
                 .map(StateId)
                 .ok_or_else(|| PlanError::invalid(format!("invalid stage index {number}"))),
-            Err(_) => Ok(self
-                .find(from)
-                .unwrap_or_else(|| self.implicit(from, lines))),
+            Err(_) => match self.find(from) {
+                Some(known) => Ok(known),
+                None => self.implicit(from, lines),
+            },
         }
     }
 
-    fn implicit(&mut self, image: &str, lines: Lines) -> StateId {
-        self.add(State {
+    fn implicit(&mut self, image: &str, lines: Lines) -> Result<StateId, PlanError> {
+        if self.states.len() >= MAX_STATES {
+            return Err(PlanError::invalid(format!(
+                "the Dockerfile has more than {MAX_STATES} stages, images to copy from and mounts"
+            )));
+        }
+        Ok(self.add(State {
             base_name: image.to_owned(),
             implicit: true,
             lines,
             ..State::default()
-        })
+        }))
     }
 
     /// Reads the sources of all instructions of all stages.
@@ -300,6 +312,32 @@ impl State {
     /// The name by which progress and records know it.
     pub(super) fn label(&self) -> Option<String> {
         Some(self.shown.clone()).filter(|name| !name.is_empty())
+    }
+
+    /// How many bytes whoever inherits from it holds, roughly.
+    pub(super) fn weight(&self) -> usize {
+        let config = &self.image.config;
+        let texts = config
+            .env
+            .iter()
+            .chain(&config.cmd)
+            .chain(&config.entrypoint);
+        let labels = config.labels.iter();
+        let history = self.image.history.iter();
+        let args = self.args.iter();
+        self.env.weight()
+            + texts.map(String::len).sum::<usize>()
+            + labels
+                .map(|(key, value)| key.len() + value.len() + 64)
+                .sum::<usize>()
+            + history
+                .map(|line| line.created_by.len() + 128)
+                .sum::<usize>()
+            + args
+                .map(|arg| arg.name.len() + arg.value.as_ref().map_or(0, String::len) + 64)
+                .sum::<usize>()
+            + 64 * (config.exposed_ports.len() + config.volumes.len())
+            + size_of::<VertexId>() * self.layers.len()
     }
 
     /// Takes over what the stage that it starts from has come to.

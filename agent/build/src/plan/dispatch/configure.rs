@@ -15,12 +15,13 @@ impl Planner<'_> {
             lints::legacy_pair(self, at.instruction, &pair);
             lints::secret_name(self, at.instruction, "ENV", &pair.key);
             line += &format!(" {}={}", pair.key, pair.value);
+            // As much time as bytes: the image's list is searched.
+            self.spend(self.stages[at.state].image.config.env.len())?;
             let state = &mut self.stages[at.state];
             state.env.set(&pair.key, &pair.value);
             set_in_image(&mut state.image.config.env, &pair.key, &pair.value);
         }
-        self.record(at.state, line, false);
-        Ok(())
+        self.record(at.state, line, false)
     }
 
     pub(super) fn label(&mut self, at: At<'_>, pairs: &[KeyValue]) -> Result<(), PlanError> {
@@ -31,8 +32,7 @@ impl Planner<'_> {
             let labels = &mut self.stages[at.state].image.config.labels;
             labels.insert(pair.key, pair.value);
         }
-        self.record(at.state, line, false);
-        Ok(())
+        self.record(at.state, line, false)
     }
 
     pub(super) fn arg(&mut self, at: At<'_>, pairs: &[ArgPair]) -> Result<(), PlanError> {
@@ -61,8 +61,7 @@ impl Planner<'_> {
                 value,
             });
         }
-        self.record(at.state, format!("ARG {}", written.join(" ")), false);
-        Ok(())
+        self.record(at.state, format!("ARG {}", written.join(" ")), false)
     }
 
     pub(super) fn cmd(&mut self, at: At<'_>, line: &CommandLine) -> Result<(), PlanError> {
@@ -73,7 +72,7 @@ impl Planner<'_> {
             at.state,
             format!("CMD {}", history::quoted_list(&args)),
             false,
-        );
+        )?;
         let config = &mut self.stages[at.state].image.config;
         config.cmd = args;
         config.args_escaped = true;
@@ -88,7 +87,7 @@ impl Planner<'_> {
             at.state,
             format!("ENTRYPOINT {}", history::quoted_list(&args)),
             false,
-        );
+        )?;
         let state = &mut self.stages[at.state];
         state.image.config.entrypoint = args;
         // Arguments inherited for another program mean nothing to this one.
@@ -126,13 +125,12 @@ impl Planner<'_> {
         let check = history::healthcheck(check);
         let line = format!("HEALTHCHECK {}", history::healthcheck_text(&check));
         self.stages[at.state].image.config.healthcheck = Some(check);
-        self.record(at.state, line, false);
-        Ok(())
+        self.record(at.state, line, false)
     }
 
     pub(super) fn user(&mut self, at: At<'_>, user: &str) -> Result<(), PlanError> {
         let user = self.word(at, user)?;
-        self.record(at.state, format!("USER {user}"), false);
+        self.record(at.state, format!("USER {user}"), false)?;
         self.stages[at.state].image.config.user = user;
         Ok(())
     }
@@ -147,8 +145,7 @@ impl Planner<'_> {
         let line = format!("VOLUME [{}]", paths.join(" "));
         let volumes = &mut self.stages[at.state].image.config.volumes;
         volumes.extend(paths.into_iter().map(|path| (path, Empty {})));
-        self.record(at.state, line, false);
-        Ok(())
+        self.record(at.state, line, false)
     }
 
     pub(super) fn stop_signal(&mut self, at: At<'_>, signal: &str) -> Result<(), PlanError> {
@@ -156,7 +153,7 @@ impl Planner<'_> {
         if !is_signal(&signal) {
             return Err(PlanError::invalid(format!("invalid signal: {signal}")));
         }
-        self.record(at.state, format!("STOPSIGNAL {signal}"), false);
+        self.record(at.state, format!("STOPSIGNAL {signal}"), false)?;
         self.stages[at.state].image.config.stop_signal = signal;
         Ok(())
     }
@@ -186,8 +183,7 @@ impl Planner<'_> {
             });
         }
         let layer = directory != "/";
-        self.record(at.state, format!("WORKDIR {directory}"), layer);
-        Ok(())
+        self.record(at.state, format!("WORKDIR {directory}"), layer)
     }
 
     /// Adds the vertex of a step that changes the stage's file system. `inputs` are those beside the root; they begin

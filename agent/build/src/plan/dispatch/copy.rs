@@ -144,8 +144,7 @@ impl Planner<'_> {
         self.layer(at, name, sources.inputs, |root| {
             Op::Copy(CopyOp { root, ..op })
         });
-        self.record(at.state, history_of(copying), true);
-        Ok(())
+        self.record(at.state, history_of(copying), true)
     }
 
     fn source(

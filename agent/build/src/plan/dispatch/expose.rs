@@ -31,11 +31,12 @@ impl Planner<'_> {
                     spec.odd_case,
                     spec.published,
                 );
+                self.spend(64 * (1 + usize::from(spec.last - spec.first)))?;
                 let protocol = spec.protocol.to_lowercase();
                 ports.extend((spec.first..=spec.last).map(|port| format!("{port}/{protocol}")));
             }
         }
-        self.record(at.state, format!("EXPOSE [{}]", ports.join(" ")), false);
+        self.record(at.state, format!("EXPOSE [{}]", ports.join(" ")), false)?;
         let exposed = &mut self.stages[at.state].image.config.exposed_ports;
         exposed.extend(ports.into_iter().map(|port| (port, Empty {})));
         Ok(())

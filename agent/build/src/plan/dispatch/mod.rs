@@ -40,8 +40,11 @@ impl Planner<'_> {
                 continue;
             }
             if let Some(base) = self.stages[id].base {
-                let base = self.stages[base].clone();
-                self.stages[id].inherit(&base);
+                let weight = self.stages[base].weight();
+                self.spend(weight)?;
+                let mut state = std::mem::take(&mut self.stages[id]);
+                state.inherit(&self.stages[base]);
+                self.stages[id] = state;
             }
             self.stages[id].dispatched = true;
             let lines = self.stages[id].lines;
@@ -88,8 +91,7 @@ impl Planner<'_> {
         match &instruction.kind {
             Kind::Maintainer(name) => {
                 self.stages[id].image.author.clone_from(name);
-                self.record(id, format!("MAINTAINER {name}"), false);
-                Ok(())
+                self.record(id, format!("MAINTAINER {name}"), false)
             }
             Kind::Onbuild(text) => {
                 self.stages[id].image.config.on_build.push(text.clone());
@@ -111,14 +113,14 @@ impl Planner<'_> {
             Kind::StopSignal(signal) => self.stop_signal(at, signal),
             Kind::Shell(shell) => {
                 self.stages[id].image.config.shell.clone_from(shell);
-                self.record(id, format!("SHELL [{}]", shell.join(" ")), false);
-                Ok(())
+                self.record(id, format!("SHELL [{}]", shell.join(" ")), false)
             }
         }
     }
 
     /// Adds a line of history.
-    fn record(&mut self, id: StateId, created_by: String, layer: bool) {
+    fn record(&mut self, id: StateId, created_by: String, layer: bool) -> Result<(), PlanError> {
+        self.spend(created_by.len() + size_of::<History>())?;
         let created = self.source_date_epoch.map(super::history::timestamp);
         self.stages[id].image.history.push(History {
             created,
@@ -127,6 +129,7 @@ impl Planner<'_> {
             comment: HISTORY_COMMENT.to_owned(),
             empty_layer: !layer,
         });
+        Ok(())
     }
 
     /// The name of a stage's next step: `[builder 2/4] RUN make`.

@@ -59,6 +59,7 @@ impl Planner<'_> {
         }
 
         let env = self.stages[at.state].env.clone();
+        self.spend(3 * env.weight())?;
         let mut variables = env.clone();
         name_agent_sockets(&mut mounts.list, &mut variables);
         // Parents before what is mounted in them; what has no place last.
@@ -112,8 +113,7 @@ impl Planner<'_> {
         self.layer(at, name, mounts.inputs, |root| {
             Op::Run(Box::new(RunOp { root, ..op }))
         });
-        self.record(at.state, created_by, true);
-        Ok(())
+        self.record(at.state, created_by, true)
     }
 
     fn need(&self, entitlement: Entitlement) -> Result<(), PlanError> {

@@ -21,6 +21,7 @@ impl Planner<'_> {
         lexer: &Lexer,
     ) -> Result<String, PlanError> {
         let expanded = lexer.expand(word, &self.stages[at.state].env)?;
+        self.spend(2 * expanded.text.len())?;
         lints::undefined(self, at.state, at.instruction, &expanded.unmatched);
         Ok(expanded.text)
     }

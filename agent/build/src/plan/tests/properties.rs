@@ -100,3 +100,39 @@ proptest! {
         prop_assert_eq!(plan.to_string(), again.to_string());
     }
 }
+
+/// Few lines that would come to gigabytes.
+#[test]
+fn plans_are_bounded() {
+    let doubling: String = (0..60).map(|_| "ENV a=$a$a\n").collect();
+    let kept: String = (0..20_000 / 2).map(|n| format!("ARG v{n}=$a\n")).collect();
+    let exposed = "EXPOSE 0-65535\n".repeat(2_000);
+    let runs = "RUN x\n".repeat(15_000);
+    let stages: String = (0..9_000)
+        .map(|n| format!("FROM s{n} AS s{}\nRUN x\n", n + 1))
+        .collect();
+    let mounts = format!("RUN {}x\n", "--mount=target=/ ".repeat(30_000));
+    for text in [
+        format!("FROM base\nENV a=x\n{doubling}"),
+        format!("FROM base\nENV a={}\n{kept}{runs}", "x".repeat(60_000)),
+        format!("FROM base\n{exposed}"),
+        format!("FROM base AS s0\nARG a={}\n{stages}", "x".repeat(10_000)),
+        format!("FROM base\n{}", mounts.replace(" --mount", " \\\n--mount")),
+    ] {
+        let Ok(dockerfile) = Dockerfile::parse(&text, "Dockerfile") else {
+            continue;
+        };
+        let mut known = Bases::default();
+        let missing = bases(&dockerfile, &options(), &known);
+        for request in missing.into_iter().flatten() {
+            known.insert(&request, image(BASE));
+        }
+        let error = plan(&dockerfile, &options(), &known).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("more than") || message.contains("larger than"),
+            "{}",
+            &message[..200.min(message.len())]
+        );
+    }
+}
