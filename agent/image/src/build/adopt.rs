@@ -67,11 +67,10 @@ impl Snapshots {
         let layers = self.describe_all(&paths)?;
         self.store
             .prepare_adoption(paths.iter().map(PathBuf::as_path))?;
-        let _moving = self.moving.write();
         let directories = paths.iter().cloned().zip(layers.iter().cloned()).collect();
-        self.store.adopt_directories(directories)?;
-        for (id, layer) in ids.iter().zip(&layers) {
-            self.adopted(id, layer.diff_id)?;
+        let moved = self.store.adopt_directories(directories)?;
+        for ((id, layer), moved) in ids.iter().zip(&layers).zip(moved) {
+            self.adopted(id, layer.diff_id, moved)?;
         }
         Ok(())
     }

@@ -29,14 +29,14 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// The first problem; `work` is to be dropped then.
 pub fn copy(op: &CopyOp, inputs: &[View], work: &Work, cancel: &CancellationToken) -> Result<()> {
     let root = op.root.map(|root| input(inputs, root)).transpose()?;
-    let names = root.filter(|_| !op.link);
-    let below = names.cloned().unwrap_or_else(View::empty);
+    // Laid over the root afterwards, whatever that is.
+    let below = root.filter(|_| !op.link).cloned();
     let mut copier = Copier {
-        target: Target::new(work.diff(), below)?,
+        target: Target::new(work.diff(), below.unwrap_or_else(View::empty))?,
         owner: op
             .chown
             .as_deref()
-            .map(|chown| owner::resolve(chown, names))
+            .map(|chown| owner::resolve(chown, root))
             .transpose()?,
         mode: NewMode::new(op.chmod.as_ref())?,
         cancel,
@@ -449,8 +449,6 @@ impl Visitor for Copier<'_> {
         self.check_replaceable(&way, &name)?;
         match node.kind() {
             FileType::RegularFile => self.regular(view, parent, node, &mut way, &name)?,
-            // A live one of the client's is nothing to build from.
-            FileType::Socket if view.is_context() => {}
             _ => self.other(view, parent, node, &mut way, &name)?,
         }
         self.way = Some(way);

@@ -20,13 +20,8 @@ pub enum FilesError {
     #[error("{0}")]
     Invalid(String),
     /// A pattern is malformed.
-    #[error("{pattern:?}: {source}")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        source: PatternError,
-    },
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// More than is allowed.
     #[error("too many {what}: the limit is {limit}")]
     Limit {
@@ -61,9 +56,7 @@ impl FilesError {
     /// Whether the caller's input is to blame, rather than the machine.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::NotFound(_) | Self::Invalid(_) | Self::Pattern { .. } | Self::Limit { .. } => {
-                true
-            }
+            Self::NotFound(_) | Self::Invalid(_) | Self::Pattern(_) | Self::Limit { .. } => true,
             Self::Lost(_) | Self::Cancelled | Self::Io { .. } | Self::Store(_) => false,
         }
     }

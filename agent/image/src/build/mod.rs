@@ -4,7 +4,7 @@
 //! <root>/build/snapshots/<id>/diff/           what one step changed, in overlay form          [snapshots]
 //! <root>/build/snapshots/<id>/snapshot.json   its size, and the boot in which it was written
 //! <root>/build/snapshots/<id>/synced          it is on the disk, whatever boot it was written in
-//! <root>/build/snapshots/<id>                 a file: the diff id under which the store has it by now
+//! <root>/build/snapshots/<id>                 a link to <root>/layers/<hex>: the store has it by now
 //! <root>/build/snapshots/{new,doomed}-<n>/    being filled, being deleted; removed when the first build opens this
 //! <root>/build/stat-cache                     digests of unchanged files of contexts           [stat_cache]
 //! ```

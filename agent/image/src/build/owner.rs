@@ -7,7 +7,7 @@ use super::view::View;
 const FILE_MAX: u64 = 10 << 20;
 
 /// The ids of `user[:group]`, names looked up in `root`. A number alone is the group's number, too; a name alone has the
-/// group that `/etc/passwd` says.
+/// group that `/etc/passwd` says. A name that is not in the file is root's, as BuildKit has it.
 pub(super) fn resolve(owner: &str, root: Option<&View>) -> Result<(u32, u32)> {
     let (user, group) = match owner.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -15,12 +15,10 @@ pub(super) fn resolve(owner: &str, root: Option<&View>) -> Result<(u32, u32)> {
     };
     let (uid, mut gid) = match number(user) {
         Some(id) => (id, id),
-        None => {
-            let found = lookup(root, "/etc/passwd", user, |fields| {
-                Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
-            })?;
-            found.ok_or_else(|| unknown("user", user, "passwd"))?
-        }
+        None => lookup(root, "/etc/passwd", user, |fields| {
+            Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+        })?
+        .unwrap_or((0, 0)),
     };
     if let Some(group) = group {
         gid = match number(group) {
@@ -28,16 +26,10 @@ pub(super) fn resolve(owner: &str, root: Option<&View>) -> Result<(u32, u32)> {
             None => lookup(root, "/etc/group", group, |fields| {
                 fields.get(2)?.parse().ok()
             })?
-            .ok_or_else(|| unknown("group", group, "group"))?,
+            .unwrap_or(gid),
         };
     }
     Ok((uid, gid))
-}
-
-fn unknown(what: &str, name: &str, file: &str) -> FilesError {
-    FilesError::Invalid(format!(
-        "unable to find {what} {name}: no matching entries in /etc/{file} of the step's file system"
-    ))
 }
 
 fn number(id: &str) -> Option<u32> {
@@ -55,7 +47,12 @@ fn lookup<T>(
     name: &str,
     read: impl Fn(&[&str]) -> Option<T>,
 ) -> Result<Option<T>> {
-    let Some(content) = root.map_or(Ok(None), |root| root.read(path, FILE_MAX))? else {
+    let Some(root) = root else {
+        return Err(FilesError::Invalid(format!(
+            "cannot look up {name:?}: there is no {path}, since the step begins with an empty file system"
+        )));
+    };
+    let Some(content) = root.read(path, FILE_MAX)? else {
         return Ok(None);
     };
     let content = String::from_utf8_lossy(&content);

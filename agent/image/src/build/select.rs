@@ -70,7 +70,7 @@ pub(super) trait Visitor {
 impl Selection {
     /// What a source of `op` reads; a heredoc reads nothing.
     pub(super) fn of(op: &CopyOp, source: &CopySource) -> Result<Option<Self>> {
-        let excludes = || compile(&op.excludes);
+        let excludes = || Patterns::new(&op.excludes);
         Ok(match source {
             CopySource::Paths {
                 input,
@@ -162,7 +162,11 @@ impl Selection {
                 self.expand(view, &directory, patterns, &mut sources)?;
             }
             Found::Other(..) => {}
-            Found::Missing => return Err(FilesError::NotFound(format!("/{base_path}"))),
+            Found::Missing => {
+                return Err(FilesError::Invalid(format!(
+                    "lstat /{base_path}: no such file or directory"
+                )));
+            }
         }
         Ok(sources)
     }
@@ -181,11 +185,7 @@ impl Selection {
         };
         for node in view.list(directory)? {
             let name = String::from_utf8_lossy(&node.name);
-            let matches = glob(pattern, &name).map_err(|source| FilesError::Pattern {
-                pattern: self.path.clone(),
-                source,
-            })?;
-            if !matches {
+            if !glob(pattern, &name)? {
                 continue;
             }
             if rest.is_empty() {
@@ -334,7 +334,7 @@ impl Include {
                 .take_while(|part| !has_wildcards(part) && *part != "..")
                 .map(str::to_owned)
                 .collect(),
-            patterns: compile(&[pattern])?,
+            patterns: Patterns::new([pattern])?,
         })
     }
 
@@ -344,17 +344,6 @@ impl Include {
             .zip(&self.literal)
             .all(|(part, wanted)| part == wanted)
     }
-}
-
-fn compile<T: AsRef<str>>(patterns: &[T]) -> Result<Patterns> {
-    Patterns::new(patterns).map_err(|source| FilesError::Pattern {
-        pattern: patterns
-            .iter()
-            .map(AsRef::as_ref)
-            .collect::<Vec<_>>()
-            .join(", "),
-        source,
-    })
 }
 
 /// `containsWildcards`: a special character that no backslash takes the meaning from.

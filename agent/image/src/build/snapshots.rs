@@ -1,13 +1,14 @@
 //! The directory of snapshots: making, holding, removing.
 //!
 //! ```text
-//! new-<n>/{diff,snapshot.json} ── rename ──▶ <id>/ ── rename into the layer store ──▶ <id> (a file: the diff id)
-//!                                             └────── rename ──▶ doomed-<n>/ ──▶ deleted when nobody holds it
+//! new-<n>/{diff,snapshot.json} ── rename ──▶ <id>/ ── exchange with a link ──▶ <id> → <data root>/layers/<hex>
+//!                                             └────── rename ──▶ doomed-<n>/ ──▶ deleted
 //! ```
 //!
 //! A step is not worth a sync of the disk. So `snapshot.json` names the boot in which it was written: in the same boot
 //! the page cache has every byte whatever became of the process, and after a crash of the machine a snapshot without
-//! `synced` counts as lost. [`Snapshots::sync`] makes that mark, after a sync, for all that lack it.
+//! `synced` counts as lost. The path of a snapshot that is held stays right, whether it becomes a layer or is removed.
+//! [`Snapshots::sync`] makes that mark, after a sync, for all that lack it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -99,8 +100,6 @@ pub struct Snapshots {
     next: AtomicU64,
     boot: String,
     state: Arc<Mutex<State>>,
-    /// Written while directories move into the layer store and their places are out of date.
-    pub(super) moving: RwLock<()>,
     /// Held while snapshots are made layers of.
     pub(super) adopting: Mutex<()>,
     /// What was there when this was opened: all that a sweep may remove.
@@ -209,7 +208,6 @@ impl Snapshots {
             next: AtomicU64::new(next),
             boot: boot.trim().to_owned(),
             state: Arc::default(),
-            moving: RwLock::default(),
             adopting: Mutex::default(),
             old,
             stats: Mutex::default(),
@@ -272,7 +270,6 @@ impl Snapshots {
     /// [`FilesError::Lost`]: the cache record that names it is a miss. A layer that is gone from the store, or more layers
     /// than overlayfs takes.
     pub fn hold(&self, stack: &Stack) -> Result<Held> {
-        let _still = self.moving.read();
         let mut ids = Vec::new();
         let mut diffs = Vec::new();
         let mut layers = Vec::new();
@@ -303,19 +300,19 @@ impl Snapshots {
             _layers: LayerPins::none(),
         };
         pins._layers = Store::pin_layers(&self.store, &layers)?;
-        let lowers = Arc::new(self.open_lowers(&diffs)?);
+        let lowers = self.lowers(&diffs)?;
+        let roots = open_all(&lowers)?;
         let pins = Arc::new(pins);
-        let view = View::stack(Arc::clone(&lowers), Arc::clone(&pins));
         Ok(Held {
-            lowers,
-            view,
+            lowers: lowers.into(),
+            view: View::stack(Arc::new(roots), Arc::clone(&pins)),
             _pins: pins,
         })
     }
 
     /// The directories of a stack, uppermost first. Of one that occurs several times only the uppermost is there: overlayfs
     /// refuses a directory twice, and the others could not be seen. Nothing is there below an opaque root.
-    fn open_lowers(&self, entries: &[(Place, Entry)]) -> Result<Vec<OwnedFd>> {
+    fn lowers(&self, entries: &[(Place, Entry)]) -> Result<Vec<PathBuf>> {
         let mut paths: Vec<PathBuf> = Vec::new();
         for (place, entry) in entries {
             let mut cut = false;
@@ -341,12 +338,7 @@ impl Snapshots {
                 limit: LOWERS_MAX as u64,
             });
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = |path: PathBuf| match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(fd) => Ok(fd),
-            Err(error) => Err(ImageError::io("open", path)(error.into()).into()),
-        };
-        paths.into_iter().map(open).collect()
+        Ok(paths)
     }
 
     /// Whether every entry of the stack is there and whole; opens nothing.
@@ -485,28 +477,27 @@ impl Snapshots {
         if let Some(place) = state.places.get(id) {
             return Some(*place);
         }
+        if state.doomed.contains_key(id) {
+            return None;
+        }
         SnapshotId::parse(&id.0)?;
         let path = self.path(id);
-        let place = match std::fs::read(path.join(FACTS)) {
-            Ok(json) => {
-                let facts: Facts = serde_json::from_slice(&json).ok()?;
-                if !path.join(SYNCED).exists() {
-                    if facts.boot != self.boot {
-                        return None;
-                    }
-                    state.unsynced.insert(id.clone());
-                }
-                Place::Here(facts.disk_bytes)
+        let place = if let Ok(layer) = std::fs::read_link(&path) {
+            let diff_id = Digest::from_hex(layer.file_name()?.to_str()?).ok()?;
+            if !self.store.has_layer(&diff_id) {
+                return None;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                let text = std::fs::read_to_string(&path).ok()?;
-                let diff_id = Digest::from_hex(text.trim_end()).ok()?;
-                if !self.store.has_layer(&diff_id) {
+            Place::Layer(diff_id)
+        } else {
+            let json = std::fs::read(path.join(FACTS)).ok()?;
+            let facts: Facts = serde_json::from_slice(&json).ok()?;
+            if !path.join(SYNCED).exists() {
+                if facts.boot != self.boot {
                     return None;
                 }
-                Place::Layer(diff_id)
+                state.unsynced.insert(id.clone());
             }
-            Err(_) => return None,
+            Place::Here(facts.disk_bytes)
         };
         state.places.insert(id.clone(), place);
         Some(place)
@@ -518,56 +509,61 @@ impl Snapshots {
             .ok_or_else(|| FilesError::Lost(id.clone()))
     }
 
-    /// The snapshot is the layer `diff_id` from now on. What is left of it here goes when nobody holds it.
-    pub(super) fn adopted(&self, id: &SnapshotId, diff_id: Digest) -> Result<()> {
+    /// The snapshot is the layer `diff_id` from now on. If its directory did not move to the store, because that had the layer,
+    /// a link takes its place.
+    pub(super) fn adopted(&self, id: &SnapshotId, diff_id: Digest, moved: bool) -> Result<()> {
         let path = self.path(id);
-        if path.is_dir() {
-            self.put_away(id)?;
-        } else if let Ok((diff, _)) = self.store.layer_directory(&diff_id) {
+        let (diff, _) = self.store.layer_directory(&diff_id)?;
+        if moved {
             // They came along and mean nothing there; nobody minds if they stay.
             let _ = std::fs::remove_file(diff.with_file_name(FACTS));
             let _ = std::fs::remove_file(diff.with_file_name(SYNCED));
         }
-        // Not by rename: a torn file is no diff id, and then the snapshot is lost.
-        std::fs::write(&path, diff_id.hex()).map_err(ImageError::io("write", &path))?;
         let mut state = self.state.lock();
         state.unsynced.remove(id);
+        if !moved {
+            let to = self.temporary("doomed");
+            let layer = diff.parent().unwrap_or(&diff);
+            std::os::unix::fs::symlink(layer, &to).map_err(ImageError::io("create", &to))?;
+            crate::layers::exchange(&path, &to).map_err(ImageError::io("create", &path))?;
+            match state.holders.contains_key(id) {
+                true => drop(state.doomed.insert(id.clone(), to)),
+                false => discard(&to),
+            }
+        }
         state.places.insert(id.clone(), Place::Layer(diff_id));
         Ok(())
     }
 
-    /// Takes a snapshot out of sight. Returns the bytes it had.
+    /// Removes a snapshot, now or when the last holder lets go. Returns the bytes it had.
     fn doom(&self, id: &SnapshotId) -> Result<u64> {
-        let place = self.place(&mut self.state.lock(), id);
         let path = self.path(id);
-        match std::fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => self.put_away(id)?,
-            Ok(_) => std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(ImageError::io("remove", &path)(error).into()),
-        }
-        Ok(match place {
+        let mut state = self.state.lock();
+        let bytes = match self.place(&mut state, id) {
             Some(Place::Here(bytes)) => bytes,
             _ => 0,
-        })
-    }
-
-    /// Renames a snapshot's directory away and deletes it, now or when the last holder lets go.
-    fn put_away(&self, id: &SnapshotId) -> Result<()> {
-        let to = self.temporary("doomed");
-        let path = self.path(id);
-        {
-            let mut state = self.state.lock();
-            std::fs::rename(&path, &to).map_err(ImageError::io("remove", &path))?;
-            state.places.remove(id);
-            state.unsynced.remove(id);
-            if state.holders.contains_key(id) {
-                state.doomed.insert(id.clone(), to);
-                return Ok(());
+        };
+        state.places.remove(id);
+        state.unsynced.remove(id);
+        match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => {
+                if state.holders.contains_key(id) {
+                    state.doomed.insert(id.clone(), path);
+                    return Ok(bytes);
+                }
+                let to = self.temporary("doomed");
+                std::fs::rename(&path, &to).map_err(ImageError::io("remove", &path))?;
+                drop(state);
+                discard(&to);
+                Ok(bytes)
             }
+            Ok(_) => {
+                std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(ImageError::io("remove", &path)(error).into()),
         }
-        discard(&to);
-        Ok(())
     }
 
     fn work(&self) -> Result<Work> {
@@ -592,6 +588,15 @@ impl Drop for Snapshots {
             let _ = sweeper.join();
         }
     }
+}
+
+fn open_all(paths: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |path: &PathBuf| match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(fd),
+        Err(error) => Err(ImageError::io("open", path)(error.into()).into()),
+    };
+    paths.iter().map(open).collect()
 }
 
 /// Deletes a directory that nobody refers to; what cannot be deleted now is when the snapshots are opened again.

@@ -1,6 +1,5 @@
 //! What a stage's file system consists of, and holding it while it is in use.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,23 +44,19 @@ impl Stack {
     }
 }
 
-/// A stack that cannot go away: its directories are open and are not deleted before this is dropped, whatever becomes
-/// of their names.
+/// A stack that cannot go away: its directories are not deleted before this is dropped.
 #[derive(Clone)]
 pub struct Held {
-    pub(super) lowers: Arc<Vec<OwnedFd>>,
+    pub(super) lowers: Arc<[PathBuf]>,
     pub(super) view: View,
     pub(super) _pins: Arc<Pins>,
 }
 
 impl Held {
-    /// Directories for an overlay mount, uppermost first, as `/proc/<pid>/fd/<n>`: short, so that many fit
-    /// into a page, and right even when the directory is renamed into the image store meanwhile. Valid as long as this is
-    /// held, for any process that sees this one's `/proc`. A directory that occurs twice in the stack is here once. Empty for the empty stack.
+    /// Directories for an overlay mount, uppermost first. They stay right as long as this is held, even when a snapshot
+    /// becomes a layer meanwhile. A directory that occurs twice in the stack is here once. Empty for the empty stack.
     pub fn lowers(&self) -> Vec<PathBuf> {
-        let pid = std::process::id();
-        let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/{pid}/fd/{}", fd.as_raw_fd()));
-        self.lowers.iter().map(path).collect()
+        self.lowers.to_vec()
     }
 
     /// Reads the stack. The view keeps it, too.

@@ -177,7 +177,13 @@ impl LayerStore {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if let Ok(diff_id) = Digest::from_hex(&name) {
-                layers.insert(diff_id, None);
+                if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                    // An adoption that did not get further.
+                    let path = entry.path();
+                    std::fs::remove_file(&path).map_err(ImageError::io("remove", path))?;
+                } else {
+                    layers.insert(diff_id, None);
+                }
             } else if name.starts_with("unfinished-") || name.starts_with("doomed-") {
                 leftovers.push(entry.path());
             }
@@ -277,7 +283,7 @@ impl LayerStore {
         layer: Layer,
     ) -> Result<(), ImageError> {
         let target = self.path(&layer.diff_id);
-        if !self.contains(&layer.diff_id) {
+        if !self.contains(&layer.diff_id) && directory != target {
             std::fs::rename(directory, &target).map_err(ImageError::io("create", &target))?;
         }
         if let (Some(blob), Some(blobs)) = (layer.blob, self.blobs.lock().as_mut()) {
@@ -288,6 +294,26 @@ impl LayerStore {
             .entry(layer.diff_id)
             .or_insert_with(|| Some(Arc::new(layer)));
         Ok(())
+    }
+
+    /// Like [`LayerStore::commit_directory`], and leaves a link to the layer in the directory's place, in one step: whoever
+    /// goes by the old path always arrives. If the layer exists already, nothing happens, and the answer is false.
+    pub(crate) fn adopt_directory(
+        &self,
+        directory: &Path,
+        layer: Layer,
+    ) -> Result<bool, ImageError> {
+        let target = self.path(&layer.diff_id);
+        if self.contains(&layer.diff_id) {
+            return Ok(false);
+        }
+        std::os::unix::fs::symlink(&target, &target).map_err(ImageError::io("create", &target))?;
+        if let Err(error) = exchange(directory, &target) {
+            std::fs::remove_file(&target).map_err(ImageError::io("remove", &target))?;
+            return Err(ImageError::io("create", target)(error));
+        }
+        self.commit_directory(&target, layer)?;
+        Ok(true)
     }
 
     /// Removes layers from sight at once. Their directories go to [`LayerStore::discard`].
@@ -419,6 +445,20 @@ impl Drop for LayerStore {
             // A panic there has been reported by the panic hook; nothing depends on its result.
             let _ = sweeper.join();
         }
+    }
+}
+
+/// Exchanges a directory and a link. Where the file system cannot do that at once, the directory's place is empty for a moment.
+pub(crate) fn exchange(directory: &Path, link: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, directory, CWD, link, RenameFlags::EXCHANGE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            let target = std::fs::read_link(link)?;
+            std::fs::remove_file(link)?;
+            std::fs::rename(directory, link)?;
+            std::os::unix::fs::symlink(target, directory)
+        }
+        other => Ok(other?),
     }
 }
 

@@ -102,17 +102,23 @@ impl Store {
         self.sync_layers()
     }
 
-    /// Makes layers of prepared directories on the store's file system, kept. They are renamed; where the store has the layer
-    /// already, the directory stays where it is.
-    pub(crate) fn adopt_directories(&self, directories: Vec<(PathBuf, Layer)>) -> Result<()> {
+    /// Makes layers of prepared directories on the store's file system, kept. In the place of each a link to the layer is
+    /// left. Where the store has the layer already, the directory stays where it is, and the answer is false.
+    pub(crate) fn adopt_directories(
+        &self,
+        directories: Vec<(PathBuf, Layer)>,
+    ) -> Result<Vec<bool>> {
         let _writing = self.writing.lock();
+        let mut moved = Vec::with_capacity(directories.len());
         for (directory, layer) in directories {
-            if self.layers.contains(&layer.diff_id) {
-                self.mark(&layer.diff_id)?;
-            } else {
-                self.layers.commit_directory(&directory, layer)?;
+            let diff_id = layer.diff_id;
+            let is_new = self.layers.adopt_directory(&directory, layer)?;
+            if !is_new {
+                self.mark(&diff_id)?;
             }
+            moved.push(is_new);
         }
-        content::sync_directory(self.layers.root())
+        content::sync_directory(self.layers.root())?;
+        Ok(moved)
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod archive;
+mod build;
 mod commit;
 mod crash;
 mod hostile;
