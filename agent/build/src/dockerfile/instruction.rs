@@ -34,7 +34,7 @@ const NAMES: [&str; 18] = [
 
 /// A stage begins, or something inside of one.
 pub(super) enum Parsed {
-    From(Box<Stage>),
+    From(Stage),
     Instruction(Instruction),
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Parsed {
 pub(super) fn typed(node: Node) -> Result<Parsed, String> {
     let name = node.name();
     let kind = match name.as_str() {
-        "from" => return from(node).map(|stage| Parsed::From(Box::new(stage))),
+        "from" => return from(node).map(Parsed::From),
         "add" => Kind::Add(add(&node)?),
         "arg" => Kind::Arg(arg(&node)?),
         "cmd" => Kind::Cmd(plain_command(&node)?),

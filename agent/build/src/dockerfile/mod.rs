@@ -109,7 +109,7 @@ impl Dockerfile {
 
     fn push(&mut self, parsed: Parsed) -> Result<(), ParseError> {
         match (parsed, self.stages.last_mut()) {
-            (Parsed::From(stage), _) => self.stages.push(*stage),
+            (Parsed::From(stage), _) => self.stages.push(stage),
             (Parsed::Instruction(instruction), Some(stage)) => stage.instructions.push(instruction),
             (Parsed::Instruction(instruction), None) => match &instruction.kind {
                 Kind::Arg(args) => self.global_args.push(GlobalArg {

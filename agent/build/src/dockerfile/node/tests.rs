@@ -160,11 +160,14 @@ fn comments_above_end_at_an_empty_one() {
     assert_eq!(tree.nodes[1].comments, ["é"]);
 }
 
+/// First and last line.
+type Place = Option<(u32, u32)>;
+
 #[test]
 fn errors_name_the_line() {
     let long = format!("FROM a\nRUN {}\n", "x".repeat(MAX_LINE_BYTES));
     let many = "RUN x\n".repeat(MAX_INSTRUCTIONS + 1);
-    let table: [(&[u8], &str, Option<(u32, u32)>); 10] = [
+    let table: [(&[u8], &str, Place); 10] = [
         (b"# only\n", "file with no instructions", None),
         (
             b"# escape=x\nFROM a",
