@@ -29,6 +29,7 @@ fn client(world: &World) {
                 Ask::Ssh { id, reply } => {
                     drop(reply.send((id == "default").then(agent)));
                 }
+                _ => {}
             }
         }
     });
