@@ -11,6 +11,7 @@
 
 mod options;
 mod raw;
+mod registries;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 pub use raw::Flags;
+pub use registries::Registries;
 
 /// The configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -137,7 +139,7 @@ pub struct Config {
     pub containers: ContainerDefaults,
     /// Defaults of networks.
     pub networks: NetworkDefaults,
-    /// Mirrors, and registries without TLS.
+    /// How registries are reached, and which are special.
     pub registries: Registries,
 }
 
@@ -164,54 +166,6 @@ pub struct ContainerDefaults {
     pub dns_search: Vec<String>,
     /// `--host-gateway-ip`.
     pub host_gateway: Option<IpAddr>,
-}
-
-/// Which registries are special.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Registries {
-    /// `--insecure-registry`: `host[:port]` or a network.
-    pub insecure: Vec<String>,
-    /// `--registry-mirror`: base URLs asked before `docker.io`.
-    pub mirrors: Vec<String>,
-}
-
-impl Registries {
-    /// Source: moby `daemon/pkg/registry/config.go` (`ValidateMirror`, `loadInsecureRegistries`).
-    fn validate(read: &Reader<'_>) -> Result<Self, ConfigError> {
-        let mut registries = Self::default();
-        for name in read.list("insecure-registries") {
-            let host = name
-                .strip_prefix("http://")
-                .or_else(|| name.strip_prefix("https://"))
-                .unwrap_or(name);
-            let network = host.parse::<ipnet::IpNet>().is_ok();
-            if host.is_empty() || host.starts_with('-') || (host.contains('/') && !network) {
-                return Err(read.invalid(
-                    "insecure-registries",
-                    format!("{name:?} is neither host[:port] nor a network such as 10.0.0.0/8"),
-                ));
-            }
-            registries.insecure.push(host.to_owned());
-        }
-        for mirror in read.list("registry-mirrors") {
-            let fine = url::Url::parse(mirror).is_ok_and(|url| {
-                matches!(url.scheme(), "http" | "https")
-                    && url.has_host()
-                    && url.query().is_none()
-                    && url.fragment().is_none()
-                    && url.username().is_empty()
-                    && url.password().is_none()
-            });
-            if !fine {
-                return Err(read.invalid(
-                    "registry-mirrors",
-                    format!("{mirror:?} is not a URL such as https://mirror.example.com"),
-                ));
-            }
-            registries.mirrors.push(mirror.to_owned());
-        }
-        Ok(registries)
-    }
 }
 
 /// What networks get that do not say otherwise.

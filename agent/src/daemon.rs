@@ -231,6 +231,11 @@ fn engine_options(config: &Config) -> Result<EngineOptions, DaemonError> {
     })?;
     let containers = &config.containers;
     let networks = &config.networks;
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let registries = config
+        .registries
+        .client_config(environment)
+        .map_err(|failure| DaemonError::Host(format!("the environment: {failure}")))?;
     Ok(EngineOptions {
         debug: config.reloadable.debug,
         labels: config.reloadable.labels.clone(),
@@ -255,11 +260,7 @@ fn engine_options(config: &Config) -> Result<EngineOptions, DaemonError> {
         bridge_address: networks.bridge_address,
         mtu: networks.mtu.unwrap_or(0),
         default_publish_address: networks.publish_address,
-        registries: agent_image::RegistryConfig {
-            insecure: config.registries.insecure.clone(),
-            mirrors: config.registries.mirrors.clone(),
-            ..agent_image::RegistryConfig::default()
-        },
+        registries,
         ..EngineOptions::new(&config.data_root, &config.exec_root, executable)
     })
 }

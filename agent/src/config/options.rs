@@ -79,7 +79,7 @@ const fn short(letter: char, option: Opt) -> Opt {
     }
 }
 
-const NO_REGISTRY: &str = "images cannot be pulled or pushed yet";
+const NO_FOREIGN_LAYERS: &str = "all layers are pushed";
 const NO_SWARM: &str = "there is no swarm mode yet";
 const NO_TLS: &str = "the API is served on unix sockets only";
 const NO_CONTAINERD: &str = "there is no containerd behind this daemon";
@@ -362,14 +362,14 @@ pub(super) const OPTIONS: &[Opt] = &[
         "http-proxy",
         "http-proxy",
         Text,
-        No(NO_REGISTRY),
+        Done,
         "HTTP proxy",
     ),
     opt(
         "https-proxy",
         "https-proxy",
         Text,
-        No(NO_REGISTRY),
+        Done,
         "HTTPS proxy",
     ),
     opt(
@@ -507,21 +507,21 @@ pub(super) const OPTIONS: &[Opt] = &[
         "max-concurrent-downloads",
         "max-concurrent-downloads",
         Number,
-        No(NO_REGISTRY),
+        Done,
         "Concurrent downloads",
     ),
     opt(
         "max-concurrent-uploads",
         "max-concurrent-uploads",
         Number,
-        No(NO_REGISTRY),
+        Done,
         "Concurrent uploads",
     ),
     opt(
         "max-download-attempts",
         "max-download-attempts",
         Number,
-        No(NO_REGISTRY),
+        Done,
         "Download attempts",
     ),
     opt(
@@ -559,7 +559,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "no-proxy",
         "no-proxy",
         Text,
-        No(NO_REGISTRY),
+        Done,
         "Hosts that the proxy is skipped for",
     ),
     opt(
@@ -588,6 +588,13 @@ pub(super) const OPTIONS: &[Opt] = &[
             "the log always has full timestamps and no colours",
         ),
         "Full timestamps without colours",
+    ),
+    opt(
+        "registry-certificates",
+        "registry-certificates",
+        Text,
+        Done,
+        "Directory with one directory host[:port] per registry, as /etc/docker/certs.d: *.crt, client *.cert with *.key",
     ),
     opt(
         "registry-mirror",
@@ -700,7 +707,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "",
         "allow-nondistributable-artifacts",
         Object,
-        No(NO_REGISTRY),
+        No(NO_FOREIGN_LAYERS),
         "",
     ),
     opt(
@@ -727,7 +734,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "",
     ),
     opt("", "network-diagnostic-port", Number, No(NO_SWARM), ""),
-    opt("", "proxies", Object, No(NO_REGISTRY), ""),
+    opt("", "proxies", Object, Done, ""),
     opt(
         "",
         "resolv-conf",

@@ -118,6 +118,10 @@ fn flags_and_file_say_the_same() {
             r#"{"storage-driver":"overlay2"}"#,
         ),
         (
+            &["--https-proxy", "http://p:2", "--no-proxy=a.test"],
+            r#"{"proxies":{"https-proxy":"http://p:2","no-proxy":"a.test"}}"#,
+        ),
+        (
             &["--exec-opt", "native.cgroupdriver=cgroupfs"],
             r#"{"exec-opts":["native.cgroupdriver=cgroupfs"]}"#,
         ),
@@ -155,6 +159,8 @@ fn every_supported_option_changes_the_configuration() {
         ("group", "staff"),
         ("host", "unix:///h"),
         ("host-gateway-ip", "10.0.0.1"),
+        ("http-proxy", "http://p:1"),
+        ("https-proxy", "http://p:2"),
         ("init", "true"),
         ("insecure-registry", "10.0.0.0/8"),
         ("ip", "127.0.0.1"),
@@ -164,8 +170,13 @@ fn every_supported_option_changes_the_configuration() {
         ("log-format", "json"),
         ("log-level", "error"),
         ("log-opt", "max-file=2"),
+        ("max-concurrent-downloads", "7"),
+        ("max-concurrent-uploads", "7"),
+        ("max-download-attempts", "7"),
         ("mtu", "1400"),
+        ("no-proxy", "*"),
         ("pidfile", "/p"),
+        ("registry-certificates", "/c"),
         ("registry-mirror", "https://mirror.example.com"),
         ("shutdown-timeout", "3"),
     ];

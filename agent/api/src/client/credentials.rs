@@ -220,7 +220,7 @@ impl ConfigFile {
     pub async fn get(&self, server: &str) -> Result<Option<Login>> {
         match self.helper(server) {
             Some(helper) => ask_helper(&helper, server).await,
-            None => self.from_file(server),
+            None => self.plain(server),
         }
     }
 
@@ -309,7 +309,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    fn from_file(&self, server: &str) -> Result<Option<Login>> {
+    fn plain(&self, server: &str) -> Result<Option<Login>> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Auth {

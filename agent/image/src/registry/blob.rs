@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::Session;
 use super::error::RegistryError;
 use super::partial::{Partial, Partials};
-use super::transport::{Ask, TRIES};
+use super::transport::Ask;
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 
@@ -130,7 +130,7 @@ impl<'a> BlobReader<'a> {
             };
             self.fruitless += 1;
             if error.is_cancelled()
-                || self.fruitless >= TRIES
+                || self.fruitless >= self.session.registry.attempts()
                 || self.connections >= CONNECTIONS_MAX
             {
                 return Err(error);
@@ -221,11 +221,6 @@ impl Read for BlobReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Err(error) = self.fill() {
             let text = error.to_string();
-            if let Some(partial) = &mut self.partial
-                && error.may_pass_later()
-            {
-                partial.keep();
-            }
             *self.failure.lock() = Some(error);
             return Err(io::Error::other(text));
         }

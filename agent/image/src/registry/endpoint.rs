@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use super::error::RegistryError;
 use super::proxy::Proxies;
 
-/// Layers uploaded at once, as Docker.
+/// Layers of one image on their way at once, and tries of one exchange, as Docker.
 const UPLOADS: usize = 5;
+const DOWNLOADS: usize = 3;
+const ATTEMPTS: u32 = 5;
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 /// How Docker's clients call the hub when they log in.
@@ -32,6 +34,10 @@ pub struct RegistryConfig {
     pub proxies: Proxies,
     /// Layers uploaded at once.
     pub uploads: usize,
+    /// Layers downloaded at once.
+    pub downloads: usize,
+    /// Tries of one exchange.
+    pub attempts: u32,
 }
 
 impl Default for RegistryConfig {
@@ -42,6 +48,8 @@ impl Default for RegistryConfig {
             certificates: vec![PathBuf::from("/etc/docker/certs.d")],
             proxies: Proxies::default(),
             uploads: UPLOADS,
+            downloads: DOWNLOADS,
+            attempts: ATTEMPTS,
         }
     }
 }

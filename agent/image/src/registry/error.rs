@@ -136,7 +136,7 @@ impl RegistryError {
     }
 
     /// Whether what has arrived is still good when somebody asks again another day.
-    pub(super) fn may_pass_later(&self) -> bool {
+    pub(crate) fn may_pass_later(&self) -> bool {
         self.is_cancelled() || self.may_pass()
     }
 

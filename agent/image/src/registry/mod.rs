@@ -65,8 +65,8 @@ pub struct Registry {
     config: RegistryConfig,
     runtime: Handle,
     tokens: Tokens,
-    /// Connections by origin and trust.
-    connections: Mutex<HashMap<Endpoint, Connection>>,
+    /// Connections by origin and trust, with what the trust was read from.
+    connections: Mutex<HashMap<Endpoint, (tls::Stamp, Connection)>>,
 }
 
 /// One repository at one endpoint that has answered, on behalf of one user.
@@ -117,9 +117,9 @@ impl Registry {
         Err(last.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned())))
     }
 
-    /// Layers uploaded at once.
-    pub(crate) fn uploads(&self) -> usize {
-        self.config.uploads.max(1)
+    /// Tries of one exchange.
+    fn attempts(&self) -> u32 {
+        self.config.attempts.max(1)
     }
 
     /// A session that may write to the repository of `reference`, at the first endpoint that answers. Blocks.
@@ -168,14 +168,14 @@ impl Registry {
         credentials: Option<Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Session<'_>, RegistryError> {
+        let stamp = tls::stamp(&endpoint, &self.config.certificates);
         let known = self.connections.lock().get(&endpoint).cloned();
-        let connection = match known {
-            Some(connection) => connection,
+        let connection = match known.filter(|(of, _)| *of == stamp) {
+            Some((_, connection)) => connection,
             None => {
                 let connection: Connection = Arc::new(self.connect(&endpoint)?);
-                self.connections
-                    .lock()
-                    .insert(endpoint.clone(), Arc::clone(&connection));
+                let kept = (stamp, Arc::clone(&connection));
+                self.connections.lock().insert(endpoint.clone(), kept);
                 connection
             }
         };
@@ -199,6 +199,15 @@ impl Session<'_> {
         match reply.status() {
             StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
             _ => Err(self.status("/v2/", reply)),
+        }
+    }
+
+    /// Layers of one image that are to be on their way at once.
+    pub(crate) fn parallel(&self) -> usize {
+        let config = &self.registry.config;
+        match self.purpose {
+            Purpose::Read => config.downloads.max(1),
+            Purpose::Write => config.uploads.max(1),
         }
     }
 

@@ -1,13 +1,14 @@
-//! What interrupted pulls have of large layers, so that the next pull goes on where they stopped: after a cancelled pull,
+//! What interrupted pulls have of their layers, so that the next pull goes on where they stopped: after a cancelled pull,
 //! a network that was away for too long, or a daemon that was killed.
 //!
 //! ```text
 //! <root>/content/partial/<hex of the blob's digest>    its first bytes as they came; locked (flock) while a pull appends
 //! ```
 //!
-//! A file here proves nothing: whoever reads it on hashes the whole blob anyway, and a wrong one is removed then. So
-//! nothing is synced. Blobs of up to [`WORTH`] bytes are not kept: that much may get lost. What nobody goes on with is
-//! removed by [`Partials::sweep`].
+//! A file stays until the whole image is there ([`Partials::forget`]), since the layers of an image appear together. It
+//! proves nothing: whoever reads it on hashes the whole blob anyway, and a wrong one is removed then. So nothing is
+//! synced. Blobs of up to [`WORTH`] bytes are not kept: that much of each may get lost. What nobody goes on with is removed
+//! by [`Partials::sweep`].
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 
 /// Bytes of a blob that is fetched again rather than kept in part.
-const WORTH: u64 = 8 << 20;
+const WORTH: u64 = 2 << 20;
 
 /// The directory.
 #[derive(Debug, Clone)]
@@ -26,13 +27,11 @@ pub(crate) struct Partials {
     root: PathBuf,
 }
 
-/// One blob's beginning, ours as long as it is open. Removed on drop, unless it is to be kept.
-pub(super) struct Partial {
-    path: PathBuf,
+/// One blob's beginning, ours as long as it is open.
+pub(crate) struct Partial {
     file: File,
     /// Bytes in the file.
     len: u64,
-    kept: bool,
 }
 
 impl Partials {
@@ -43,7 +42,7 @@ impl Partials {
 
     /// The beginning of a blob of `size` bytes, to be read and appended to. `None`: it is not worth it, another pull is
     /// at it, or the disk refuses.
-    pub(super) fn take(&self, blob: &Digest, size: u64) -> Option<Partial> {
+    pub(crate) fn take(&self, blob: &Digest, size: u64) -> Option<Partial> {
         if size <= WORTH {
             return None;
         }
@@ -54,6 +53,17 @@ impl Partials {
                 tracing::warn!(path = %path.display(), %error, "a pull cannot be made resumable");
                 None
             }
+        }
+    }
+
+    /// Removes what is there of a blob: it is not needed any more, or wrong.
+    pub(crate) fn forget(&self, blob: &Digest) {
+        let path = self.root.join(blob.hex());
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a download");
+            }
+            _ => {}
         }
     }
 
@@ -114,12 +124,7 @@ fn open(path: &Path, size: u64) -> io::Result<Option<Partial>> {
         len = 0;
     }
     file.seek(SeekFrom::Start(len))?;
-    Ok(Some(Partial {
-        path: path.to_owned(),
-        file,
-        len,
-        kept: false,
-    }))
+    Ok(Some(Partial { file, len }))
 }
 
 fn locked(file: &File) -> io::Result<bool> {
@@ -131,34 +136,18 @@ fn locked(file: &File) -> io::Result<bool> {
 }
 
 impl Partial {
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    pub(super) fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(buffer, at)
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.len += bytes.len() as u64;
         Ok(())
-    }
-
-    /// The next pull is to go on.
-    pub(super) fn keep(&mut self) {
-        self.kept = self.len > 0;
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a download");
-        }
     }
 }
 
@@ -167,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_pull_at_a_time_appends_and_only_what_is_kept_stays() {
+    fn one_pull_at_a_time_appends_and_what_is_stale_goes() {
         let root = std::env::temp_dir().join(format!("muster-partial-{}", std::process::id()));
         let partials = Partials::new(root.clone());
         let (blob, size) = (Digest::of(b"blob"), WORTH + 1);
@@ -178,7 +167,6 @@ mod tests {
         assert!(partials.take(&blob, size).is_none());
         one.append(b"first ").unwrap();
         assert_eq!(partials.sweep(Duration::ZERO), 0);
-        one.keep();
         drop(one);
 
         let mut two = partials.take(&blob, size).unwrap();
@@ -189,11 +177,12 @@ mod tests {
         assert_eq!(&bytes, b"st second");
         assert!(partials.usage() > 0);
         drop(two);
+        partials.forget(&blob);
+        partials.forget(&blob);
         assert_eq!(partials.usage(), 0);
 
         let mut three = partials.take(&blob, size).unwrap();
         three.append(b"x").unwrap();
-        three.keep();
         drop(three);
         assert_eq!(partials.sweep(Duration::from_secs(3600)), 0);
         assert!(partials.sweep(Duration::ZERO) > 0);

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -45,6 +46,25 @@ pub(super) fn client_config(
             .map_err(|error| broken(endpoint, &path, error))?,
     };
     Ok(config)
+}
+
+/// Names, times and lengths of what `certs.d` holds for one registry: a connection made with other files is not used.
+pub(super) type Stamp = Vec<(PathBuf, Option<SystemTime>, u64)>;
+
+pub(super) fn stamp(endpoint: &Endpoint, directories: &[PathBuf]) -> Stamp {
+    let entries = directories
+        .iter()
+        .filter_map(|directory| std::fs::read_dir(directory.join(&endpoint.authority)).ok());
+    let mut stamp: Stamp = entries
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let about = std::fs::metadata(entry.path()).ok()?;
+            Some((entry.path(), about.modified().ok(), about.len()))
+        })
+        .collect();
+    stamp.sort();
+    stamp
 }
 
 /// What `certs.d` holds for one registry.

@@ -33,8 +33,6 @@ pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(60);
 pub(super) const COMMIT_LIMIT: Duration = Duration::from_secs(600);
 /// Without a byte of a body.
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(30);
-/// Tries of one exchange, as Docker.
-pub(super) const TRIES: u32 = 5;
 const BACK_OFF: Duration = Duration::from_millis(250);
 /// A registry that wants to be left alone for longer is told to the user instead.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -221,7 +219,7 @@ impl Session<'_> {
                 }
             };
             tries += 1;
-            if again && tries < TRIES {
+            if again && tries < self.registry.attempts() {
                 match pause {
                     Some(pause) => self.pause(pause)?,
                     None => self.back_off(tries)?,

@@ -25,7 +25,7 @@ use url::Url;
 
 use super::Session;
 use super::error::RegistryError;
-use super::transport::{Ask, COMMIT_LIMIT, HEAD_LIMIT, TRIES, chain};
+use super::transport::{Ask, COMMIT_LIMIT, HEAD_LIMIT, chain};
 use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
 
@@ -117,7 +117,8 @@ impl Session<'_> {
             tries += 1;
             match self.finish(upload, digest, bytes.clone()) {
                 // The registry lost the upload.
-                Err(RegistryError::Status { status: 404, .. }) if tries < TRIES => {}
+                Err(RegistryError::Status { status: 404, .. })
+                    if tries < self.registry.attempts() => {}
                 outcome => return outcome,
             }
         }
@@ -144,7 +145,7 @@ impl Session<'_> {
                 Err(error) => error,
             };
             tries += 1;
-            if tries >= TRIES || error.is_cancelled() || !error.may_pass() {
+            if tries >= self.registry.attempts() || error.is_cancelled() || !error.may_pass() {
                 return Err(error.into());
             }
             tracing::debug!(%error, "an upload broke off");
@@ -432,7 +433,7 @@ impl Pieces<'_> {
                 Err(error) => error,
             };
             tries += 1;
-            if tries >= TRIES || !error.may_pass() {
+            if tries >= self.session.registry.attempts() || !error.may_pass() {
                 return Err(error);
             }
             self.session.back_off(tries)?;

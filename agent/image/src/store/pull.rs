@@ -23,8 +23,6 @@ use crate::progress::{ProgressMessage, ProgressSink};
 use crate::reference::Reference;
 use crate::registry::{BlobReader, Credentials, Registry, RegistryError, Session};
 
-/// Layers on their way at once, as Docker.
-const PARALLEL: usize = 3;
 /// Between two progress messages of one layer.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -135,6 +133,7 @@ impl Store {
             let form = (layer.digest, layer.size);
             self.layers
                 .remember_form(diff_id, form, &layer.media_type, &repository);
+            self.partials.forget(&layer.digest);
         }
         progress(ProgressMessage::status(format!("Digest: {}", found.digest)));
         let outcome = match newer {
@@ -209,10 +208,10 @@ impl Store {
                 queue.push_back((layer, diff_id));
             }
         }
-        for (layer, _) in queue.iter().skip(PARALLEL) {
+        for (layer, _) in queue.iter().skip(session.parallel()) {
             progress(ProgressMessage::of_layer(&layer.digest.short(), "Waiting"));
         }
-        let workers = queue.len().min(PARALLEL);
+        let workers = queue.len().min(session.parallel());
         let queue = Mutex::new(queue);
         let done = Mutex::new(Vec::new());
         let failed = Mutex::new(None);
@@ -226,6 +225,9 @@ impl Store {
                         match self.fetch_layer(session, layer, diff_id, progress) {
                             Ok(unfinished) => done.lock().push(unfinished),
                             Err(error) => {
+                                if !matches!(&error, ImageError::Registry(error) if error.may_pass_later()) {
+                                    self.partials.forget(&layer.digest);
+                                }
                                 // The others' downloads are in vain.
                                 failed.lock().get_or_insert(error);
                                 session.give_up();

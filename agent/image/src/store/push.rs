@@ -100,7 +100,6 @@ impl Store {
             let push = Push {
                 store: self,
                 session: &session,
-                parallel: registry.uploads(),
                 repository: &repository,
                 host: reference.domain(),
                 progress,
@@ -176,7 +175,6 @@ impl Store {
 struct Push<'a> {
     store: &'a Store,
     session: &'a Session<'a>,
-    parallel: usize,
     /// `host/path`
     repository: &'a str,
     host: &'a str,
@@ -266,10 +264,10 @@ impl Push<'_> {
             self.say(diff_id, "Preparing");
             queue.push_back((stored.layers.get(at), diff_id));
         }
-        for (_, diff_id) in queue.iter().skip(self.parallel) {
+        for (_, diff_id) in queue.iter().skip(self.session.parallel()) {
             self.say(diff_id, "Waiting");
         }
-        let workers = queue.len().min(self.parallel);
+        let workers = queue.len().min(self.session.parallel());
         let queue = Mutex::new(queue);
         let placed = Mutex::new(Vec::new());
         let failed = Mutex::new(None);

@@ -446,7 +446,7 @@ fn a_cancelled_push_ends_at_once_and_no_tag_is_there() {
 }
 
 #[test]
-fn a_large_layer_goes_on_in_another_pull_and_leaves_nothing_then() {
+fn a_layer_goes_on_in_another_pull_and_leaves_nothing_then() {
     let (server, depot) = Depot::serve();
     Pusher::new().push(&server, "a/app:1").unwrap();
     let wanted = Arc::new(Mutex::new(Some(9usize << 20)));
