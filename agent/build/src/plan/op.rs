@@ -321,8 +321,8 @@ pub struct Ownership {
 pub struct CopyOp {
     /// The file system they are written over; none is an empty one.
     pub root: Option<InputIndex>,
-    /// `--link`: they are written over an *empty* file system (no link of the destination is followed, owners' names
-    /// are looked up nowhere), and that is laid over `root`. The step's result does not depend on what `root` holds.
+    /// `--link`: they are written over an *empty* file system (no link of the destination is followed), and that is laid
+    /// over `root`. What is written depends on `root` only by names in `chown`.
     pub link: bool,
     /// What is written, in this order.
     pub sources: Vec<CopySource>,

@@ -31,6 +31,14 @@ impl Mounts {
         });
         InputIndex(self.first_input + at)
     }
+
+    /// Parents before what is mounted in them; what has no place last.
+    fn sort(&mut self) {
+        self.list.sort_by(|a, b| match (&a.target, &b.target) {
+            (Some(a), Some(b)) => a.cmp(b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
+    }
 }
 
 impl Planner<'_> {
@@ -45,56 +53,27 @@ impl Planner<'_> {
             first_input: self.first_input(at.state),
             ..Mounts::default()
         };
-        let command = self.command(at, &run.command, &mut mounts)?;
+        let args = self.command(at, &run.command, &mut mounts)?;
         for (mount, source) in parsed.iter().zip(sources) {
             self.mount(at, mount, *source, &mut mounts)?;
         }
-        if self.options.shm_size_bytes > 0 {
-            mounts.list.push(RunMount {
-                target: Some("/dev/shm".to_owned()),
-                kind: MountKind::Tmpfs {
-                    size_bytes: Some(self.options.shm_size_bytes),
-                },
-            });
-        }
-
+        self.shared_memory(&mut mounts);
         let env = self.stages[at.state].env.clone();
         self.spend(3 * env.weight())?;
         let mut variables = env.clone();
         name_agent_sockets(&mut mounts.list, &mut variables);
-        // Parents before what is mounted in them; what has no place last.
-        mounts.list.sort_by(|a, b| match (&a.target, &b.target) {
-            (Some(a), Some(b)) => a.cmp(b),
-            (a, b) => b.is_some().cmp(&a.is_some()),
-        });
+        mounts.sort();
 
-        let network = match run.network {
-            dockerfile::NetworkMode::Default => self.options.network,
-            dockerfile::NetworkMode::None => NetworkMode::None,
-            dockerfile::NetworkMode::Host => NetworkMode::Host,
-        };
-        let security = match run.security {
-            dockerfile::SecurityMode::Sandbox => SecurityMode::Sandbox,
-            dockerfile::SecurityMode::Insecure => SecurityMode::Insecure,
-        };
-        if network == NetworkMode::Host {
-            self.need(Entitlement::NetworkHost)?;
-        }
-        if security == SecurityMode::Insecure {
-            self.need(Entitlement::SecurityInsecure)?;
-        }
-
+        let (network, security) = self.privileges(run)?;
         let name = self.run_name(at, run, &parsed, &env);
-        let created_by = format!(
-            "RUN {} # buildkit",
-            history_of(&command, &self.stages[at.state].args, &env)
-        );
+        let declared = &self.stages[at.state].args;
+        let created_by = format!("RUN {} # buildkit", history_of(&args, declared, &env));
         let options = self.options;
         let state = &self.stages[at.state];
         let platform = state.platform.clone();
         let op = RunOp {
             root: None,
-            args: command,
+            args,
             env: variables.to_vec(),
             cwd: path::join("/", &state.directory),
             user: state.image.config.user.clone(),
@@ -114,6 +93,38 @@ impl Planner<'_> {
             Op::Run(Box::new(RunOp { root, ..op }))
         });
         self.record(at.state, created_by, true)
+    }
+
+    /// `--shm-size` is a mount like any other.
+    fn shared_memory(&self, mounts: &mut Mounts) {
+        if self.options.shm_size_bytes > 0 {
+            mounts.list.push(RunMount {
+                target: Some("/dev/shm".to_owned()),
+                kind: MountKind::Tmpfs {
+                    size_bytes: Some(self.options.shm_size_bytes),
+                },
+            });
+        }
+    }
+
+    /// Network and confinement, if the build was allowed them.
+    fn privileges(&self, run: &Run) -> Result<(NetworkMode, SecurityMode), PlanError> {
+        let network = match run.network {
+            dockerfile::NetworkMode::Default => self.options.network,
+            dockerfile::NetworkMode::None => NetworkMode::None,
+            dockerfile::NetworkMode::Host => NetworkMode::Host,
+        };
+        let security = match run.security {
+            dockerfile::SecurityMode::Sandbox => SecurityMode::Sandbox,
+            dockerfile::SecurityMode::Insecure => SecurityMode::Insecure,
+        };
+        if network == NetworkMode::Host {
+            self.need(Entitlement::NetworkHost)?;
+        }
+        if security == SecurityMode::Insecure {
+            self.need(Entitlement::SecurityInsecure)?;
+        }
+        Ok((network, security))
     }
 
     fn need(&self, entitlement: Entitlement) -> Result<(), PlanError> {
