@@ -96,7 +96,12 @@ fn digest(
             digester.contents = selection.contents;
             digester.text(b'S', &[])?;
             for source in selection.sources(view)? {
-                digester.text(b'N', &source.name)?;
+                let name = if source.matched {
+                    &source.name[..]
+                } else {
+                    &[]
+                };
+                digester.text(b'N', name)?;
                 selection.walk(view, &source, cancel, &mut digester)?;
             }
             Ok(())

@@ -44,6 +44,8 @@ struct Include {
 pub(super) struct Source {
     /// The last part of the path by which it was selected: what it is called in a destination directory. Empty for the root.
     pub(super) name: Vec<u8>,
+    /// A pattern matched its name, so that the name is not known from the step alone.
+    pub(super) matched: bool,
     pub(super) found: Found,
 }
 
@@ -154,7 +156,11 @@ impl Selection {
             if matches!(found, Found::Missing) {
                 return Err(FilesError::NotFound(format!("/{base_path}")));
             }
-            return Ok(vec![Source { name, found }]);
+            return Ok(vec![Source {
+                name,
+                matched: false,
+                found,
+            }]);
         }
         let mut sources = Vec::new();
         match view.resolve(base_path.as_bytes(), LastLink::Follow)? {
@@ -192,7 +198,11 @@ impl Selection {
                 let name = node.name.clone();
                 let found = view.resolve(&join(&directory.path, &name), self.last)?;
                 if !matches!(found, Found::Missing) {
-                    sources.push(Source { name, found });
+                    sources.push(Source {
+                        name,
+                        matched: true,
+                        found,
+                    });
                 } else if !node.ignored {
                     let path = join(&directory.path, &name);
                     let path = String::from_utf8_lossy(&path);
