@@ -1,11 +1,13 @@
 //! The command line: global flags, the tree of verbs, and which function each verb is.
 
+use crate::buildx;
+use crate::buildx::verbs::BuilderVerb;
 use crate::connect::Session;
 use crate::failure::{Outcome, USAGE, usage};
 use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
-    commit, completion, compose, copy, daemon, doctor, events, exec, image, inspect, lifecycle,
+    build, commit, completion, compose, copy, daemon, dial_stdio, doctor, events, exec, image, image_copy, inspect, lifecycle,
     login, logs, look, network, node, payload, ps, pull, push, refused, run, search, service, stack, stats, swarm,
     system, transfer, volume,
 };
@@ -61,6 +63,12 @@ enum Verb {
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Search(search::SearchArgs),
+    /// Manage builds: build, bake and the build cache
+    #[command(alias = "buildx")]
+    Builder {
+        #[command(subcommand)]
+        verb: BuilderVerb,
+    },
     /// Manage containers
     #[command(name = "container")]
     ContainerGroup {
@@ -175,6 +183,7 @@ enum ContainerGroup {
 /// Verbs of images that also stand at the top.
 #[derive(Debug, Subcommand)]
 enum ImageVerb {
+    Build(Box<build::BuildArgs>),
     Load(transfer::LoadArgs),
     Import(transfer::ImportArgs),
     Save(transfer::SaveArgs),
@@ -195,10 +204,14 @@ enum ImageGroup {
     #[command(alias = "remove")]
     Rm(image::RmiArgs),
     Prune(image::PruneArgs),
+    Copy(image_copy::CopyArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum SystemVerb {
+    /// Pass standard input and output on to the daemon: the other end of ssh:// addresses
+    #[command(hide = true)]
+    DialStdio,
     Df(system::DfArgs),
     Events(events::EventsArgs),
     Info(system::InfoArgs),
@@ -226,7 +239,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Line, u8> {
 
 /// As Docker's command line ends: flags that cannot be understood with 125, a wrong number of arguments or an unknown
 /// command with 1, and a group without a command (which is a question for its help) well.
-fn exit_code(error: &clap::Error) -> u8 {
+pub(crate) fn exit_code(error: &clap::Error) -> u8 {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     let given = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(given)) => given.as_str(),
@@ -246,7 +259,7 @@ fn exit_code(error: &clap::Error) -> u8 {
 }
 
 /// `--help` everywhere, and `-h` where it is not a flag of the verb.
-fn with_help(command: Command) -> Command {
+pub(crate) fn with_help(command: Command) -> Command {
     let has_h = command
         .get_arguments()
         .any(|arg| arg.get_short() == Some('h'));
@@ -311,6 +324,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Login(args) => login::login(session, args).await,
         Verb::Logout(args) => login::logout(args).await,
         Verb::Search(args) => search::run(session, args).await,
+        Verb::Builder { verb } => buildx::verbs::run(session, verb).await,
         Verb::ContainerGroup { verb } => match verb {
             ContainerGroup::Shared(verb) => container(session, verb).await,
             ContainerGroup::Ls(args) => ps::run(session, args).await,
@@ -325,6 +339,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
             ImageGroup::Inspect(args) => inspect::kind(session, ObjectKind::Image, args).await,
             ImageGroup::Rm(args) => image::rmi(session, args).await,
             ImageGroup::Prune(args) => image::prune(session, args).await,
+            ImageGroup::Copy(args) => image_copy::run(session, args).await,
         },
         Verb::Network { verb } => network::run(session, verb).await,
         Verb::Volume { verb } => volume::run(session, verb).await,
@@ -335,6 +350,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Secret { verb } => payload::secret(session, verb).await,
         Verb::Config { verb } => payload::config(session, verb).await,
         Verb::System { verb } => match verb {
+            SystemVerb::DialStdio => dial_stdio::run(session).await,
             SystemVerb::Df(args) => system::df(session, args).await,
             SystemVerb::Events(args) => events::run(session, args).await,
             SystemVerb::Info(args) => system::info(session, args).await,
@@ -380,6 +396,7 @@ async fn container(session: &Session, verb: ContainerVerb) -> Outcome {
 
 async fn image(session: &Session, verb: ImageVerb) -> Outcome {
     match verb {
+        ImageVerb::Build(args) => build::run(session, *args).await,
         ImageVerb::Load(args) => transfer::load(session, args).await,
         ImageVerb::Import(args) => transfer::import(session, args).await,
         ImageVerb::Save(args) => transfer::save(session, args).await,
@@ -426,6 +443,10 @@ mod tests {
             "container ls -a",
             "container ps",
             "container run busybox",
+            "build -t x --build-arg A=1 -f - .",
+            "image build -t x .",
+            "builder prune -af",
+            "buildx build --load .",
             "image ls",
             "image rm x",
             "rmi -f x y",

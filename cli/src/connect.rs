@@ -16,6 +16,15 @@ pub(crate) struct Session {
     chosen_by: &'static str,
     client: OnceCell<Client>,
     pub(crate) debug: bool,
+    role: Role,
+}
+
+/// As what the executable was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Itself,
+    /// Docker's command line runs it as one of its plugins.
+    DockerPlugin,
 }
 
 impl Session {
@@ -33,6 +42,34 @@ impl Session {
             chosen_by,
             client: OnceCell::new(),
             debug,
+            role: Role::Itself,
+        }
+    }
+
+    /// For a plugin of Docker's command line: the daemon that it speaks to, which is not started.
+    pub(crate) fn of_docker(host: String, chosen_by: &'static str, debug: bool) -> Self {
+        Self {
+            host,
+            chosen_by,
+            client: OnceCell::new(),
+            debug,
+            role: Role::DockerPlugin,
+        }
+    }
+
+    /// What a build's progress calls whoever builds.
+    pub(crate) fn driver(&self) -> &'static str {
+        match self.role {
+            Role::Itself => "muster",
+            Role::DockerPlugin => "docker",
+        }
+    }
+
+    /// How more is said.
+    pub(crate) fn debug_hint(&self) -> &'static str {
+        match self.role {
+            Role::Itself => "use muster --debug to expand",
+            Role::DockerPlugin => "use docker --debug to expand",
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod args;
 mod attached;
+mod buildx;
 mod connect;
 mod failure;
 mod flags;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     // No thread exists up to here, and none may be made before these.
     match words.get(1).and_then(|word| word.to_str()) {
+        _ if buildx::plugin::is_called(words.first()) => end(buildx::plugin::main(words)),
         Some("keeper") => agent_runtime::keeper::main(words.into_iter().skip(2)),
         Some("oci") => agent_runtime::oci::main(words.into_iter().skip(1)),
         _ => run(words),
@@ -28,15 +30,20 @@ fn main() -> ExitCode {
 
 /// Parses the line, runs one verb, and ends. Threads that still read stdin are not waited for.
 fn run(words: Vec<OsString>) -> ! {
-    let code = match args::parse(words) {
-        Ok(line) => line.run().unwrap_or_else(|error| {
-            let (code, text) = failure::report(&error);
-            if !text.is_empty() {
-                out::note(text);
-            }
-            code
-        }),
-        Err(code) => code,
-    };
+    match args::parse(words) {
+        Ok(line) => end(line.run()),
+        Err(code) => std::process::exit(code.into()),
+    }
+}
+
+/// Says why a command failed, and ends with its code.
+fn end(outcome: failure::Outcome) -> ! {
+    let code = outcome.unwrap_or_else(|error| {
+        let (code, text) = failure::report(&error);
+        if !text.is_empty() {
+            out::note(text);
+        }
+        code
+    });
     std::process::exit(code.into());
 }

@@ -1,5 +1,6 @@
 //! How results look: templates, tables, units, colours, progress. Nothing here talks to a daemon.
 
+pub(crate) mod build_progress;
 pub(crate) mod convergence;
 pub(crate) mod json;
 pub(crate) mod prefix;

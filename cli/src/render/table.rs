@@ -13,6 +13,15 @@ pub(crate) fn align(lines: &[String]) -> String {
 
 /// Same with another least width of a column.
 pub(crate) fn align_with(lines: &[String], min_width: usize) -> String {
+    lay_out(lines, min_width, PADDING)
+}
+
+/// Same with columns as narrow as they can be, and other spaces between.
+pub(crate) fn align_padded(lines: &[String], padding: usize) -> String {
+    lay_out(lines, 0, padding)
+}
+
+fn lay_out(lines: &[String], min_width: usize, padding: usize) -> String {
     let rows: Vec<Vec<&str>> = lines
         .iter()
         .map(|line| line.split('\t').collect())
@@ -21,7 +30,7 @@ pub(crate) fn align_with(lines: &[String], min_width: usize) -> String {
     let mut widths = vec![min_width; columns];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(&row[..row.len() - 1]) {
-            *width = (*width).max(cell.width() + PADDING);
+            *width = (*width).max(cell.width() + padding);
         }
     }
     let mut out = String::new();

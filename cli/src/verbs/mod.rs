@@ -1,5 +1,7 @@
 //! The commands: one file per group, each with its arguments and what it does.
 
+pub(crate) mod build;
+pub(crate) mod builder;
 pub(crate) mod commit;
 pub(crate) mod completion;
 pub(crate) mod compose;

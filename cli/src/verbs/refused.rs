@@ -12,9 +12,6 @@ pub(crate) struct Rest {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RefusedVerb {
-    /// Build an image from a Dockerfile (not there yet)
-    #[command(alias = "builder", alias = "buildx", hide = true)]
-    Build(Rest),
     /// Docker's contexts (not there)
     #[command(hide = true)]
     Context(Rest),
@@ -25,10 +22,6 @@ pub(crate) enum RefusedVerb {
 
 pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
     let (name, reason) = match verb {
-        RefusedVerb::Build(_) => (
-            "build",
-            "there is no image builder yet: build elsewhere, then \"muster load\" the image",
-        ),
         RefusedVerb::Context(_) => (
             "context",
             "there are no contexts: choose the daemon with -H or MUSTER_HOST",

@@ -1,0 +1,198 @@
+//! Does builds: all that are ready at the same time, with one picture of their progress.
+
+use super::job::{Job, check_order};
+use crate::failure::Failure;
+use crate::out;
+use crate::render::build_progress::{BuildProgress, failure};
+use agent_api::Client;
+use agent_api::build::{BuildResult, FailureKind, RegistryCredentials, SolveStatus};
+use agent_api::client::RemoveImageOptions;
+use agent_api::client::build::BuildError;
+use agent_api::client::credentials::{ConfigFile, Login};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use indexmap::IndexMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How often the picture is drawn again.
+const TICK: Duration = Duration::from_millis(100);
+/// News of builds that wait to be shown.
+const QUEUE: usize = 256;
+
+/// Results by the jobs' names.
+pub(crate) type Results = IndexMap<String, BuildResult>;
+
+/// Does all jobs. The first that fails ends the others.
+pub(crate) async fn run(
+    client: &Client,
+    jobs: Vec<Job>,
+    progress: &mut BuildProgress,
+) -> anyhow::Result<Results> {
+    check_order(&jobs).map_err(|reason| Failure::new(1, format!("failed to build: {reason}")))?;
+    let several = jobs.len() > 1;
+    let (news, mut queue) = mpsc::channel::<(String, SolveStatus)>(QUEUE);
+    let work = build_all(client, jobs, several, news);
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(TICK);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let built = loop {
+        tokio::select! {
+            built = &mut work => break built,
+            Some((prefix, status)) = queue.recv() => progress.update(status, &prefix),
+            _ = tick.tick(), if progress.is_live() => progress.tick(),
+            _ = &mut interrupted => break Err(cancelled()),
+        }
+    };
+    while let Ok((prefix, status)) = queue.try_recv() {
+        progress.update(status, &prefix);
+    }
+    progress.end();
+    built
+}
+
+fn cancelled() -> anyhow::Error {
+    Failure::new(
+        130,
+        "failed to build: failed to solve: Canceled: context canceled",
+    )
+    .into()
+}
+
+async fn build_all(
+    client: &Client,
+    mut waiting: Vec<Job>,
+    several: bool,
+    news: mpsc::Sender<(String, SolveStatus)>,
+) -> anyhow::Result<Results> {
+    let auths = credentials().await;
+    for job in &mut waiting {
+        job.spec.request.auths.clone_from(&auths);
+    }
+    let order: Vec<String> = waiting.iter().map(|job| job.name.clone()).collect();
+    let mut results = Results::new();
+    let mut images = IndexMap::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        let (ready, rest): (Vec<Job>, Vec<Job>) =
+            waiting.into_iter().partition(|job| job.is_ready(&images));
+        waiting = rest;
+        for mut job in ready {
+            job.resolve(&images);
+            running.push(build(client, job, several, news.clone()));
+        }
+        let Some(built) = running.next().await else {
+            break;
+        };
+        let (name, result) = built?;
+        images.insert(name.clone(), result.image_id.clone());
+        results.insert(name, result);
+    }
+    results.sort_by_key(|name, _| order.iter().position(|other| other == name));
+    Ok(results)
+}
+
+async fn build(
+    client: &Client,
+    job: Job,
+    several: bool,
+    news: mpsc::Sender<(String, SolveStatus)>,
+) -> anyhow::Result<(String, BuildResult)> {
+    let name = job.name;
+    let prefix = if several { name.clone() } else { String::new() };
+    let (request, offers) = job
+        .spec
+        .prepare(&|name| std::env::var(name).ok())
+        .map_err(|error| Failure::new(1, format!("failed to build: {error}")))?;
+    // What cannot be shown at once is shown later: whoever reads the connection must not wait for the terminal.
+    let (local, mut late) = mpsc::unbounded_channel();
+    let forward = async {
+        while let Some(status) = late.recv().await {
+            if news.send((prefix.clone(), status)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let built = client.build(&request, offers, move |status| {
+        let _ = local.send(status);
+    });
+    let (built, ()) = tokio::join!(built, forward);
+    match built {
+        Ok(result) => Ok((name, result)),
+        Err(BuildError::Failed(failed)) => {
+            let text = failure::render(&failed);
+            let code = if failed.kind == FailureKind::Cancelled {
+                130
+            } else {
+                1
+            };
+            Err(Failed { text, code }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the user has logged in to. Not being able to read it fails the pulls that need it, not the build.
+async fn credentials() -> IndexMap<String, RegistryCredentials> {
+    let logins = async { ConfigFile::load()?.all().await };
+    let logins = logins.await.unwrap_or_else(|error| {
+        out::note(format!(
+            "WARNING: going on without credentials of registries: {error}"
+        ));
+        Default::default()
+    });
+    let credentials = |(server, login): (String, Login)| {
+        let credentials = RegistryCredentials {
+            username: login.username,
+            password: login.password,
+            identitytoken: login.identity_token,
+            serveraddress: server.clone(),
+            ..RegistryCredentials::default()
+        };
+        (server, credentials)
+    };
+    logins.into_iter().map(credentials).collect()
+}
+
+/// A build that failed, with the lines it is about; shown as it is, after the progress.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Failed {
+    text: String,
+    code: u8,
+}
+
+/// Says why builds failed in the words of BuildKit; other errors pass.
+pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Failed>() {
+        Ok(failed) => {
+            out::note(&failed.text);
+            Failure::silent(failed.code).into()
+        }
+        Err(error) => match error.downcast::<BuildError>() {
+            Ok(BuildError::Client(error)) => error.into(),
+            Ok(error) => Failure::new(1, format!("failed to build: {error}")).into(),
+            Err(error) => error,
+        },
+    }
+}
+
+/// Takes away images that were only built for others; what remains of them is the build cache.
+pub(crate) async fn remove_intermediate(client: &Client, results: &Results, wanted: &[String]) {
+    let kept: Vec<&str> = wanted
+        .iter()
+        .filter_map(|name| results.get(name))
+        .map(|result| result.image_id.as_str())
+        .collect();
+    for (name, result) in results {
+        let id = result.image_id.as_str();
+        if wanted.contains(name) || id.is_empty() || !result.names.is_empty() || kept.contains(&id)
+        {
+            continue;
+        }
+        let options = RemoveImageOptions::default();
+        if let Err(error) = client.remove_image(id, options).await {
+            tracing::debug!(%error, image = id, "an intermediate image stays");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Progress of builds as BuildKit shows it: redrawn in place, plain lines, raw JSON, or nothing.
+//!
+//! ```text
+//! trace.rs   what is known of every step        screen.rs  the last lines a step wrote
+//! plain.rs   trace → lines                      tty.rs     trace → a picture of the terminal's size
+//! failure.rs why a build failed                 warnings.rs  what lints found, at the end
+//! ```
+//! Everything below this file is pure: time and the terminal's size come in as arguments.
+//! Source: BuildKit `util/progress/progressui`, buildx `commands/build.go`.
+
+pub(crate) mod failure;
+mod plain;
+mod screen;
+mod trace;
+mod tty;
+mod warnings;
+
+use crate::failure::Failure;
+use crate::out;
+use agent_api::build::{SolveStatus, SourceRange, VertexWarning};
+use jiff::Timestamp;
+use plain::Plain;
+use std::io::Write as _;
+use trace::Trace;
+use tty::Tty;
+
+/// How progress is shown (`--progress`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Tty,
+    Plain,
+    RawJson,
+    Quiet,
+}
+
+impl Mode {
+    /// Reads the flag, else `BUILDKIT_PROGRESS`; `auto` is as it fits stderr.
+    pub(crate) fn choose(flag: Option<&str>, quiet: bool) -> Result<Self, Failure> {
+        let from_env = std::env::var("BUILDKIT_PROGRESS").unwrap_or_default();
+        let word = match flag {
+            Some(word) if word != "auto" => word,
+            _ if quiet => "quiet",
+            _ => from_env.as_str(),
+        };
+        match word {
+            "" | "auto" if out::stderr_is_terminal() => Ok(Self::Tty),
+            "" | "auto" | "plain" => Ok(Self::Plain),
+            "tty" if out::stderr_is_terminal() => Ok(Self::Tty),
+            "tty" => Err(Failure::new(
+                1,
+                "failed to get console: stderr is no terminal: use --progress plain",
+            )),
+            "rawjson" => Ok(Self::RawJson),
+            "quiet" | "none" => Ok(Self::Quiet),
+            other => Err(Failure::new(
+                1,
+                format!("invalid progress mode {other:?}: use auto, plain, tty, quiet or rawjson"),
+            )),
+        }
+    }
+}
+
+/// Progress of one or several builds on stderr.
+pub(crate) struct BuildProgress {
+    trace: Trace,
+    shown: Shown,
+    warnings: Vec<VertexWarning>,
+}
+
+enum Shown {
+    Tty(Tty),
+    Plain(Plain),
+    RawJson,
+    Quiet,
+}
+
+impl BuildProgress {
+    /// `headline` is what the first line says (`building with "default" instance …`); `short` is its form for a
+    /// terminal's corner.
+    pub(crate) fn new(mode: Mode, headline: &str, short: &str) -> Self {
+        let shown = match mode {
+            Mode::Tty => Shown::Tty(Tty::new(short, std::env::var_os("NO_COLOR").is_none())),
+            Mode::Plain => Shown::Plain(Plain::new(headline)),
+            Mode::RawJson => Shown::RawJson,
+            Mode::Quiet => Shown::Quiet,
+        };
+        Self {
+            trace: Trace::default(),
+            shown,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Whether [`BuildProgress::tick`] has something to do while nothing happens.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.shown, Shown::Tty(_))
+    }
+
+    /// News of a build; `prefix` tells builds apart when there are several.
+    pub(crate) fn update(&mut self, mut status: SolveStatus, prefix: &str) {
+        if !prefix.is_empty() {
+            for vertex in &mut status.vertexes {
+                vertex.name = prefixed(prefix, &vertex.name);
+            }
+        }
+        if let Shown::RawJson = self.shown {
+            if let Ok(line) = serde_json::to_string(&status) {
+                out::note(line);
+            }
+            return;
+        }
+        for warning in &status.warnings {
+            if !self.warnings.contains(warning) {
+                self.warnings.push(warning.clone());
+            }
+        }
+        let now = Timestamp::now();
+        self.trace.update(status, now);
+        if let Shown::Plain(plain) = &mut self.shown {
+            let text = plain.print(&mut self.trace, now);
+            show(&text);
+        }
+    }
+
+    /// Draws the picture again.
+    pub(crate) fn tick(&mut self) {
+        if let Shown::Tty(tty) = &mut self.shown {
+            let text = tty.draw(&self.trace, Timestamp::now(), terminal_size(), false);
+            show(&text);
+        }
+    }
+
+    /// After the last update: everything is shown to its end, then the output of steps that failed.
+    pub(crate) fn end(&mut self) {
+        let now = Timestamp::now();
+        let text = match &mut self.shown {
+            Shown::Tty(tty) => tty.draw(&self.trace, now, terminal_size(), true),
+            Shown::Plain(plain) => plain.print(&mut self.trace, now),
+            Shown::RawJson | Shown::Quiet => return,
+        };
+        show(&text);
+        show(&self.trace.error_logs());
+    }
+
+    /// What lints found; `expand` also says why and where, `hint` is how to ask for that.
+    pub(crate) fn show_warnings(&self, expand: bool, hint: &str) {
+        if matches!(self.shown, Shown::Tty(_) | Shown::Plain(_)) {
+            let colour = out::stderr_is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            show(&warnings::render(&self.warnings, expand, hint, colour));
+        }
+    }
+}
+
+/// The lines of a file that ranges cover, marked, with some around them.
+pub(crate) fn source_lines(file: &str, data: &[u8], ranges: &[SourceRange]) -> String {
+    let ranges = ranges
+        .iter()
+        .map(|range| (range.start.line, range.end.line));
+    warnings::lines_of(file, data, ranges)
+}
+
+/// `[web internal] load …` for `[internal] load …`.
+fn prefixed(prefix: &str, name: &str) -> String {
+    match name.strip_prefix('[') {
+        Some(rest) => format!("[{prefix} {rest}"),
+        None => format!("[{prefix}] {name}"),
+    }
+}
+
+fn terminal_size() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
+    match size.map(|size| (size.ws_col, size.ws_row)) {
+        Some((columns, rows)) if columns > 0 && rows > 0 => (columns.into(), rows.into()),
+        _ => (80, 10),
+    }
+}
+
+/// Failing to show progress must not fail the build.
+fn show(text: &str) {
+    if !text.is_empty() {
+        let mut err = std::io::stderr().lock();
+        let _ = err.write_all(text.as_bytes());
+        let _ = err.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests;
