@@ -1,8 +1,9 @@
 # Thin: each line is a command a person could type. Needs Linux, root, a Rust toolchain; installs the rest with apt-get.
-.PHONY: help demo demo-swarm test sim test-vm lint images tools bench fast
+.PHONY: help demo demo-swarm test sim fuzz test-vm lint images tools bench fast
 
 CARGO ?= cargo
 IMAGES := .cache/images
+FUZZ_SECONDS ?= 60
 MUSTER := target/fast/muster
 # nextest runs all packages' tests at once; without it cargo's own runner does, one package after the other.
 TEST_RUNNER := $(if $(shell $(CARGO) nextest --version 2>/dev/null),nextest run,test --lib --bins --tests)
@@ -23,6 +24,11 @@ test: tools images ## everything: unit, integration and end-to-end tests
 
 sim:             ## simulated swarms without end; SIM_SEED and SIM_STEPS repeat one
 	$(CARGO) test --profile fast --locked -p cluster --test it -- --ignored --nocapture sim::endless
+
+fuzz:            ## libFuzzer on every parser of foreign input, FUZZ_SECONDS each (needs cargo-fuzz), see fuzz/src/lib.rs
+	for target in $$(ls fuzz/seeds); do \
+		TMPDIR=/dev/shm $(CARGO) fuzz run --fuzz-dir fuzz --sanitizer none $$target -- fuzz/corpus/$$target fuzz/seeds/$$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 test-vm: tools fast ## cgroup v2 and older kernels in a virtual machine, see e2e/vm/README.md
 	e2e/vm/run $(ARGS)
