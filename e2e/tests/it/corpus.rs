@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use e2e::corpus::{self, case::Case, outcome};
@@ -14,7 +15,22 @@ use serde_json::{Value, json};
 /// Cases of one group that are built at the same time.
 const PARALLEL: usize = 4;
 
+/// Who asks the daemon to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Muster,
+    /// The docker command line without its build plugin: the context is a tar in the body of `POST /build`.
+    DockerClassic,
+}
+
+/// Flags that the classic way cannot say.
+const BUILDKIT_ONLY: [&str; 4] = ["--secret", "--build-context", "--no-cache-filter", "--ssh"];
+
 fn group(name: &str) {
+    build_group(name, Client::Muster);
+}
+
+fn build_group(name: &str, client: Client) {
     let only = std::env::var("CORPUS").unwrap_or_default();
     let mut cases = corpus::cases(Some(name)).unwrap();
     assert!(!cases.is_empty(), "no cases in {name}");
@@ -35,7 +51,7 @@ fn group(name: &str) {
                     let Some(path) = queue.lock().unwrap().pop() else {
                         break;
                     };
-                    if let Err(difference) = compare(&host, &path, &base) {
+                    if let Err(difference) = compare(&host, client, &path, &base) {
                         let name = path.with_extension("");
                         let name = name
                             .strip_prefix(corpus::directory())
@@ -63,18 +79,27 @@ fn group(name: &str) {
 }
 
 /// Builds one case; an error is a text about what differs.
-fn compare(host: &Host, path: &Path, base: &outcome::Tree) -> Result<(), String> {
+fn compare(host: &Host, client: Client, path: &Path, base: &outcome::Tree) -> Result<(), String> {
     let case = Case::read(path).map_err(|error| error.to_string())?;
     let record = fs::read_to_string(path.with_extension("json"))
         .map_err(|error| format!("no record: {error}"))?;
     let expected: Value = serde_json::from_str(&record).map_err(|error| error.to_string())?;
+    let classic = client == Client::DockerClassic;
+    if classic
+        && case
+            .flags
+            .iter()
+            .any(|flag| BUILDKIT_ONLY.contains(&flag.as_str()))
+    {
+        return Ok(());
+    }
     let group = path.parent().and_then(Path::file_name).unwrap_or_default();
     let directory = host.path("cases").join(group).join(&case.name);
     fs::create_dir_all(&directory).unwrap();
     for (name, dockerfile) in &case.bases {
         let file = directory.join("Dockerfile");
         fs::write(&file, dockerfile).unwrap();
-        build(host, &directory, &["-t", name])?;
+        build(host, client, &directory, &["-t", name])?;
         fs::remove_file(file).unwrap();
     }
     case.materialise(&directory)
@@ -82,16 +107,23 @@ fn compare(host: &Host, path: &Path, base: &outcome::Tree) -> Result<(), String>
     let tag = format!("corpus:{}", case.name);
     let mut arguments = vec!["-t", &tag];
     arguments.extend(case.flags.iter().map(String::as_str));
-    let built = build(host, &directory, &arguments);
+    let built = build(host, client, &directory, &arguments);
     let found = match (built, expected.get("error")) {
-        (Err(said), Some(error)) => {
-            let error = case.says.as_deref().or(error.as_str()).unwrap_or_default();
+        (Err(said), error) if error.is_some() || case.says.is_some() => {
+            let error = case
+                .says
+                .as_deref()
+                .or_else(|| error?.as_str())
+                .unwrap_or_default();
             return match said.contains(error) {
                 true => Ok(()),
                 false => Err(format!("expected: {error}\nmuster says: {said}")),
             };
         }
-        (Err(said), None) => return Err(format!("not built: {said}")),
+        (Err(said), _) => return Err(format!("not built: {said}")),
+        (Ok(()), None) if case.says.is_some() => {
+            return Err("built, but is to be refused".to_owned());
+        }
         (Ok(()), Some(error)) => return Err(format!("built, but expected: {error}")),
         (Ok(()), None) => {
             let archive: PathBuf = directory.with_extension("tar");
@@ -112,8 +144,19 @@ fn compare(host: &Host, path: &Path, base: &outcome::Tree) -> Result<(), String>
     }
 }
 
-fn build(host: &Host, directory: &Path, arguments: &[&str]) -> Result<(), String> {
-    let mut command = host.muster_command(&["build", "--progress=plain"]);
+fn build(host: &Host, client: Client, directory: &Path, arguments: &[&str]) -> Result<(), String> {
+    let mut command = match client {
+        Client::Muster => host.muster_command(&["build", "--progress=plain"]),
+        Client::DockerClassic => {
+            let mut command = Command::new("docker");
+            command
+                .arg("build")
+                .env("DOCKER_BUILDKIT", "0")
+                .env("DOCKER_HOST", host.socket());
+            command.env("DOCKER_CONFIG", host.path("docker"));
+            command
+        }
+    };
     command.args(arguments).arg(".").current_dir(directory);
     let output = host.run(command);
     match output.code {
@@ -219,6 +262,19 @@ fn ignoring() {
 #[test]
 fn output() {
     group("output");
+}
+
+#[test]
+fn the_classic_way_gives_the_same() {
+    if Command::new("docker").arg("--version").output().is_err() {
+        eprintln!("skipped: no docker command here");
+        return;
+    }
+    for name in [
+        "parse", "heredoc", "arg", "stage", "copy", "add", "run", "mount", "ignore",
+    ] {
+        build_group(name, Client::DockerClassic);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod crash;
 mod docker_cli;
 mod examples;
 mod harness;
+mod image_copy;
 mod images;
 mod networks;
 mod registry;
