@@ -146,19 +146,28 @@ impl fmt::Debug for ImageId {
     }
 }
 
-/// Incremental sha256.
-pub(crate) struct Hasher(Context);
+/// A digest of bytes that come one after the other.
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Hasher {
-    pub(crate) fn new() -> Self {
+    /// No bytes yet.
+    pub fn new() -> Self {
         Self(Context::new(&SHA256))
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(crate) fn finish(self) -> Digest {
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
         let mut bytes = [0u8; 32];
         bytes.copy_from_slice(self.0.finish().as_ref());
         Digest(bytes)

@@ -40,7 +40,7 @@ pub use archive::{
     Destination, ExtractError, ExtractOptions, Overwrite, Owner, extract, write_tree,
 };
 pub use config::{Empty, Healthcheck, HistoryStep, ImageConfig, RootFs, RunConfig};
-pub use digest::{Digest, DigestError, ImageId};
+pub use digest::{Digest, DigestError, Hasher, ImageId};
 pub use error::{ErrorClass, ImageError};
 pub use layers::UnpackError;
 pub use limits::Limits;
