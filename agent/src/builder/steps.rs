@@ -285,7 +285,6 @@ impl PlanSteps {
                 let commit = self.commit(step, op).await?;
                 let work = self.shop.work.directory()?;
                 source::git_checkout(
-                    &self.shop.engine,
                     op,
                     &commit,
                     work.path(),
@@ -482,7 +481,7 @@ impl PlanSteps {
             return Ok(commit.clone());
         }
         let sessions = self.sessions();
-        let commit = source::git_resolve(&self.shop.engine, op, &sessions, &self.cancel).await?;
+        let commit = source::git_resolve(op, &sessions, &self.cancel).await?;
         self.commits.lock().insert(step, commit.clone());
         Ok(commit)
     }

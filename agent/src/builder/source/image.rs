@@ -1,0 +1,161 @@
+//! The images that builds start from: those of the store, and of a registry where the store has none for the platform
+//! or where the newest is wanted.
+//!
+//! Source: buildkit `source/containerimage`, resolve modes `default` and `pull`.
+
+use std::sync::Arc;
+
+use agent_image::{
+    Credentials, Digest, Hold, ImageId, ProgressMessage, PullRequest, Reference, Store,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, blocking};
+use crate::error::{Error, Result};
+
+/// When a registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pull {
+    /// When the store has no such image for the platform.
+    Missing,
+    /// Always.
+    Always,
+}
+
+/// An image that a build wants.
+pub(crate) struct ImageRequest {
+    /// A name, with tag or digest, or the id of an image of the store.
+    pub(crate) reference: String,
+    /// `os/architecture[/variant]`; `None` takes what is there.
+    pub(crate) platform: Option<String>,
+    /// When a registry is asked.
+    pub(crate) pull: Pull,
+    /// For the registry.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// An image that is in the store.
+pub(crate) struct ResolvedImage {
+    /// Digest of its configuration.
+    pub(crate) id: ImageId,
+    /// Its configuration, byte for byte.
+    pub(crate) config: Vec<u8>,
+    /// Its layers, the lowest first.
+    pub(crate) layers: Vec<Digest>,
+    /// Digest under which a registry knows it, if the store was told one.
+    pub(crate) digest: Option<Digest>,
+    /// Keeps it in the store.
+    pub(crate) hold: Hold,
+}
+
+/// Longest configuration of an image.
+const CONFIG_MAX: usize = 16 << 20;
+
+/// Finds or pulls an image. A cancel leaves nothing of a pull.
+pub(crate) async fn image(
+    engine: &Engine,
+    request: ImageRequest,
+    progress: &(dyn Fn(ProgressMessage) + Send + Sync),
+    cancel: &CancellationToken,
+) -> Result<ResolvedImage> {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let shared = Arc::clone(engine.shared());
+    let cancel = cancel.child_token();
+    // A caller that is gone does not want it any more.
+    let guard = cancel.clone().drop_guard();
+    let work = blocking(move || {
+        let store = &shared.images;
+        if let Some(found) = stored(store, &request)? {
+            return Ok(found);
+        }
+        let name = parse(&request.reference)?.with_default_tag();
+        let pull = PullRequest {
+            reference: name.clone(),
+            platform: request.platform.clone(),
+            credentials: request.credentials.clone(),
+        };
+        let sink = |message: ProgressMessage| drop(sender.send(message));
+        store.pull(&shared.registries, &pull, &cancel, &sink)?;
+        let familiar = name.familiar();
+        shared.events.image(&familiar, &familiar, "pull");
+        held(store, &name.to_string(), Some(&name))
+    });
+    let report = async {
+        while let Some(message) = receiver.recv().await {
+            progress(message);
+        }
+    };
+    let (found, ()) = tokio::join!(work, report);
+    drop(guard);
+    found
+}
+
+/// What the store has, when that will do.
+fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>> {
+    if request.reference.parse::<ImageId>().is_ok() {
+        return held(store, &request.reference, None).map(Some);
+    }
+    let name = parse(&request.reference)?.with_default_tag();
+    let text = name.to_string();
+    if request.pull == Pull::Always {
+        return Ok(None);
+    }
+    let Ok(id) = store.resolve(&text) else {
+        return Ok(None);
+    };
+    let fits = match &request.platform {
+        None => true,
+        Some(platform) => store.is_for(&id, platform)?,
+    };
+    match fits {
+        true => held(store, &text, Some(&name)).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn held(store: &Store, reference: &str, name: Option<&Reference>) -> Result<ResolvedImage> {
+    let (id, hold) = store.hold(reference)?;
+    let mut config = Bounded(Vec::new());
+    store.write_blob(id.digest(), 0, &mut config)?;
+    let image = store.inspect(&id.to_string())?;
+    store.used(&id);
+    let digest = name.and_then(|name| {
+        let known = image.digests.iter();
+        let same = |known: &&Reference| known.repository() == name.repository();
+        known.filter(same).find_map(Reference::digest).copied()
+    });
+    Ok(ResolvedImage {
+        config: config.0,
+        layers: image.config.rootfs.diff_ids.clone(),
+        digest,
+        id,
+        hold,
+    })
+}
+
+/// Takes so much and no more.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > CONFIG_MAX {
+            return Err(std::io::Error::other(format!(
+                "the configuration of an image is longer than {CONFIG_MAX} bytes"
+            )));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn parse(reference: &str) -> Result<Reference> {
+    Reference::parse(reference).map_err(|error| {
+        Error::invalid(format!(
+            "failed to parse the image name {reference:?}: {error}"
+        ))
+    })
+}

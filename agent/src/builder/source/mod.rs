@@ -1,0 +1,25 @@
+//! Where files come from that no step has made: base images, downloads, repositories.
+//!
+//! ```text
+//! image ── store, else registry ─▶ layers held while they are used
+//! http  ── resolve (asks whether it changed, or downloads) ─▶ digest ─▶ place: one file of mode 0600
+//! git   ── resolve (which commit a name is) ─▶ commit ─▶ checkout: its tree, owned by root
+//! remote ─ a main context given by its address: a repository, an archive, or a Dockerfile
+//! ```
+//!
+//! Everything here is asked of machines that are not trusted: sizes, redirects and times are bounded. Must not: run a
+//! program, or keep credentials longer than a request lasts.
+
+mod client;
+mod git;
+mod http;
+mod image;
+mod remote;
+
+pub(crate) use git::{checkout as git_checkout, resolve as git_resolve};
+pub(crate) use http::{HttpState, place as http_place, resolve as http_resolve};
+pub(crate) use image::{ImageRequest, Pull, ResolvedImage, image};
+pub(crate) use remote::{Remote, remote};
+
+#[cfg(test)]
+mod tests;
