@@ -76,9 +76,6 @@ pub enum ExtractError {
     /// The stream is no tar archive, is cut short or breaks a limit.
     #[error(transparent)]
     Tar(#[from] TarError),
-    /// The stream is compressed in a way that is not supported.
-    #[error("{0}")]
-    Compression(&'static str),
     /// An entry leads out of the destination.
     #[error("refusing entry {entry:?}: it is outside of the destination")]
     Outside {
@@ -124,7 +121,7 @@ pub fn extract(
     if head.is_empty() {
         return Ok(());
     }
-    let compression = Compression::detect(head).map_err(ExtractError::Compression)?;
+    let compression = Compression::detect(head);
     let inflate = Inflate::new(source, compression, &options.limits);
     let inflated = BufReader::with_capacity(256 << 10, inflate);
     let mut tar = TarReader::new(inflated, (), options.limits.clone());

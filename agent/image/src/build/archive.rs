@@ -53,8 +53,7 @@ impl Archive {
         let head = source
             .fill_buf()
             .map_err(FilesError::io("read", "the archive"))?;
-        let compression = Compression::detect(head)
-            .map_err(|reason| FilesError::Invalid(format!("cannot unpack: {reason}")))?;
+        let compression = Compression::detect(head);
         let inflate = Inflate::new(source, compression, &self.limits);
         let inflated = BufReader::with_capacity(256 << 10, inflate);
         Ok(TarReader::new(inflated, (), self.limits.clone()))

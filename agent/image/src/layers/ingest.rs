@@ -38,7 +38,7 @@ impl LayerStore {
         rest: &mut (dyn Read + Send),
         read: &(dyn Fn(u64) + Sync),
     ) -> Result<(Unfinished, Digest), UnpackError> {
-        let compression = Compression::detect(head).map_err(UnpackError::Compression)?;
+        let compression = Compression::detect(head);
         let mut unfinished = self.begin()?;
         let directory = unfinished.directory.clone();
         let recipe_path = directory.join("recipe");

@@ -51,9 +51,6 @@ pub enum UnpackError {
     /// The stream is no tar archive, is cut short or breaks a limit.
     #[error(transparent)]
     Tar(#[from] TarError),
-    /// The stream is compressed in a way that is not supported.
-    #[error("{0}")]
-    Compression(&'static str),
     /// An entry tries something that no layer needs.
     #[error("refusing entry {entry:?}: {reason}")]
     Hostile {

@@ -423,7 +423,7 @@ fn broken_archives_are_refused_whole() {
         (b"".to_vec(), "does not contain a manifest.json"),
         (b"hello".to_vec(), "unexpected end of the archive"),
         (vec![b'x'; 2000], "checksum does not match"),
-        (b"BZh91AY&SY".to_vec(), "bzip2 compression is not supported"),
+        (b"BZh91AY&SY".to_vec(), "bzip2"),
         (Tar::new().file("manifest.json", "null").end(), "cannot be null"),
         (Tar::new().file("manifest.json", "[1").end(), "failed to decode manifest.json"),
         (Tar::new().file("manifest.json", "[".repeat(100_000)).end(), "failed to decode manifest.json"),

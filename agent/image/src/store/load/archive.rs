@@ -59,8 +59,7 @@ impl Archive {
     ) -> Result<Self> {
         let mut head = [0u8; HEAD];
         let len = fill(input, &mut head).map_err(ImageError::Input)?;
-        let compression =
-            Compression::detect(&head[..len]).map_err(|e| ImageError::Archive(e.to_owned()))?;
+        let compression = Compression::detect(&head[..len]);
         let source = io::Cursor::new(&head[..len]).chain(input);
         let limits = Limits {
             entries: store.limits.members,
@@ -184,7 +183,7 @@ impl Archive {
             });
         }
         let compression = Compression::detect(head);
-        let is_layer = len == 0 || compression != Ok(Compression::None) || looks_like_tar(head);
+        let is_layer = len == 0 || compression != Compression::None || looks_like_tar(head);
         if !is_layer {
             return Ok(Member::Other("is neither a layer nor JSON"));
         }

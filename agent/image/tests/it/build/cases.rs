@@ -82,8 +82,9 @@ fn archive(kind: &str) -> Vec<u8> {
             &tar.end()[..],
             ruzstd::encoding::CompressionLevel::Fastest,
         ),
-        // bzip2 of the same, since nothing here writes it.
+        // The same as bzip2 and xz wrote it.
         "bz2" => include_bytes!("cases/archive.tar.bz2").to_vec(),
+        "xz" => include_bytes!("cases/archive.tar.xz").to_vec(),
         "through" => Tar::new()
             .symlink("abs", "/inside")
             .dir("inside/")
