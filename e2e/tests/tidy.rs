@@ -155,7 +155,7 @@ const LICENCES: &[&str] = &[
 ];
 
 /// Crates that may be there in several versions, because a dependency has not moved yet: `raft` (prost 0.11, rand 0.8,
-/// syn 1 and what they bring), `rcgen`, `rexpect`, `tonic`.
+/// syn 1 and what they bring), `rcgen`, `rexpect`, `tonic`; `defmt` is named by what `gix` uses and not built.
 ///
 /// Two advisories come with `raft` and do not reach anybody: `protobuf` 2 parses too deep messages (RUSTSEC-2024-0437),
 /// but peers' bytes are decoded by prost, the other parser is `unimplemented!()` in this mode; `fxhash` is unmaintained
@@ -164,6 +164,7 @@ const DUPLICATES: &[&str] = &[
     "base64",
     "bit-vec",
     "bitflags",
+    "defmt",
     "fixedbitset",
     "foldhash",
     "getrandom",
