@@ -152,6 +152,8 @@ const LICENCES: &[&str] = &[
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
+    // Permissive, as the BSD licences.
+    "bzip2-1.0.6",
 ];
 
 /// Crates that may be there in several versions, because a dependency has not moved yet: `raft` (prost 0.11, rand 0.8,
