@@ -47,7 +47,7 @@ pub use limits::Limits;
 pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
-    Credentials, Description, Proxies, Registry, RegistryConfig, RegistryError, SearchFilter,
+    Artifact, Credentials, Description, LayerBlob, Partial, Proxies, Registry, RegistryConfig, RegistryError, SearchFilter,
     SearchResult,
 };
 pub use remove::remove_tree;

@@ -11,6 +11,7 @@
 //! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
 
 mod add;
+mod artifact;
 mod adopt;
 mod changes;
 mod commit;
@@ -21,6 +22,7 @@ mod index;
 mod inspect;
 mod keep;
 mod last_use;
+mod layout;
 mod list;
 mod load;
 mod prune;
@@ -46,6 +48,7 @@ pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;
 pub use inspect::Image;
+pub use layout::{Layout, LayoutRequest, Packing};
 pub use list::ListFilter;
 pub use load::{LoadOptions, Loaded};
 pub use prune::{PruneFilter, Pruned};

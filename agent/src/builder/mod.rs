@@ -35,6 +35,7 @@ mod job;
 mod options;
 mod progress;
 mod records;
+mod remote_cache;
 mod run;
 mod session;
 mod solve;

@@ -68,7 +68,10 @@ impl Registries {
         registries.certificates = read.absolute("registry-certificates")?;
         let proxy = |key: &str| {
             // In the file Docker has them in an object of their own.
-            let nested = read.given.get("proxies").and_then(|proxies| proxies.get(key));
+            let nested = read
+                .given
+                .get("proxies")
+                .and_then(|proxies| proxies.get(key));
             let text = nested.and_then(Value::as_str).or_else(|| read.text(key))?;
             Some(text.to_owned())
         };
@@ -100,9 +103,7 @@ impl Registries {
         let positive = |key: &str| match read.number(key) {
             None => Ok(None),
             Some(number @ 1..=100) => Ok(Some(number)),
-            Some(number) => {
-                Err(read.invalid(key, format!("{number} is not between 1 and 100")))
-            }
+            Some(number) => Err(read.invalid(key, format!("{number} is not between 1 and 100"))),
         };
         let count = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok());
         registries.downloads = count(positive("max-concurrent-downloads")?);

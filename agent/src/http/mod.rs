@@ -30,6 +30,7 @@ mod error;
 mod events;
 mod exec;
 mod hijack;
+mod image_copy;
 mod images;
 mod logs;
 mod networks;
@@ -95,6 +96,7 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         logs::ROUTES,
         stats::ROUTES,
         events::ROUTES,
+        image_copy::ROUTES,
         images::ROUTES,
         networks::ROUTES,
         volumes::ROUTES,

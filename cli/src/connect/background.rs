@@ -33,6 +33,7 @@ pub(super) async fn start(host: &Host, debug: bool) -> anyhow::Result<()> {
     }
     let directory = host
         .socket()
+        .expect("only the default address is started at, which is a socket")
         .parent()
         .expect("a socket's path is absolute")
         .to_owned();

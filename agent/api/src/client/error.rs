@@ -118,6 +118,9 @@ fn unreachable_message(host: &str, source: &io::Error) -> String {
              member of the group that owns the socket"
         );
     }
+    if !host.starts_with("unix://") {
+        return format!("cannot connect to the muster daemon at {host}: {source}");
+    }
     format!(
         "cannot connect to the muster daemon at {host}: is it running? start it with \"muster daemon\""
     )

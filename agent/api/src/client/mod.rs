@@ -16,10 +16,12 @@ mod archive;
 pub mod build;
 mod containers;
 pub mod credentials;
+mod dial;
 mod error;
 mod exec;
 mod hijack;
 mod host;
+mod image_copy;
 mod images;
 mod networks;
 mod payloads;
@@ -37,9 +39,11 @@ pub use containers::{
     AttachOptions, Follow, ListContainersOptions, LogsOptions, Outcome, RemoveContainerOptions,
     StopOptions, Wait, WaitCondition,
 };
+pub use dial::{RawConnection, Stream};
 pub use error::{ClientError, Result};
 pub use hijack::{Hijacked, HijackedInput};
 pub use host::{DEFAULT_HOST, Host};
+pub use image_copy::{BlobSize, COPY_PROTOCOL, CopyEvent, CopyMessage, ImageOffer};
 pub use images::{ImportOptions, ListImagesOptions, RemoveImageOptions};
 pub use registry::LoginReply;
 pub use services::{LogsOf, RegistryAuth, UpdateKind};

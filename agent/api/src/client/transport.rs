@@ -1,5 +1,6 @@
-//! Connections: HTTP/1.1 over the unix socket, reused once their reply has been read to its end.
+//! Connections: HTTP/1.1 over whatever reaches the daemon, reused once their reply has been read to its end.
 
+use super::dial::dial;
 use super::error::{ClientError, Result};
 use super::host::Host;
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use tokio::net::UnixStream;
 
 /// Idle connections kept at most.
 const MAX_IDLE: usize = 32;
@@ -78,10 +78,17 @@ impl Transport {
                 sender,
                 what,
             }),
-            Err(source) => Err(ClientError::Transport {
-                what,
-                source: source.into(),
-            }),
+            // A way that is opened by the first request is found closed by it.
+            Err(error) => match refusal(&error) {
+                Some(source) => Err(ClientError::Unreachable {
+                    host: self.host.to_string(),
+                    source,
+                }),
+                None => Err(ClientError::Transport {
+                    what,
+                    source: error.into(),
+                }),
+            },
         }
     }
 
@@ -111,15 +118,9 @@ impl Transport {
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>> {
-        let unreachable = |source| ClientError::Unreachable {
-            host: self.host.to_string(),
-            source,
-        };
-        let socket = UnixStream::connect(self.host.socket())
-            .await
-            .map_err(unreachable)?;
+        let stream = dial(&self.host).await?;
         let (sender, connection) =
-            http1::handshake(TokioIo::new(socket))
+            http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|source| ClientError::Transport {
                     what: "the handshake".to_owned(),
@@ -133,4 +134,18 @@ impl Transport {
         });
         Ok(sender)
     }
+}
+
+/// The refusal of a connection at the bottom of an error.
+fn refusal(error: &hyper::Error) -> Option<io::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        source = error.source();
+    }
+    None
 }

@@ -30,7 +30,7 @@ pub(crate) struct Found {
 
 impl Found {
     /// Whether it is an index rather than an image.
-    fn is_index(&self) -> bool {
+    pub(super) fn is_index(&self) -> bool {
         self.descriptor().is_index()
     }
 

@@ -21,6 +21,7 @@
 //!
 //! Must not: know the image store, read a client's credentials from disk, or log tokens and passwords.
 
+mod artifact;
 mod auth;
 mod blob;
 mod endpoint;
@@ -44,6 +45,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+pub use artifact::{Artifact, LayerBlob};
 pub use auth::Credentials;
 pub use endpoint::RegistryConfig;
 pub use error::RegistryError;
@@ -52,6 +54,7 @@ pub use search::{SearchFilter, SearchResult};
 
 pub(crate) use blob::BlobReader;
 pub(crate) use manifest::Found;
+pub use partial::Partial;
 pub(crate) use partial::Partials;
 pub(crate) use upload::{Mounting, UploadError};
 

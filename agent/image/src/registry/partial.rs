@@ -28,7 +28,7 @@ pub(crate) struct Partials {
 }
 
 /// One blob's beginning, ours as long as it is open.
-pub(crate) struct Partial {
+pub struct Partial {
     file: File,
     /// Bytes in the file.
     len: u64,
@@ -136,15 +136,25 @@ fn locked(file: &File) -> io::Result<bool> {
 }
 
 impl Partial {
-    pub(crate) fn len(&self) -> u64 {
+    /// Bytes that are here.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
         self.len
     }
 
-    pub(crate) fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads from byte `at` on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(buffer, at)
     }
 
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// The system's; the rest of the blob is not kept then.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.len += bytes.len() as u64;
         Ok(())

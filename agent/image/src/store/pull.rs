@@ -90,7 +90,12 @@ impl Store {
         } else {
             let bytes = session.small_blob(&manifest.config)?;
             let config = self.check(&manifest, &bytes, request)?;
-            additions.layers = self.fetch(&session, &pins, &manifest, &config, progress)?;
+            let layers: Vec<(&Descriptor, &Digest)> = manifest
+                .layers
+                .iter()
+                .zip(&config.rootfs.diff_ids)
+                .collect();
+            additions.layers = self.fetch(&session, &pins, &layers, progress)?;
             additions.blobs = vec![bytes, image.bytes.clone()];
         }
         if cancel.is_cancelled() {
@@ -179,18 +184,17 @@ impl Store {
         Ok(config)
     }
 
-    /// Brings the layers here that are missing.
-    fn fetch(
+    /// Brings the layers here that are missing, each given with its diff id.
+    pub(super) fn fetch(
         &self,
         session: &Session<'_>,
         pins: &Pins<'_>,
-        manifest: &Manifest,
-        config: &ImageConfig,
+        layers: &[(&Descriptor, &Digest)],
         progress: ProgressSink<'_>,
     ) -> Result<Vec<Unfinished>> {
         let mut queue = VecDeque::new();
         let mut seen = HashMap::new();
-        for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+        for (layer, diff_id) in layers.iter().copied() {
             let short = layer.digest.short();
             if let Some(before) = seen.insert(*diff_id, layer.digest) {
                 if before != layer.digest {

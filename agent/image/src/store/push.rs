@@ -30,7 +30,9 @@ use crate::manifest::{
 };
 use crate::progress::{ProgressDetail, ProgressMessage, ProgressSink};
 use crate::reference::Reference;
-use crate::registry::{Credentials, Mounting, Registry, RegistryError, Session, UploadError};
+use crate::registry::{
+    Credentials, LayerBlob, Mounting, Partial, Registry, RegistryError, Session, UploadError,
+};
 
 /// As Docker (Go's default).
 const GZIP_LEVEL: u32 = 6;
@@ -132,6 +134,17 @@ impl Store {
         Ok((bytes, manifest))
     }
 
+    /// What an interrupted transfer left of a blob of `size` bytes, to be read and gone on with. `None`: it is not worth
+    /// keeping, or another transfer is at it.
+    pub fn partial(&self, blob: &Digest, size: u64) -> Option<Partial> {
+        self.partials.take(blob, size)
+    }
+
+    /// Removes what an interrupted transfer left of a blob.
+    pub fn forget_partial(&self, blob: &Digest) {
+        self.partials.forget(blob);
+    }
+
     /// Removes what interrupted pulls have left and nobody has gone on with for `age`. Returns the bytes this gave back.
     pub fn sweep_partials(&self, age: Duration) -> u64 {
         self.partials.sweep(age)
@@ -172,13 +185,13 @@ impl Store {
 }
 
 /// One image on its way.
-struct Push<'a> {
-    store: &'a Store,
-    session: &'a Session<'a>,
+pub(super) struct Push<'a> {
+    pub(super) store: &'a Store,
+    pub(super) session: &'a Session<'a>,
     /// `host/path`
-    repository: &'a str,
-    host: &'a str,
-    progress: ProgressSink<'a>,
+    pub(super) repository: &'a str,
+    pub(super) host: &'a str,
+    pub(super) progress: ProgressSink<'a>,
 }
 
 /// A layer as the repository has it now.
@@ -195,7 +208,7 @@ impl Push<'_> {
         let (stored_bytes, stored_manifest) = &stored;
         let family = family(stored_manifest);
         let diff_ids = &config.rootfs.diff_ids;
-        let placed = self.layers(diff_ids, stored_manifest, family)?;
+        let placed = self.layers(diff_ids, &stored_manifest.layers, family)?;
 
         let config_bytes = self.store.content.get(id.digest())?;
         let config_size = config_bytes.len() as u64;
@@ -249,11 +262,26 @@ impl Push<'_> {
         })
     }
 
+    /// Places layers that belong to no image, and tells how each is packed.
+    pub(super) fn blobs(&self, diff_ids: &[Digest]) -> Result<Vec<LayerBlob>> {
+        let placed = self.layers(diff_ids, &[], Family::Oci)?;
+        let blob = |diff_id: &Digest| {
+            let found = placed.iter().find(|placed| placed.diff_id == *diff_id);
+            let form = &found.expect("every layer is placed").form;
+            LayerBlob {
+                digest: form.digest,
+                size: form.size,
+                media_type: form.media_type.clone(),
+            }
+        };
+        Ok(diff_ids.iter().map(blob).collect())
+    }
+
     /// Places all layers, the uppermost first.
     fn layers(
         &self,
         diff_ids: &[Digest],
-        stored: &Manifest,
+        stored: &[Descriptor],
         family: Family,
     ) -> Result<Vec<Placed>> {
         let mut queue = VecDeque::new();
@@ -262,7 +290,7 @@ impl Push<'_> {
                 continue;
             }
             self.say(diff_id, "Preparing");
-            queue.push_back((stored.layers.get(at), diff_id));
+            queue.push_back((stored.get(at), diff_id));
         }
         for (_, diff_id) in queue.iter().skip(self.session.parallel()) {
             self.say(diff_id, "Waiting");
