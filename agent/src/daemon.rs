@@ -13,6 +13,7 @@ mod host;
 mod listen;
 mod logging;
 mod notify;
+mod tls;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::builder::Builder;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Host};
 use crate::engine::{Engine, EngineOptions, ListOptions, StopOptions};
 use crate::http::Server;
+use crate::space;
 use crate::swarm::Swarm;
 use logging::Logging;
+use tls::Front;
 
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -120,9 +123,15 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
         source,
     })?;
     let builder = Builder::new(engine.clone());
-    let server = Server::new(engine.clone(), builder, swarm.clone());
+    let server = Server::new(engine.clone(), builder.clone(), swarm.clone());
     let mut sockets = Vec::new();
     for host in &config.hosts {
+        if let Host::Tls(address) = host {
+            let front = Front::bind(*address, &config.tls).await?;
+            info!(address = %host, "serving the API");
+            tokio::spawn(front.serve(server.clone()));
+            continue;
+        }
         sockets.extend(listen::listen(host, config.group.as_deref())?);
     }
     let mut paths = Vec::new();
@@ -131,6 +140,9 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
         paths.extend(socket.path);
         let (server, listener) = (server.clone(), UnixListener::from_std(socket.listener)?);
         tokio::spawn(async move { server.serve(listener).await });
+    }
+    if let Err(failure) = space::start(engine.clone(), builder, config.space.clone()).await {
+        error!(%failure, "images and build cache are not collected");
     }
     notify::send("READY=1");
     info!(data_root = %config.data_root.display(), version = env!("CARGO_PKG_VERSION"), "daemon is ready");

@@ -22,5 +22,6 @@ pub mod engine;
 pub mod error;
 pub mod http;
 mod registry_auth;
+mod space;
 pub mod swarm;
 mod worker;

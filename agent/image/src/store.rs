@@ -171,6 +171,7 @@ impl Store {
         let _writing = self.writing.lock();
         let id = self.resolve(name)?;
         *self.held.lock().entry(id).or_default() += 1;
+        self.used(&id);
         let held = Arc::clone(&self.held);
         Ok((id, Hold { id, held }))
     }

@@ -90,6 +90,8 @@ pub(crate) struct CacheRecord {
     pub(crate) shared: bool,
     /// Bytes.
     pub(crate) size: u64,
+    /// Those of them that are not in layers of the image store.
+    pub(crate) loose: u64,
     /// When it was made.
     pub(crate) created: Timestamp,
     /// When a build last used it.
@@ -267,6 +269,10 @@ impl Cache {
                                 .is_some_and(|layer| needed.contains(&layer))
                         }),
                     size: record.size,
+                    loose: match record.own_entries().iter().all(|entry| self.layer(entry).is_some()) {
+                        true => 0,
+                        false => record.size,
+                    },
                     created: record.created,
                     last_used: record.last_used,
                     uses: record.uses,

@@ -41,6 +41,7 @@ mod session;
 mod solve;
 mod source;
 mod steps;
+mod usage;
 mod work;
 
 use std::collections::HashMap;
@@ -58,6 +59,7 @@ use solve::StepFlights;
 use steps::{Permits, PlanSteps, Shop};
 use work::WorkRoot;
 
+pub(crate) use cache::CacheRecord;
 pub(crate) use job::Job;
 pub(crate) use progress::Progress;
 pub(crate) use session::{Ask, Output, Session, SessionError, Sessions};

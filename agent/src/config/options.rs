@@ -40,7 +40,7 @@ pub(super) enum Shape {
     Ulimits,
     /// `--x base=<subnet>,size=<bits>`, repeatable; an array of `{"base", "size"}`.
     Pools,
-    /// Anything; only in the file, only for options that are refused.
+    /// Anything; only in the file, for options that are refused or read by a module of their own.
     Object,
 }
 
@@ -81,7 +81,7 @@ const fn short(letter: char, option: Opt) -> Opt {
 
 const NO_FOREIGN_LAYERS: &str = "all layers are pushed";
 const NO_SWARM: &str = "there is no swarm mode yet";
-const NO_TLS: &str = "the API is served on unix sockets only";
+const NO_TLS: &str = "clients must be verified, too: use --tlsverify";
 const NO_CONTAINERD: &str = "there is no containerd behind this daemon";
 const NO_IPV6_BRIDGE: &str =
     "the default bridge network has no IPv6; create a network with --ipv6 instead";
@@ -383,6 +383,27 @@ pub(super) const OPTIONS: &[Opt] = &[
         "Communication between containers of the default bridge network",
     ),
     opt(
+        "image-gc-budget",
+        "image-gc-budget",
+        Text,
+        Done,
+        "What images and build cache may take, 20GB or 40% of the disk; the least recently used go [default: no limit]",
+    ),
+    opt(
+        "image-gc-grace",
+        "image-gc-grace",
+        Text,
+        Done,
+        "What was used within this time is not collected [default: 1h]",
+    ),
+    opt(
+        "image-gc-keep",
+        "image-gc-keep",
+        List,
+        Done,
+        "Images that are not collected, reference=PATTERN or label=NAME[=VALUE]; repeatable",
+    ),
+    opt(
         "init",
         "init",
         Switch,
@@ -666,16 +687,16 @@ pub(super) const OPTIONS: &[Opt] = &[
         "tlscacert",
         "tlscacert",
         Text,
-        No(NO_TLS),
+        Done,
         "CA that client certificates are signed by",
     ),
-    opt("tlscert", "tlscert", Text, No(NO_TLS), "TLS certificate"),
-    opt("tlskey", "tlskey", Text, No(NO_TLS), "TLS key"),
+    opt("tlscert", "tlscert", Text, Done, "TLS certificate"),
+    opt("tlskey", "tlskey", Text, Done, "TLS key"),
     opt(
         "tlsverify",
         "tlsverify",
         Switch,
-        Only(&["false"], NO_TLS),
+        Done,
         "Use TLS and verify clients",
     ),
     opt(
@@ -717,7 +738,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         No("Docker has removed it, too; use a reverse proxy for CORS headers"),
         "",
     ),
-    opt("", "builder", Object, No("images cannot be built yet"), ""),
+    opt("", "builder", Object, Done, ""),
     opt("", "default-init", Text, No("the init is built in"), ""),
     opt(
         "",

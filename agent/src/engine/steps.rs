@@ -381,6 +381,7 @@ impl<'a> Preparation<'a> {
             ))
         })?;
         self.layers = self.shared.images.layers(&id)?;
+        self.shared.images.used(&id);
         if self.layers.is_empty() {
             // An image without layers: overlayfs wants a lower directory.
             let empty = self

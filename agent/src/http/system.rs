@@ -1,5 +1,6 @@
 //! `/_ping`, `/version`, `/info`, `/system/df`.
 
+use agent_api::build::BuildCacheRecord;
 use agent_api::swarm::LocalNodeState;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
 use http::{HeaderValue, Response, StatusCode};
@@ -9,6 +10,9 @@ use super::body::{self, Body};
 use super::error::HttpError;
 use super::router::{Route, get, head};
 use super::{Call, Outcome, compat};
+use crate::builder::{Builder, CacheRecord};
+use crate::engine::blocking;
+use crate::space;
 
 pub(super) const ROUTES: &[Route] = &[
     get("/_ping", |call| Box::pin(ping(call, "OK"))),
@@ -18,7 +22,35 @@ pub(super) const ROUTES: &[Route] = &[
     }),
     get("/info", |call| Box::pin(info(call))),
     get("/system/df", |call| Box::pin(disk_usage(call))),
+    get("/system/df/explain", |call| Box::pin(explain(call))),
 ];
+
+/// Every byte below the data root and whose it is; only here.
+async fn explain(call: Call) -> Outcome {
+    let shared = call.engine.shared().clone();
+    let explained = blocking(move || space::explain(&shared)).await?;
+    Ok(body::ok(&explained))
+}
+
+/// The records of the build cache; a builder that was never used is not opened for it.
+fn build_cache(builder: &Builder) -> crate::error::Result<Vec<BuildCacheRecord>> {
+    if !builder.has_cache() {
+        return Ok(Vec::new());
+    }
+    let record = |record: CacheRecord| BuildCacheRecord {
+        id: record.id,
+        parents: record.parents,
+        kind: record.kind.to_owned(),
+        description: record.description,
+        in_use: record.in_use,
+        shared: record.shared,
+        size: i64::try_from(record.size).unwrap_or(i64::MAX),
+        created_at: record.created.to_string(),
+        last_used_at: record.last_used.map(|time| time.to_string()),
+        usage_count: i64::try_from(record.uses).unwrap_or(i64::MAX),
+    };
+    Ok(builder.usage()?.into_iter().map(record).collect())
+}
 
 async fn ping(call: Call, text: &'static str) -> Outcome {
     let mut reply = Response::new(Body::Full(Some(text.into())));
@@ -80,7 +112,9 @@ async fn disk_usage(call: Call) -> Outcome {
             "unknown object type: {unknown}"
         )));
     }
-    let usage = call.engine.disk_usage().await?;
+    let mut usage = call.engine.disk_usage().await?;
+    let builder = call.builder.clone();
+    usage.build_cache = blocking(move || build_cache(&builder)).await?;
     let mut reply = json!(usage);
     for (kind, field) in KINDS {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == kind) {

@@ -7,6 +7,7 @@ pub(crate) mod completion;
 pub(crate) mod compose;
 pub(crate) mod copy;
 pub(crate) mod daemon;
+mod disk;
 pub(crate) mod dial_stdio;
 pub(crate) mod doctor;
 pub(crate) mod events;

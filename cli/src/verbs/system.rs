@@ -1,16 +1,17 @@
-//! The daemon as a whole: version, info, disk usage, prune.
-//! Source: docker/cli `cli/command/system`, `cli/command/formatter/disk_usage.go`.
+//! The daemon as a whole: version, info, prune.
+//! Source: docker/cli `cli/command/system`.
 
+pub(crate) use super::disk::{DfArgs, df};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome, describe};
 use crate::flags::filter;
 use crate::out;
 use crate::render::json;
-use crate::render::rows::{self, Format, unescape};
-use crate::render::template::{Row, Template, Value};
-use crate::render::units::{bytes_size, human_size};
+use crate::render::rows::unescape;
+use crate::render::template::{Template, Value};
+use crate::render::units::bytes_size;
 use agent_api::swarm::{Info, LocalNodeState};
-use agent_api::{API_VERSION, DiskUsage, SystemInfo, VersionResponse};
+use agent_api::{API_VERSION, SystemInfo, VersionResponse};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -236,125 +237,6 @@ fn swarm_text(swarm: &Info, add: &mut impl FnMut(usize, &str, &str)) {
         let lines: String = managers.map(|peer| format!("\n   {}", peer.addr)).collect();
         add(2, "Manager Addresses", &lines);
     }
-}
-
-/// Show disk usage
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster system df")]
-pub(crate) struct DfArgs {
-    /// Format output: 'table', 'json' or a Go template
-    #[arg(long)]
-    format: Option<String>,
-    /// Show detailed information on space usage
-    #[arg(short, long)]
-    verbose: bool,
-}
-
-pub(crate) async fn df(session: &Session, args: DfArgs) -> Outcome {
-    if args.verbose {
-        return Err(Failure::new(
-            1,
-            "--verbose is not supported: use images, ps -s and volume ls",
-        )
-        .into());
-    }
-    let usage = session.client().await?.disk_usage().await?;
-    let format = Format {
-        flag: args.format.as_deref(),
-        quiet: false,
-        quiet_field: "Type",
-        table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
-        titles: &[
-            ("Type", "TYPE"),
-            ("TotalCount", "TOTAL"),
-            ("Active", "ACTIVE"),
-            ("Size", "SIZE"),
-            ("Reclaimable", "RECLAIMABLE"),
-        ],
-    };
-    out::text(&rows::render(&format, df_rows(&usage))?)?;
-    Ok(0)
-}
-
-fn df_rows(usage: &DiskUsage) -> Vec<Row> {
-    use agent_api::ContainerStatus::{Paused, Restarting, Running};
-    let row = |kind: &'static str, total: usize, active: usize, size: i64, reclaimable: i64| {
-        let share = if size > 0 {
-            format!(" ({}%)", reclaimable * 100 / size)
-        } else {
-            String::new()
-        };
-        Row::new()
-            .with("Type", kind)
-            .with("TotalCount", total.to_string())
-            .with("Active", active.to_string())
-            .with("Size", human_size(size))
-            .with("Reclaimable", format!("{}{share}", human_size(reclaimable)))
-    };
-    let used_images: Vec<_> = usage
-        .images
-        .iter()
-        .filter(|image| image.containers > 0)
-        .collect();
-    let used_size: i64 = used_images
-        .iter()
-        .map(|image| image.size - image.shared_size.max(0))
-        .sum();
-    let is_active = |status| matches!(status, Running | Paused | Restarting);
-    let container_size = |active: bool| -> i64 {
-        let sizes = usage
-            .containers
-            .iter()
-            .filter(|container| !active || !is_active(container.state));
-        sizes.map(|container| container.size_rw.unwrap_or(0)).sum()
-    };
-    let volume = |volume: &agent_api::Volume| {
-        volume
-            .usage_data
-            .as_ref()
-            .map_or((0, 0), |usage| (usage.size.max(0), usage.ref_count))
-    };
-    let cache_size = usage.build_cache.iter().map(|record| record.size).sum();
-    let volumes: Vec<_> = usage.volumes.iter().map(volume).collect();
-    vec![
-        row(
-            "Images",
-            usage.images.len(),
-            used_images.len(),
-            usage.layers_size,
-            (usage.layers_size - used_size).max(0),
-        ),
-        row(
-            "Containers",
-            usage.containers.len(),
-            usage
-                .containers
-                .iter()
-                .filter(|container| is_active(container.state))
-                .count(),
-            container_size(false),
-            container_size(true),
-        ),
-        row(
-            "Local Volumes",
-            volumes.len(),
-            volumes.iter().filter(|(_, users)| *users > 0).count(),
-            volumes.iter().map(|(size, _)| size).sum(),
-            volumes
-                .iter()
-                .filter(|(_, users)| *users == 0)
-                .map(|(size, _)| size)
-                .sum(),
-        ),
-        row(
-            "Build Cache",
-            usage.build_cache.len(),
-            0,
-            cache_size,
-            cache_size,
-        ),
-    ]
 }
 
 /// Remove unused data

@@ -4,7 +4,7 @@ use super::error::{ClientError, Result};
 use super::request::{Query, segment};
 use super::stream::JsonStream;
 use super::{Client, MAX_REPLY, empty};
-use crate::types::{DiskUsage, EventMessage, Filters, SystemInfo, VersionResponse};
+use crate::types::{DiskExplanation, DiskUsage, EventMessage, Filters, SystemInfo, VersionResponse};
 use http::{Method, Request, header};
 
 /// What `_ping` says.
@@ -98,6 +98,14 @@ impl Client {
     /// Of the request.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         self.get("/system/df", &Query::new()).await
+    }
+
+    /// Every byte below the data root and whose it is; 404 from other engines.
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn explain_disk(&self) -> Result<DiskExplanation> {
+        self.get("/system/df/explain", &Query::new()).await
     }
 
     /// Events as they happen; once this returns, none is missed.

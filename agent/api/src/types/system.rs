@@ -131,6 +131,56 @@ pub struct PluginsInfo {
     pub log: Option<Vec<String>>,
 }
 
+/// Reply of `GET /system/df/explain`, which only this engine has: every byte below the data root and whose it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DiskExplanation {
+    /// The data root.
+    pub root: String,
+    /// Bytes the file system gave out, as `du` counts them.
+    pub bytes: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Owners; their bytes add up to `bytes`.
+    pub parts: Vec<DiskPart>,
+    /// The images and what their layers take.
+    pub images: Vec<ExplainedImage>,
+}
+
+/// One owner of disk space.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DiskPart {
+    /// `layer`, `container log`, `unknown` …
+    pub kind: String,
+    /// Which one: a digest, an id, a path; empty where there is but one.
+    pub name: String,
+    /// Bytes the file system gave out.
+    pub bytes: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Who needs it: ids of images, names or ids of containers.
+    pub users: Vec<String>,
+}
+
+/// What an image takes on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ExplainedImage {
+    pub id: String,
+    /// Names with a tag.
+    pub tags: Vec<String>,
+    /// Of all its layers.
+    pub bytes: u64,
+    /// Of layers that no other image has.
+    pub unique_bytes: u64,
+    /// RFC 3339; absent when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<String>,
+    /// Containers made from it.
+    pub containers: u64,
+}
+
 /// Reply of `GET /system/df`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

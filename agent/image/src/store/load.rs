@@ -163,6 +163,9 @@ impl Store {
             }
             Ok(loaded)
         })?;
+        for id in &ids {
+            self.used(id);
+        }
         for message in messages {
             progress(ProgressMessage::text(message));
         }

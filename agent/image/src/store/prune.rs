@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::list::{matches_label, matches_labels};
 use super::remove::{ImageUse, RemoveOptions, Removed, plan};
 use super::{Result, Store};
+use crate::digest::ImageId;
 use crate::error::ImageError;
 
 /// What [`Store::prune`] considers.
@@ -30,6 +31,34 @@ pub struct Pruned {
 }
 
 impl Store {
+    /// Removes one image with all its names and unnamed parents, for the garbage collection. What a container uses, is being
+    /// used right now or was built on here stays: then nothing has happened.
+    ///
+    /// # Errors
+    /// The store cannot be changed.
+    pub fn collect_image(&self, id: &ImageId, uses: &[ImageUse]) -> Result<Pruned> {
+        let options = RemoveOptions {
+            force: true,
+            no_prune: false,
+        };
+        let (removed, space_reclaimed) = self.remove_all(
+            |catalog, users| {
+                if users.holds(id) || !catalog.images.contains_key(id) {
+                    return Ok(Vec::new());
+                }
+                match plan(catalog, &id.hex(), options, users) {
+                    Err(ImageError::Conflict(_)) => Ok(Vec::new()),
+                    other => other,
+                }
+            },
+            uses,
+        )?;
+        Ok(Pruned {
+            removed,
+            space_reclaimed,
+        })
+    }
+
     /// Removes images nobody uses, all in one step.
     pub fn prune(&self, filter: &PruneFilter, uses: &[ImageUse]) -> Result<Pruned> {
         let (removed, space_reclaimed) = self.remove_all(

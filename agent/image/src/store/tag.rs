@@ -19,11 +19,12 @@ impl Store {
             ));
         }
         let target = target.clone().with_default_tag();
-        self.change(Additions::default(), |catalog| {
+        let (id, _) = self.change(Additions::default(), |catalog| {
             let id = resolve(catalog, source)?;
             give_name(catalog, target, id);
-            Ok(())
+            Ok(id)
         })?;
+        self.used(&id);
         Ok(())
     }
 }

@@ -160,6 +160,7 @@ impl Store {
             }
             Ok(())
         })?;
+        self.used(&id);
         Ok(id)
     }
 

@@ -27,6 +27,11 @@ pub struct DiskUsage {
 }
 
 impl Store {
+    /// Bytes of the files of all layers that are here, for images or kept, each counted once.
+    pub fn layers_total(&self) -> u64 {
+        self.layer_sizes(&self.layers.all()).iter().sum()
+    }
+
     /// Bytes of the files of each layer, in the same order; 0 of one that is not here.
     pub fn layer_sizes(&self, diff_ids: &[Digest]) -> Vec<u64> {
         let size = |diff_id| self.layers.get(diff_id).map_or(0, |layer| layer.size);
