@@ -1,7 +1,10 @@
 //! File trees of builds: stacks, snapshots, steps that move files.
 
 mod cases;
+mod crash;
 mod digest;
+mod export;
+mod hostile;
 mod snapshots;
 mod view;
 
