@@ -5,6 +5,7 @@
 
 mod archive;
 mod build;
+mod collect;
 mod commit;
 mod crash;
 mod hostile;
