@@ -16,6 +16,7 @@
 
 mod builds;
 mod cases;
+mod images;
 mod measure;
 mod packages;
 mod peer;
@@ -74,6 +75,9 @@ fn one_host(
     }
     if options.wants("build") {
         builds::run(table, muster, docker, options)?;
+    }
+    if options.wants("images") {
+        images::run(table, muster, docker, options)?;
     }
     Ok(())
 }

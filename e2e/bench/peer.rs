@@ -7,13 +7,14 @@ use anyhow::{Context as _, bail, ensure};
 use e2e::Host;
 
 /// What `--only` chooses from, in the order of the table.
-const CASES: [&str; 14] = [
+const CASES: [&str; 15] = [
     "memory",
     "run",
     "compose",
     "podman",
     "oci",
     "build",
+    "images",
     "failover",
     "crash",
     "idle",
@@ -33,6 +34,8 @@ pub(crate) struct Options {
     podman: Vec<String>,
     /// Words of an OCI runtime's command.
     pub(crate) runtime: Vec<String>,
+    /// Words of a `docker-registry` command in the peer's network; none where that is muster's, too.
+    pub(crate) registry: Vec<String>,
     /// Where files for the peer go, and how the peer calls that place.
     pub(crate) share: Option<(PathBuf, PathBuf)>,
     /// Repetitions of the shortest case; longer ones take fewer.
@@ -47,6 +50,7 @@ impl Options {
             docker: words("docker"),
             podman: words("podman"),
             runtime: words("crun"),
+            registry: Vec::new(),
             share: None,
             rounds: 20,
             only: Vec::new(),
@@ -60,6 +64,7 @@ impl Options {
                 "--docker" => options.docker = words(&value),
                 "--podman" => options.podman = words(&value),
                 "--runtime" => options.runtime = words(&value),
+                "--registry" => options.registry = words(&value),
                 "--share" => {
                     let (outside, inside) =
                         value.split_once('=').context("--share OUTSIDE=INSIDE")?;
@@ -77,7 +82,7 @@ impl Options {
                     }
                 }
                 _ => bail!(
-                    "unknown flag {flag}: --docker COMMAND, --podman COMMAND, --runtime COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER, --only CASE,…"
+                    "unknown flag {flag}: --docker COMMAND, --podman COMMAND, --runtime COMMAND, --registry COMMAND, --share OUTSIDE=INSIDE, --rounds NUMBER, --only CASE,…"
                 ),
             }
         }

@@ -6,7 +6,9 @@
 )]
 
 mod autostart;
+mod build;
 mod build_apt;
+mod buildx;
 mod compat;
 mod compose;
 mod copy;
@@ -17,6 +19,8 @@ mod examples;
 mod harness;
 mod image_copy;
 mod images;
+mod images_docker;
+mod images_space;
 mod networks;
 mod registry;
 mod run;
