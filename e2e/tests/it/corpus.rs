@@ -115,7 +115,7 @@ fn compare(host: &Host, client: Client, path: &Path, base: &outcome::Tree) -> Re
                 .as_deref()
                 .or_else(|| error?.as_str())
                 .unwrap_or_default();
-            return match said.contains(error) {
+            return match said.contains(error) || classic && said.contains(&classic_words(error)) {
                 true => Ok(()),
                 false => Err(format!("expected: {error}\nmuster says: {said}")),
             };
@@ -163,6 +163,17 @@ fn build(host: &Host, client: Client, directory: &Path, arguments: &[&str]) -> R
         0 => Ok(()),
         _ => Err(output.stderr),
     }
+}
+
+/// A failed command as the classic way has always told it.
+fn classic_words(error: &str) -> String {
+    let words = error
+        .strip_prefix("process \"")
+        .and_then(|rest| rest.rsplit_once("\" did not complete successfully: exit code: "));
+    words.map_or_else(
+        || error.to_owned(),
+        |(command, code)| format!("The command '{command}' returned a non-zero code: {code}"),
+    )
 }
 
 /// Writes down where two values differ, member by member.
