@@ -1,7 +1,7 @@
 //! The build cache: which results are known, by key; who uses them; what goes when they are removed.
 //!
 //! ```text
-//! insert   snapshot is there ─▶ layers kept ─▶ record written ─▶ found by its keys
+//! insert   snapshot is there ─▶ layers kept ─▶ found by its keys ─▶ record written, off the path of the build
 //! remove   record erased ─▶ snapshots removed ─▶ layers released
 //! open     records read; snapshots and kept layers that no record names are removed
 //! ```
@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_image::Store;
+use agent_image::{Digest, Store};
 use agent_image::build::{Entry, Held, Snapshots};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -28,6 +28,10 @@ pub(crate) struct Cache {
     store: Arc<Store>,
     snapshots: Snapshots,
     table: Mutex<Table>,
+    /// Layers that are marked in the store. Held while marks are made or taken off.
+    kept: Mutex<HashSet<Digest>>,
+    /// Held while records are written.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -36,7 +40,7 @@ struct Table {
     keys: HashMap<Key, String>,
     /// Running builds that use a record.
     leases: HashMap<String, usize>,
-    /// Records whose use is not written yet.
+    /// Records that have changed since they were written.
     dirty: HashSet<String>,
 }
 
@@ -117,6 +121,8 @@ impl Cache {
             directory,
             store,
             snapshots,
+            kept: Mutex::default(),
+            writing: Mutex::default(),
             table: Mutex::new(table),
         }))
     }
@@ -176,18 +182,21 @@ impl Cache {
         lease
     }
 
-    /// Remembers a result and leases it.
+    /// Remembers a result and leases it. It is written by the next [`Cache::flush`].
     pub(crate) fn insert(self: &Arc<Self>, record: Record) -> Result<Lease> {
         let held = self.snapshots.hold(&record.stack).map_err(files)?;
-        self.store.keep(&layers(&record.stack.entries))?;
-        record
-            .write(&self.directory)
-            .map_err(Error::io("write a record in", &self.directory))?;
         let record = Arc::new(record);
-        let mut table = self.table.lock();
-        table.add(Arc::clone(&record));
-        *table.leases.entry(record.id.clone()).or_default() += 1;
-        drop(table);
+        {
+            let mut kept = self.kept.lock();
+            let mut new = layers(&record.stack.entries);
+            new.retain(|layer| !kept.contains(layer));
+            self.store.keep(&new)?;
+            kept.extend(new);
+            let mut table = self.table.lock();
+            table.add(Arc::clone(&record));
+            table.dirty.insert(record.id.clone());
+            *table.leases.entry(record.id.clone()).or_default() += 1;
+        }
         Ok(Lease {
             cache: Arc::clone(self),
             record,
@@ -195,50 +204,55 @@ impl Cache {
         })
     }
 
-    /// Lets a result be found by further keys.
+    /// Lets a result be found by further keys. Does not block.
     pub(crate) fn also(&self, id: &str, keys: &[Key]) {
         let mut table = self.table.lock();
-        let new: Vec<Key> = keys
-            .iter()
-            .filter(|key| table.keys.get(*key).is_none_or(|known| known != id))
-            .copied()
-            .collect();
-        let Some(slot) = table.records.get_mut(id).filter(|_| !new.is_empty()) else {
+        let Some(slot) = table.records.get_mut(id) else {
             return;
         };
-        let record = Arc::make_mut(slot);
-        for key in &new {
-            if !record.keys.contains(key) {
-                record.keys.push(*key);
-            }
+        let missing = |key: &&Key| !slot.keys.contains(key);
+        let new: Vec<Key> = keys.iter().filter(missing).copied().collect();
+        if !new.is_empty() {
+            Arc::make_mut(slot).keys.extend(&new);
+            table.dirty.insert(id.to_owned());
         }
-        let record = Arc::clone(slot);
-        for key in new {
-            table.keys.insert(key, id.to_owned());
-        }
-        drop(table);
-        if let Err(error) = record.write(&self.directory) {
-            tracing::warn!(cache.id = id, %error, "cannot write a record of the build cache");
+        for key in keys {
+            table.keys.insert(*key, id.to_owned());
         }
     }
 
-    /// Writes when results were last used, and brings new snapshots safely to the disk. For when a build has answered.
-    pub(crate) fn settle(&self) {
+    /// Writes the records that have changed.
+    pub(crate) fn flush(&self) {
+        let _writing = self.writing.lock();
         let dirty: Vec<Arc<Record>> = {
             let mut table = self.table.lock();
             let ids = std::mem::take(&mut table.dirty);
-            ids.iter()
-                .filter_map(|id| table.records.get(id).cloned())
-                .collect()
+            let record = |id: &String| table.records.get(id).cloned();
+            ids.iter().filter_map(record).collect()
         };
         for record in dirty {
             if let Err(error) = record.write(&self.directory) {
                 tracing::warn!(cache.id = record.id, %error, "cannot write a record of the build cache");
             }
         }
+    }
+
+    /// Writes what has changed, and brings new snapshots safely to the disk. For when a build has answered.
+    pub(crate) fn settle(&self) {
+        self.flush();
         if let Err(error) = self.snapshots.sync() {
             tracing::warn!(%error, "cannot sync the build cache");
         }
+    }
+
+    /// Gives up layers that were made for an export alone, unless a result has them, too.
+    pub(crate) fn release(&self, mut layers: Vec<Digest>) -> Result<()> {
+        let mut kept = self.kept.lock();
+        let named = self.table.lock().named();
+        let staying: HashSet<_> = named.iter().filter_map(|entry| self.layer(entry)).collect();
+        layers.retain(|layer| !staying.contains(layer));
+        kept.retain(|layer| !layers.contains(layer));
+        Ok(self.store.release(&layers)?)
     }
 
     /// Everything that is cached.
@@ -286,6 +300,8 @@ impl Cache {
     /// Removes results, except those in use and those that others, which stay, are made on. Returns those removed and the
     /// bytes that came free.
     pub(crate) fn remove(&self, ids: &[String]) -> Result<(Vec<String>, u64)> {
+        let mut kept = self.kept.lock();
+        let _writing = self.writing.lock();
         let removed: Vec<Arc<Record>> = {
             let mut table = self.table.lock();
             let ids = table.removable(ids);
@@ -305,6 +321,8 @@ impl Cache {
             .collect();
         let gone: Vec<Entry> = gone.into_iter().collect();
         let layer_bytes = self.released_bytes(&gone, &named)?;
+        // Marked again when a result that has them is made.
+        kept.retain(|layer| !gone.contains(&Entry::Layer(*layer)));
         let bytes = layer_bytes + self.snapshots.remove(&gone, &named).map_err(files)?;
         match failed {
             Some(error) => Err(error),
@@ -327,12 +345,12 @@ impl Cache {
     }
 
     /// The layer of the image store that an entry is.
-    fn layer(&self, entry: &Entry) -> Option<agent_image::Digest> {
+    fn layer(&self, entry: &Entry) -> Option<Digest> {
         self.snapshots.layer_of(entry)
     }
 }
 
-fn layers(entries: &[Entry]) -> Vec<agent_image::Digest> {
+fn layers(entries: &[Entry]) -> Vec<Digest> {
     let layer = |entry: &Entry| match entry {
         Entry::Layer(layer) => Some(*layer),
         Entry::Loose(_) => None,

@@ -28,7 +28,7 @@ use super::failure::Failure;
 use super::progress::{Progress, Seat};
 use super::session::Session;
 use super::work::{WorkDirectory, WorkRoot};
-use crate::engine::{ByteReceiver, blocking};
+use crate::engine::blocking;
 use crate::error::Error;
 
 /// Longest Dockerfile or ignore file.
@@ -116,14 +116,11 @@ impl Contexts {
     }
 
     /// Puts a directory that is here in the place of the main context: a checkout, or an archive that was fetched.
-    pub(crate) fn set_main(&self, directory: OwnedFd, unpacked: WorkDirectory) {
-        let raw = Raw {
-            directory: Arc::new(directory),
-            unpacked: Some(Arc::new(unpacked)),
-        };
+    pub(crate) fn set_main(&self, unpacked: WorkDirectory) -> Result<(), Failure> {
         if let Some(cell) = self.raw.get("") {
-            let _ = cell.set(raw);
+            let _ = cell.set(opened(unpacked)?);
         }
+        Ok(())
     }
 
     /// The step of a plan that is to tell how obtaining a context goes.
@@ -253,13 +250,15 @@ impl Contexts {
                 "the client does not send the context {name:?}"
             )));
         };
-        let work = self.work.directory()?;
-        unpack(archive, work).await
+        opened(unpack(archive, self.work.directory()?).await?)
     }
 }
 
-/// Unpacks an archive into a directory of the build's own.
-async fn unpack(mut archive: ByteReceiver, work: WorkDirectory) -> Result<Raw, Failure> {
+/// Unpacks an archive, compressed or not, into a directory of the build's own.
+pub(crate) async fn unpack(
+    mut archive: impl std::io::Read + Send + 'static,
+    work: WorkDirectory,
+) -> Result<WorkDirectory, Failure> {
     let unpacked = blocking(move || {
         let directory = open_directory(work.path()).map_err(Error::io("open", work.path()))?;
         let options = ExtractOptions {
@@ -277,7 +276,7 @@ async fn unpack(mut archive: ByteReceiver, work: WorkDirectory) -> Result<Raw, F
             .map_err(|error| Error::invalid(format!("cannot unpack the context: {error}")))?;
         Ok(work)
     });
-    opened(unpacked.await?)
+    Ok(unpacked.await?)
 }
 
 fn opened(work: WorkDirectory) -> Result<Raw, Failure> {
@@ -289,7 +288,7 @@ fn opened(work: WorkDirectory) -> Result<Raw, Failure> {
     })
 }
 
-pub(crate) fn open_directory(path: &std::path::Path) -> std::io::Result<OwnedFd> {
+fn open_directory(path: &std::path::Path) -> std::io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)

@@ -4,26 +4,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_api::build::{
-    BuildFailure, BuildRequest, BuildResult, ContextOffer, DockerfileSource, SourceInfo,
-    SourcePosition, SourceRange, VertexWarning,
+    BuildFailure, BuildRequest, BuildResult, Call, CallAnswer, ContextOffer, DockerfileSource, VertexWarning,
 };
 use agent_build::plan::{
-    BaseImage, BaseRequest, BaseSource, Bases, BuildOptions, ImageConfig, Op, Plan, Platform,
+    BaseImage, BaseRequest, BaseSource, Bases, BuildOptions, ImageConfig, Op, Plan, PlanError,
+    Platform,
 };
+use agent_build::lint::Lint;
 use agent_build::{Dockerfile, plan};
 use agent_image::Digest;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::contexts::{Contexts, MAX_FILE, Sources};
-use super::export::{Built, Export};
+use super::calls;
+use super::contexts::{self, Contexts, MAX_FILE, Sources};
+use super::export::{self, Built, Export};
 use super::failure::{Failure, Text};
 use super::options;
 use super::progress::{Progress, Seat};
-use super::session::Session;
+use super::run::OutputSink;
+use super::session::{Session, Sessions};
 use super::solve::{Node, Solve, StepFlights};
-use super::source::{self, ImageRequest, Pull, ResolvedImage};
+use super::source::{self, ImageRequest, Pull, Remote, ResolvedImage};
 use super::steps::{PlanSteps, Shop, Solved};
 
 /// A build that somebody asked for.
@@ -56,7 +59,11 @@ impl Run<'_> {
     /// Builds. Dropping the future cancels.
     pub(crate) async fn run(&self) -> Result<BuildResult, BuildFailure> {
         let contexts = self.contexts();
-        let definition = match self.definition(&contexts).await {
+        let remote = match self.remote(&contexts).await {
+            Ok(remote) => remote,
+            Err(failure) => return Err(failure.report(None)),
+        };
+        let definition = match self.definition(&contexts, remote).await {
             Ok(definition) => definition,
             Err((failure, text)) => return Err(failure.report(text.as_ref())),
         };
@@ -91,11 +98,60 @@ impl Run<'_> {
         ))
     }
 
-    /// Obtains and reads the Dockerfile.
-    async fn definition(&self, contexts: &Contexts) -> Result<Definition, (Failure, Option<Text>)> {
+    /// Obtains a main context that is somewhere on the network; or, if that is what is there, a Dockerfile.
+    async fn remote(&self, contexts: &Contexts) -> Result<Option<Vec<u8>>, Failure> {
+        let ContextOffer::Remote { url } = &self.job.request.context else {
+            return Ok(None);
+        };
+        let seat = Seat::begin(self.progress, &format!("[internal] load remote build context {url}"));
+        let got = self.get_remote(contexts, url, &seat).await;
+        match &got {
+            Ok(_) => seat.done(),
+            Err(failure) => seat.failed(failure.message()),
+        }
+        got
+    }
+
+    async fn get_remote(
+        &self,
+        contexts: &Contexts,
+        url: &str,
+        seat: &Seat,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let work = self.shop.work.directory()?;
+        let sessions = Sessions::default();
+        if let Some(session) = &self.job.session {
+            sessions.add(session.clone());
+        }
+        let own = seat.clone();
+        let output: OutputSink = Arc::new(move |stream, data| own.log(stream as i64 + 1, data));
+        let engine = &self.shop.engine;
+        let found = source::remote(engine, url, &sessions, work.path(), &output, &self.cancel);
+        match Box::pin(found).await? {
+            Remote::Tree(_) => contexts.set_main(work)?,
+            Remote::Archive(file) => {
+                let read = file.reopen().map_err(|error| {
+                    Failure::system(format!("cannot read what was downloaded: {error}"))
+                })?;
+                contexts.set_main(contexts::unpack(read, work).await?)?;
+            }
+            Remote::Dockerfile(text) => {
+                contexts.set_main(work)?;
+                return Ok(Some(text));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Obtains and reads the Dockerfile; `remote` is its text if that was found in place of a context.
+    async fn definition(
+        &self,
+        contexts: &Contexts,
+        remote: Option<Vec<u8>>,
+    ) -> Result<Definition, (Failure, Option<Text>)> {
         let (name, inline) = match &self.job.request.dockerfile {
             DockerfileSource::Inline { name, text, .. } => (name, Some(text.clone().into_bytes())),
-            DockerfileSource::Context { path } => (path, None),
+            DockerfileSource::Context { path } => (path, remote),
         };
         let shown = name.rsplit('/').next().unwrap_or(name).to_owned();
         let seat = Seat::begin(
@@ -148,8 +204,16 @@ impl Run<'_> {
     ) -> Result<BuildResult, Failure> {
         let request = &self.job.request;
         let mut options = options::build_options(request)?;
-        options.ignore_patterns = contexts.main_ignored().await?.to_vec();
         let platforms = options::platforms(request)?;
+        if request.call == Call::Targets {
+            return Ok(answered(calls::targets(&definition.dockerfile)));
+        }
+        export::check(request, platforms.len())?;
+        options.ignore_patterns = contexts.main_ignored().await?.to_vec();
+        if request.call != Call::Build {
+            options.platform = platforms.into_iter().next().flatten();
+            return self.call(definition, options).await;
+        }
         let builds = platforms.into_iter().map(|platform| {
             let options = BuildOptions {
                 platform,
@@ -168,15 +232,38 @@ impl Run<'_> {
         export.run(&built).await
     }
 
+    /// Answers a question that needs the plan and nothing built.
+    async fn call(
+        &self,
+        definition: &Definition,
+        mut options: BuildOptions,
+    ) -> Result<BuildResult, Failure> {
+        let dockerfile = &definition.dockerfile;
+        let check = self.job.request.call == Call::Check;
+        options.all_stages = check && options.target.is_none();
+        let plan = match self.resolve(dockerfile, &options).await {
+            Ok((bases, _)) => plan::plan(dockerfile, &options, &bases),
+            Err(Unresolved::Plan(error)) => Err(error),
+            Err(Unresolved::Base(failure)) => return Err(failure),
+        };
+        let answer = match check {
+            true => calls::check(dockerfile, plan.as_ref()),
+            false => calls::outline(dockerfile, &options, &plan?),
+        };
+        Ok(answered(answer))
+    }
+
     async fn build_platform(
         &self,
         definition: &Definition,
         contexts: &Arc<Contexts>,
         options: BuildOptions,
     ) -> Result<Built, Failure> {
-        let (bases, images) = self.resolve(&definition.dockerfile, &options).await?;
-        let plan = plan::plan(&definition.dockerfile, &options, &bases)?;
-        warn(&definition.seat, &definition.dockerfile, &plan);
+        let dockerfile = &definition.dockerfile;
+        let (bases, images) = self.resolve(dockerfile, &options).await?;
+        let plan = plan::plan(dockerfile, &options, &bases)
+            .inspect_err(|error| warn(&definition.seat, dockerfile, &error.warnings))?;
+        warn(&definition.seat, dockerfile, &plan.warnings);
         let plan = Arc::new(plan);
         let base = plan.base.and_then(|base| match &plan.vertices[base.0].op {
             Op::Image(op) => images.get(&op.id),
@@ -199,7 +286,7 @@ impl Run<'_> {
         &self,
         dockerfile: &Dockerfile,
         options: &BuildOptions,
-    ) -> Result<(Bases, HashMap<String, Arc<ResolvedImage>>), Failure> {
+    ) -> Result<(Bases, HashMap<String, Arc<ResolvedImage>>), Unresolved> {
         let (mut bases, mut images) = (Bases::default(), HashMap::new());
         loop {
             let wanted = plan::bases(dockerfile, options, &bases)?;
@@ -338,35 +425,59 @@ impl Run<'_> {
     }
 }
 
+/// Why base images are not known.
+enum Unresolved {
+    /// The plan cannot be made.
+    Plan(PlanError),
+    /// An image cannot be had.
+    Base(Failure),
+}
+
+impl From<PlanError> for Unresolved {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+impl From<Failure> for Unresolved {
+    fn from(failure: Failure) -> Self {
+        Self::Base(failure)
+    }
+}
+
+impl From<Unresolved> for Failure {
+    fn from(unresolved: Unresolved) -> Self {
+        match unresolved {
+            Unresolved::Plan(error) => error.into(),
+            Unresolved::Base(failure) => failure,
+        }
+    }
+}
+
+fn answered(answer: CallAnswer) -> BuildResult {
+    BuildResult {
+        answer: Some(answer),
+        ..BuildResult::default()
+    }
+}
+
 /// Lines of the history of an image.
 fn history_lines(config: &[u8]) -> usize {
     ImageConfig::from_json(config).map_or(0, |config| config.history.len())
 }
 
 /// Tells of what the plan warns of.
-fn warn(seat: &Seat, dockerfile: &Dockerfile, plan: &Plan) {
-    for lint in &plan.warnings {
-        let place = |line: u32| SourcePosition { line, character: 0 };
-        let range = SourceRange {
-            start: place(lint.lines.first),
-            end: place(lint.lines.last),
-        };
-        let short = format!(
-            "{}: {} (line {})",
-            lint.rule, lint.message, lint.lines.first
-        );
+fn warn(seat: &Seat, dockerfile: &Dockerfile, warnings: &[Lint]) {
+    for lint in warnings {
+        let short = format!("{}: {} (line {})", lint.rule, lint.message, lint.lines.first);
         seat.warning(VertexWarning {
             vertex: String::new(),
             level: 1,
             short: short.into_bytes(),
             detail: vec![lint.description.clone().into_bytes()],
             url: lint.url.clone(),
-            source_info: Some(SourceInfo {
-                filename: dockerfile.name.clone(),
-                data: dockerfile.source.clone().into_bytes(),
-                language: "Dockerfile".to_owned(),
-            }),
-            range: vec![range],
+            source_info: Some(calls::source_info(dockerfile)),
+            range: vec![calls::source_range(lint.lines)],
         });
     }
 }

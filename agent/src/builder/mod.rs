@@ -9,10 +9,10 @@
 //!
 //! | files | topic |
 //! |---|---|
-//! | `job` `options` `contexts` `failure` | one build from the top |
+//! | `job` `options` `contexts` `calls` `failure` | one build from the top |
 //! | `solve` `flights` | which steps run, once for all builds; know nothing of what steps do |
 //! | `steps` `run` `source` | what steps do |
-//! | `cache` `records` `usage` | what is known already; what it takes; removing it |
+//! | `cache` `records` `usage` `prune` | what is known already; what it takes; removing it |
 //! | `export` | what becomes of a result |
 //! | `progress` `session` | the two directions of talking with a client |
 //!
@@ -27,6 +27,7 @@
 //! first build, or the first question about the cache, asks for it.
 
 mod cache;
+mod calls;
 mod contexts;
 mod export;
 mod failure;
@@ -34,6 +35,7 @@ mod flights;
 mod job;
 mod options;
 mod progress;
+mod prune;
 mod records;
 mod remote_cache;
 mod run;
@@ -62,6 +64,7 @@ use work::WorkRoot;
 pub(crate) use cache::CacheRecord;
 pub(crate) use job::Job;
 pub(crate) use progress::Progress;
+pub(crate) use prune::PruneOptions;
 pub(crate) use session::{Ask, Output, Session, SessionError, Sessions};
 
 use crate::engine::{Engine, blocking};

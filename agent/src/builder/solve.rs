@@ -52,8 +52,8 @@ pub(crate) trait Steps: Send + Sync + 'static {
         inputs: &[Self::Output],
     ) -> impl Future<Output = Result<Option<Key>, Self::Failure>> + Send;
 
-    /// A result that was recorded under a key and is still there.
-    fn find(&self, key: &Key) -> Option<Self::Output>;
+    /// A result that was recorded under a key and is still there, here or in a cache that the build may read.
+    fn find(&self, key: &Key) -> impl Future<Output = Option<Self::Output>> + Send;
 
     /// Remembers a result under keys.
     fn record(&self, step: usize, keys: &[Key], output: &Self::Output);
@@ -123,9 +123,9 @@ impl<S: Steps> Solve<S> {
         })
     }
 
-    /// The steps' world.
-    pub(crate) fn steps(&self) -> &S {
-        &self.steps
+    /// Keys of the definitions of the steps, as far as they are known; all are when the target is solved.
+    pub(crate) fn definitions(&self) -> Vec<Option<Key>> {
+        self.keys.iter().map(|key| key.get().copied()).collect()
     }
 
     /// The result of a step. Dropping the future gives up what nobody else waits for.
@@ -155,7 +155,7 @@ impl<S: Steps> Solve<S> {
                 .await;
         }
         if !self.tainted[step]
-            && let Some(found) = self.steps.find(&definition)
+            && let Some(found) = self.steps.find(&definition).await
         {
             self.found(step);
             return Ok(found);
@@ -226,7 +226,7 @@ impl<S: Steps> Solve<S> {
             return Ok(output);
         };
         let fresh = self.nodes[step].fresh;
-        if !fresh && let Some(found) = self.steps.find(&content) {
+        if !fresh && let Some(found) = self.steps.find(&content).await {
             self.steps.record(step, &[definition], &found);
             return Ok(found);
         }
@@ -289,3 +289,6 @@ pub(crate) fn combine(own: Key, below: impl IntoIterator<Item = Key>) -> Key {
     }
     Digest::of(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests;

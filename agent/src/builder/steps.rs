@@ -284,8 +284,7 @@ impl PlanSteps {
                 cabin.begin();
                 let commit = self.commit(step, op).await?;
                 let work = self.shop.work.directory()?;
-                source::git_checkout(
-                    op,
+                source::git_checkout(op,
                     &commit,
                     work.path(),
                     &output(cabin),
@@ -313,7 +312,10 @@ impl PlanSteps {
                 self.insert(Kind::Regular, description, made).await
             }
             Op::Copy(op) => {
-                let made = self.copy(op, &inputs, cabin, cancel).await?;
+                let made = match link_source(op) {
+                    true => self.link(vertex, op, &inputs, cabin, cancel).await?,
+                    false => self.copy(op, &inputs, cabin, cancel).await?,
+                };
                 self.insert(Kind::Regular, vertex.name.clone(), made).await
             }
             Op::MakeDir(op) => {
@@ -330,6 +332,42 @@ impl PlanSteps {
                 self.insert(Kind::Regular, vertex.name.clone(), made).await
             }
         }
+    }
+
+    /// A copy that does not depend on what it is laid over: if it was made on another root, that layer is taken. Its bytes are
+    /// those of the record without a root.
+    async fn link(
+        &self,
+        vertex: &Vertex,
+        op: &CopyOp,
+        inputs: &[Solved],
+        cabin: &Cabin,
+        cancel: &CancellationToken,
+    ) -> Result<Made, Failure> {
+        let mut parts = Vec::new();
+        for input in copy_inputs(op) {
+            let context = self.context_input(vertex, input).is_some();
+            let view = inputs[input.0].view();
+            parts.push(self.selected(op, input, view, context).await?);
+        }
+        let canonical = Digest::of(&vertex.op.canonical());
+        let key = combine(Digest::of(b"link"), [canonical].into_iter().chain(parts));
+        let root = op.root.map(|input| &inputs[input.0]);
+        if !vertex.no_cache && let Some(lease) = self.shop.cache.find(&key) {
+            let record = lease.record();
+            if let [layer] = record.own_entries() {
+                let time = record.times.last().copied().flatten();
+                return Ok(Made::over(root, layer.clone(), time, 0));
+            }
+        }
+        let alone = CopyOp { root: None, ..op.clone() };
+        let made = self.copy(&alone, inputs, cabin, cancel).await?;
+        let (layer, time) = (made.stack.entries[0].clone(), made.times[0]);
+        let solved = self.insert(Kind::Regular, vertex.name.clone(), made).await?;
+        if let Solved::Files(lease) = &solved {
+            self.shop.cache.also(&lease.record().id, &[key]);
+        }
+        Ok(Made::over(root, layer, time, 0))
     }
 
     async fn copy(
@@ -516,6 +554,12 @@ struct Made {
 impl Made {
     /// A snapshot on top of another result.
     fn on(root: Option<&Solved>, snapshot: Snapshot) -> Self {
+        let layer = Entry::Loose(snapshot.id);
+        Self::over(root, layer, Some(Timestamp::now()), snapshot.disk_bytes)
+    }
+
+    /// A layer that was made at some time on top of a result.
+    fn over(root: Option<&Solved>, layer: Entry, time: Option<Timestamp>, size: u64) -> Self {
         let (below, mut times) = match root {
             Some(Solved::Files(lease)) => {
                 let record = lease.record();
@@ -523,18 +567,25 @@ impl Made {
             }
             Some(Solved::Context(_)) | None => (Stack::default(), Vec::new()),
         };
-        times.push(Some(Timestamp::now()));
+        times.push(time);
         Self {
-            stack: below.with(Entry::Loose(snapshot.id)),
+            stack: below.with(layer),
             times,
             own: 1,
-            size: snapshot.disk_bytes,
+            size,
         }
     }
 }
 
 fn root<'a>(op: &Op, inputs: &'a [Solved]) -> Option<&'a Solved> {
     op.root().map(|input| &inputs[input.0])
+}
+
+/// Whether what a copy writes is independent of its root: names of owners are looked up there.
+fn link_source(op: &CopyOp) -> bool {
+    let number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
+    let owner = op.chown.as_deref().unwrap_or_default();
+    op.link && owner.split(':').all(number)
 }
 
 /// The inputs that a copy reads from, each once, in order.
@@ -621,13 +672,16 @@ impl Steps for PlanSteps {
             .map_err(self.at(step))
     }
 
-    fn find(&self, key: &Key) -> Option<Solved> {
+    async fn find(&self, key: &Key) -> Option<Solved> {
         Some(Solved::Files(Arc::new(self.shop.cache.find(key)?)))
     }
 
     fn record(&self, _step: usize, keys: &[Key], output: &Solved) {
         if let Solved::Files(lease) = output {
-            self.shop.cache.also(&lease.record().id, keys);
+            let cache = Arc::clone(&self.shop.cache);
+            cache.also(&lease.record().id, keys);
+            let tasks = &self.shop.engine.shared().tasks;
+            tasks.spawn_blocking(move || cache.flush());
         }
     }
 

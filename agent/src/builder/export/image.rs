@@ -8,13 +8,14 @@
 
 use agent_api::build::{BuildResult, ImageOutput};
 use agent_image::build::{Rewrite, Stack};
-use agent_image::{ImageId, Reference};
+use agent_image::{Digest, ImageId, PushRequest, Reference};
 use serde_json::json;
 
 use super::config::{ResultLayer, image_config};
 use super::{Built, Export};
 use crate::builder::cache::files;
 use crate::builder::failure::Failure;
+use crate::builder::options;
 use crate::builder::progress::Seat;
 use crate::builder::steps::Solved;
 use crate::engine::blocking;
@@ -25,6 +26,8 @@ pub(super) struct Image {
     pub(super) config: Vec<u8>,
     /// Its layers, lowest first.
     pub(super) layers: Vec<ResultLayer>,
+    /// Those of them that were made for this export alone: to be released after it.
+    pub(super) extra: Vec<Digest>,
 }
 
 impl Export<'_> {
@@ -35,9 +38,6 @@ impl Export<'_> {
         options: &ImageOutput,
         result: &mut BuildResult,
     ) -> Result<(), Failure> {
-        if options.push_by_digest && !options.push {
-            return Err(Failure::invalid("push-by-digest needs push=true"));
-        }
         let seat = Seat::begin(self.progress, "exporting to image");
         let stored = self.store(built, options, &seat, result).await;
         match &stored {
@@ -56,10 +56,16 @@ impl Export<'_> {
     ) -> Result<(), Failure> {
         let names = names(self.request.tags.iter().chain(&options.names))?;
         let image = self.make(built, options.rewrite_timestamp, seat).await?;
-        let digest = agent_image::Digest::of(&image.config).to_string();
+        let digest = Digest::of(&image.config).to_string();
         let part = seat.part(&format!("writing image {digest}"));
         let (store, own) = (self.shop.engine.shared().images.clone(), names.clone());
-        let id: ImageId = blocking(move || Ok(store.add(&image.config, &own, None)?)).await?;
+        let cache = self.shop.cache.clone();
+        let added = blocking(move || {
+            let added = store.add(&image.config, &own, None);
+            cache.release(image.extra)?;
+            Ok(added?)
+        });
+        let id: ImageId = added.await?;
         part.done();
         let id = id.to_string();
         let events = &self.shop.engine.shared().events;
@@ -78,6 +84,41 @@ impl Export<'_> {
             metadata.insert("image.name".to_owned(), json!(joined.join(",")));
         }
         result.image_id = id;
+        match options.push {
+            true => self.push(&names, seat, result).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Sends the image to the registries of its names.
+    async fn push(
+        &self,
+        names: &[Reference],
+        seat: &Seat,
+        result: &mut BuildResult,
+    ) -> Result<(), Failure> {
+        if names.is_empty() {
+            return Err(Failure::invalid("tag is needed when pushing to registry"));
+        }
+        for name in names {
+            let part = seat.part(&format!("pushing {name}"));
+            let request = PushRequest {
+                reference: name.clone(),
+                credentials: options::credentials(self.request, &name.to_string()),
+            };
+            let (shared, cancel) = (self.shop.engine.shared().clone(), self.cancel.clone());
+            let pushed = blocking(move || {
+                Ok(shared.images.push(&shared.registries, &request, &cancel, &agent_image::silent)?)
+            });
+            let pushed = pushed.await?;
+            part.done();
+            let events = &self.shop.engine.shared().events;
+            events.image(&name.familiar(), &name.familiar(), "push");
+            if let Some(pushed) = pushed.first() {
+                let digest = json!(pushed.digest.to_string());
+                result.metadata.insert("containerimage.digest".to_owned(), digest);
+            }
+        }
         Ok(())
     }
 
@@ -106,12 +147,14 @@ impl Export<'_> {
         let shop = self.shop.clone();
         let entries = stack.entries;
         let adopted = blocking(move || {
-            shop.cache
-                .snapshots()
-                .adopt(&entries, rewrite)
-                .map_err(files)
+            let snapshots = shop.cache.snapshots();
+            let diff_ids = snapshots.adopt(&entries, rewrite).map_err(files)?;
+            let made = diff_ids.iter().zip(&entries);
+            let extra = made.filter(|(diff_id, entry)| snapshots.layer_of(entry) != Some(**diff_id));
+            let extra: Vec<Digest> = extra.map(|(diff_id, _)| *diff_id).collect();
+            Ok((diff_ids, extra))
         });
-        let diff_ids = adopted.await?;
+        let (diff_ids, extra) = adopted.await?;
         part.done();
         let layers: Vec<ResultLayer> = diff_ids
             .into_iter()
@@ -119,12 +162,16 @@ impl Export<'_> {
             .map(|(diff_id, created)| ResultLayer { diff_id, created })
             .collect();
         let config = image_config(&built.plan.config, &layers, built.base_history, epoch);
-        Ok(Image { config, layers })
+        Ok(Image {
+            config,
+            layers,
+            extra,
+        })
     }
 }
 
 /// The names of an image; each with a tag, none twice.
-fn names<'a>(texts: impl Iterator<Item = &'a String>) -> Result<Vec<Reference>, Failure> {
+pub(super) fn names<'a>(texts: impl Iterator<Item = &'a String>) -> Result<Vec<Reference>, Failure> {
     let mut names = Vec::new();
     for text in texts {
         let name = Reference::parse(text)

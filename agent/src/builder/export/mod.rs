@@ -7,13 +7,14 @@
 //! | local, tar | its files as a tar, on a channel of the client's                             [files] |
 //! | cacheonly | nowhere |
 
+mod archive;
 mod config;
 mod files;
 mod image;
 
 use std::sync::Arc;
 
-use agent_api::build::{BuildRequest, BuildResult, Output};
+use agent_api::build::{BuildRequest, BuildResult, CompressionKind, LayerCompression, Output};
 use agent_build::plan::{Plan, Platform};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::session::Session;
 use super::steps::{Shop, Solved};
+use archive::Kind;
 
 /// The result of one platform.
 pub(crate) struct Built {
@@ -56,26 +58,22 @@ impl Export<'_> {
             true => &default[..],
             false => &self.request.outputs,
         };
-        check(outputs, built)?;
         for output in outputs {
             match output {
-                Output::Image(options) => {
-                    self.image(&built[0], options, &mut result).await?;
-                }
+                Output::Image(options) => self.image(&built[0], options, &mut result).await?,
                 Output::Local { id, platform_split } => {
                     let split = platform_split.unwrap_or(built.len() > 1);
-                    self.files("exporting to client directory", id, split, built)
-                        .await?;
+                    self.files("exporting to client directory", id, split, built).await?;
                 }
                 Output::Tar { id, platform_split } => {
                     let split = platform_split.unwrap_or(built.len() > 1);
-                    self.files("exporting to client tarball", id, split, built)
-                        .await?;
+                    self.files("exporting to client tarball", id, split, built).await?;
                 }
-                Output::Oci(_) | Output::Docker(_) => {
-                    return Err(Failure::invalid(
-                        "outputs of type oci and docker are not supported yet",
-                    ));
+                Output::Oci(options) => {
+                    self.archive(Kind::Oci, built, options, &mut result).await?;
+                }
+                Output::Docker(options) => {
+                    self.archive(Kind::Docker, built, options, &mut result).await?;
                 }
                 Output::CacheOnly => {}
             }
@@ -84,22 +82,52 @@ impl Export<'_> {
     }
 }
 
-/// Refuses what cannot hold several platforms.
-fn check(outputs: &[Output], built: &[Built]) -> Result<(), Failure> {
-    if built.len() < 2 {
-        return Ok(());
+/// Refuses, before anything is built, outputs that cannot be made.
+pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Failure> {
+    for output in &request.outputs {
+        match output {
+            Output::Image(options) => {
+                if options.push_by_digest {
+                    return Err(Failure::invalid("push-by-digest is not supported: give the image a tag"));
+                }
+                if options.push && options.oci_media_types == Some(false) {
+                    return Err(Failure::invalid("oci-mediatypes=false is not supported with push: what is built has OCI's"));
+                }
+                compression(&options.compression, options.push)?;
+            }
+            Output::Oci(options) | Output::Docker(options) => compression(&options.compression, true)?,
+            Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => {}
+        }
     }
-    for output in outputs {
-        let refused = match output {
-            Output::Image(_) => {
-                "exporting multiple references to image store is currently unsupported"
-            }
-            Output::Docker(_) => {
-                "docker exporter does not currently support exporting manifest lists"
-            }
-            _ => continue,
-        };
-        return Err(Failure::invalid(refused));
+    let stored = |output: &Output| matches!(output, Output::Image(_));
+    let image = request.outputs.is_empty() || request.outputs.iter().any(stored);
+    if image && !request.annotations.is_empty() {
+        return Err(Failure::invalid(
+            "annotations are not supported for images of the store: they are kept with an output of type oci or docker",
+        ));
+    }
+    for key in request.annotations.keys() {
+        let kind = key.split_once(':').map_or("manifest", |(kind, _)| kind);
+        if kind != "manifest" && ["index", "manifest-descriptor", "index-descriptor"].contains(&kind.split('[').next().unwrap_or(kind)) {
+            return Err(Failure::invalid(format!("annotation {key:?}: only those of manifests are supported")));
+        }
+    }
+    if platforms > 1 && image {
+        return Err(Failure::invalid(
+            "exporting multiple references to image store is currently unsupported: use an output of type oci, or build one platform",
+        ));
+    }
+    if platforms > 1 && request.outputs.iter().any(|output| matches!(output, Output::Docker(_))) {
+        return Err(Failure::invalid(
+            "docker exporter does not currently support exporting manifest lists",
+        ));
+    }
+    Ok(())
+}
+
+fn compression(given: &LayerCompression, packed: bool) -> Result<(), Failure> {
+    if given.kind == Some(CompressionKind::Zstd) && packed {
+        return Err(Failure::invalid("compression=zstd is not supported: use gzip or uncompressed"));
     }
     Ok(())
 }

@@ -1,0 +1,223 @@
+//! Which records a prune removes. Pure but for the last step.
+//!
+//! Without a bound on space everything goes that the filters leave and that is old enough; with one the least recently
+//! used goes first, as long as there is too much. Unless `all` is asked for, what images have, too, stays: it would free
+//! nothing.
+//!
+//! Source: moby `builder-next/builder.go` (`toBuildkitPruneInfo`), buildkit `cache/manager.go` (`prune`,
+//! `calculateKeepBytes`).
+
+use std::collections::{HashMap, HashSet};
+
+use agent_api::Filters;
+use jiff::Timestamp;
+
+use super::Builder;
+use super::cache::CacheRecord;
+use crate::error::{Error, Result};
+
+/// What is to go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PruneOptions {
+    /// Also what images have.
+    pub(crate) all: bool,
+    /// Not what was used since.
+    pub(crate) until: Option<Timestamp>,
+    /// `id`, `parent`, `type`, `description`, `inuse`, `shared`, `private`.
+    pub(crate) filters: Filters,
+    /// Bytes that are always kept; 0 for none.
+    pub(crate) reserved_space: u64,
+    /// Bytes that the cache may have; 0 for any number.
+    pub(crate) max_used_space: u64,
+    /// Bytes that should be free on the disk; 0 for any number.
+    pub(crate) min_free_space: u64,
+}
+
+impl Builder {
+    /// Removes what the options choose. Returns what went and the bytes that came free. Blocks.
+    ///
+    /// # Errors
+    /// Something cannot be removed; the rest is gone.
+    pub(crate) fn prune(&self, options: &PruneOptions) -> Result<(Vec<String>, u64)> {
+        if !self.has_cache() {
+            return Ok((Vec::new(), 0));
+        }
+        let records = self.usage()?;
+        let root = self.root();
+        let disk = rustix::fs::statvfs(&root).map_err(|error| Error::io("look at", &root)(error.into()))?;
+        let chosen = choose(&records, options, disk.f_bavail * disk.f_frsize);
+        let (removed, freed) = self.remove_records(&chosen)?;
+        let reclaimed = freed.to_string();
+        let events = &self.inner.engine.shared().events;
+        events.other("builder", "", "prune", &[("reclaimed", &reclaimed)]);
+        Ok((removed, freed))
+    }
+}
+
+/// The ids of what goes; `free` are the bytes that are free on the disk.
+fn choose(records: &[CacheRecord], options: &PruneOptions, free: u64) -> Vec<String> {
+    let may_go = |record: &&CacheRecord| {
+        !record.in_use
+            && (options.all || !record.shared)
+            && options.until.is_none_or(|until| record.last_used.unwrap_or(record.created) <= until)
+            && matches(record, &options.filters)
+    };
+    let candidates: Vec<&CacheRecord> = records.iter().filter(may_go).collect();
+    let total: u64 = records.iter().map(|record| record.size).sum();
+    match bytes_to_keep(total, free, options) {
+        None => candidates.into_iter().map(|record| record.id.clone()).collect(),
+        Some(keep) => oldest(records, candidates, total, keep),
+    }
+}
+
+/// How many bytes the cache may have; `None` for nothing at all.
+fn bytes_to_keep(total: u64, free: u64, options: &PruneOptions) -> Option<u64> {
+    let (most, reserved, wanted) = (options.max_used_space, options.reserved_space, options.min_free_space);
+    if (most, reserved, wanted) == (0, 0, 0) {
+        return None;
+    }
+    let lacking = wanted.saturating_sub(free);
+    let keep = match (most, lacking) {
+        (0, 0) if reserved > 0 && wanted == 0 => 0,
+        (0, 0) => total,
+        (0, lacking) => total.saturating_sub(lacking),
+        (most, 0) => most,
+        (most, lacking) => most.min(total.saturating_sub(lacking)),
+    };
+    Some(keep.max(reserved))
+}
+
+/// The least recently used that nothing else is made on, again and again, until `keep` bytes are left.
+fn oldest(records: &[CacheRecord], candidates: Vec<&CacheRecord>, total: u64, keep: u64) -> Vec<String> {
+    let mut children: HashMap<&str, usize> = HashMap::new();
+    for parent in records.iter().flat_map(|record| &record.parents) {
+        *children.entry(parent).or_default() += 1;
+    }
+    let mut waiting = candidates;
+    waiting.sort_by_key(|record| (record.last_used.unwrap_or(record.created), record.uses));
+    let (mut left, mut chosen) = (total, Vec::new());
+    let mut gone = HashSet::new();
+    while left > keep {
+        let leaf = |record: &&&CacheRecord| {
+            !gone.contains(record.id.as_str()) && children.get(record.id.as_str()).copied().unwrap_or(0) == 0
+        };
+        let Some(record) = waiting.iter().find(leaf) else {
+            break;
+        };
+        gone.insert(record.id.as_str());
+        chosen.push(record.id.clone());
+        left = left.saturating_sub(record.size);
+        for parent in &record.parents {
+            if let Some(count) = children.get_mut(parent.as_str()) {
+                *count -= 1;
+            }
+        }
+    }
+    chosen
+}
+
+fn matches(record: &CacheRecord, filters: &Filters) -> bool {
+    let flag = |name: &str, is: bool| {
+        filters.any(name, |wanted| match wanted {
+            "" | "1" | "true" => is,
+            "0" | "false" => !is,
+            _ => false,
+        })
+    };
+    filters.any("id", |wanted| record.id.contains(wanted))
+        && filters.any("parent", |wanted| record.parents.iter().any(|parent| parent == wanted))
+        && filters.any("type", |wanted| record.kind == wanted)
+        && filters.any("description", |wanted| record.description == wanted)
+        && flag("inuse", record.in_use)
+        && flag("shared", record.shared)
+        && flag("private", !record.shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, parent: &str, size: u64, used: i64) -> CacheRecord {
+        CacheRecord {
+            id: id.to_owned(),
+            parents: Some(parent.to_owned()).filter(|parent| !parent.is_empty()).into_iter().collect(),
+            kind: "regular",
+            mutable: false,
+            description: format!("step {id}"),
+            in_use: false,
+            shared: false,
+            size,
+            loose: size,
+            created: Timestamp::UNIX_EPOCH,
+            last_used: Some(Timestamp::from_second(used).unwrap()),
+            uses: 1,
+        }
+    }
+
+    /// `base` ← `middle` ← `top`, and `other`, which is older than all.
+    fn records() -> Vec<CacheRecord> {
+        let mut records = vec![
+            record("base", "", 100, 10),
+            record("middle", "base", 10, 20),
+            record("top", "middle", 1, 30),
+            record("other", "", 1000, 5),
+        ];
+        records[0].shared = true;
+        records
+    }
+
+    fn chosen(options: &PruneOptions, free: u64) -> String {
+        choose(&records(), options, free).join(" ")
+    }
+
+    #[test]
+    fn what_images_have_stays_unless_all_is_asked_for() {
+        assert_eq!(chosen(&PruneOptions::default(), 0), "middle top other");
+        let all = PruneOptions { all: true, ..PruneOptions::default() };
+        assert_eq!(chosen(&all, 0), "base middle top other");
+    }
+
+    #[test]
+    fn filters_choose() {
+        for (name, value, expected) in [
+            ("id", "mid", "middle"),
+            ("parent", "middle", "top"),
+            ("type", "exec.cachemount", ""),
+            ("description", "step top", "top"),
+            ("inuse", "", ""),
+            ("private", "true", "middle top other"),
+            ("shared", "true", ""),
+        ] {
+            let options = PruneOptions {
+                filters: Filters::new().with(name, value),
+                ..PruneOptions::default()
+            };
+            assert_eq!(chosen(&options, 0), expected, "{name}={value}");
+        }
+        let options = PruneOptions {
+            until: Some(Timestamp::from_second(20).unwrap()),
+            ..PruneOptions::default()
+        };
+        assert_eq!(chosen(&options, 0), "middle other");
+    }
+
+    #[test]
+    fn under_a_budget_the_oldest_goes_and_nothing_before_what_is_made_on_it() {
+        let budget = |max_used_space| PruneOptions { max_used_space, ..PruneOptions::default() };
+        assert_eq!(chosen(&budget(2000), 0), "");
+        assert_eq!(chosen(&budget(1110), 0), "other");
+        assert_eq!(chosen(&budget(110), 0), "other top");
+        assert_eq!(chosen(&budget(1), 0), "other top middle");
+    }
+
+    #[test]
+    fn free_space_and_reserved_space_bound_each_other() {
+        let options = PruneOptions { min_free_space: 500, ..PruneOptions::default() };
+        assert_eq!(chosen(&options, 600), "");
+        assert_eq!(chosen(&options, 400), "other");
+        let options = PruneOptions { reserved_space: 105, ..PruneOptions::default() };
+        assert_eq!(chosen(&options, 0), "other top middle");
+        let options = PruneOptions { reserved_space: 2000, ..PruneOptions::default() };
+        assert_eq!(chosen(&options, 0), "");
+    }
+}
