@@ -9,6 +9,7 @@
 //! <root>/layers/<diff id hex>/layer.json
 //! <root>/layers/unfinished-*           being unpacked; removed when the store is opened
 //! <root>/layers/doomed-*               being deleted; removed when the store is opened
+//! <root>/build/                        snapshots of builds that are no layers yet       [build]
 //! ```
 //!
 //! A [`Store`] is synchronous and shared by reference: callers in async code use a blocking thread.

@@ -14,7 +14,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,18 +21,16 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::error::{FilesError, Result};
 use super::usage::disk_bytes;
-use super::{Entry, Held, Stack, StatCache, View};
+use super::{Entry, Stack, StatCache};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::store::{LayerPins, Store};
 
-/// Overlayfs takes no more lower directories (`OVL_MAX_STACK`).
-const LOWERS_MAX: usize = 500;
 const FACTS: &str = "snapshot.json";
 const SYNCED: &str = "synced";
 
@@ -99,7 +96,7 @@ pub struct Snapshots {
     /// Number for the next temporary name.
     next: AtomicU64,
     boot: String,
-    state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<State>>,
     /// Held while snapshots are made layers of.
     pub(super) adopting: Mutex<()>,
     /// What was there when this was opened: all that a sweep may remove.
@@ -110,13 +107,15 @@ pub struct Snapshots {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     places: HashMap<SnapshotId, Place>,
     /// Finished and perhaps not on the disk yet.
     unsynced: HashSet<SnapshotId>,
-    holders: HashMap<SnapshotId, usize>,
+    pub(super) holders: HashMap<SnapshotId, usize>,
     /// Removed while somebody held them: to be deleted by the last holder.
-    doomed: HashMap<SnapshotId, PathBuf>,
+    pub(super) doomed: HashMap<SnapshotId, PathBuf>,
+    /// Became layers while somebody held them: these stay as long as they are held.
+    pub(super) became: HashMap<SnapshotId, LayerPins>,
 }
 
 /// A snapshot being made: an empty directory to fill. Deleted on drop unless it is finished.
@@ -136,33 +135,6 @@ impl Drop for Work {
     fn drop(&mut self) {
         // Finished ones are no longer there under this name.
         discard(&self.directory);
-    }
-}
-
-/// Keeps snapshots and layers from being deleted.
-pub(super) struct Pins {
-    ids: Vec<SnapshotId>,
-    state: Arc<Mutex<State>>,
-    _layers: LayerPins,
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        let mut free = Vec::new();
-        {
-            let mut state = self.state.lock();
-            for id in &self.ids {
-                let Some(count) = state.holders.get_mut(id) else {
-                    continue;
-                };
-                *count -= 1;
-                if *count == 0 {
-                    state.holders.remove(id);
-                    free.extend(state.doomed.remove(id));
-                }
-            }
-        }
-        free.iter().for_each(|path| discard(path));
     }
 }
 
@@ -262,83 +234,6 @@ impl Snapshots {
         let work = self.work()?;
         std::fs::rename(directory, &work.diff).map_err(ImageError::io("rename", directory))?;
         self.finish(work)
-    }
-
-    /// Holds a stack for reading and mounting.
-    ///
-    /// # Errors
-    /// [`FilesError::Lost`]: the cache record that names it is a miss. A layer that is gone from the store, or more layers
-    /// than overlayfs takes.
-    pub fn hold(&self, stack: &Stack) -> Result<Held> {
-        let mut ids = Vec::new();
-        let mut diffs = Vec::new();
-        let mut layers = Vec::new();
-        {
-            // From here on nothing that is found can be deleted.
-            let mut state = self.state.lock();
-            for entry in stack.entries.iter().rev() {
-                let place = match entry {
-                    Entry::Layer(diff_id) => Place::Layer(*diff_id),
-                    Entry::Loose(id) => self
-                        .place(&mut state, id)
-                        .ok_or_else(|| FilesError::Lost(id.clone()))?,
-                };
-                match (place, entry) {
-                    (Place::Layer(diff_id), _) => layers.push(diff_id),
-                    (Place::Here(_), Entry::Loose(id)) if !ids.contains(id) => ids.push(id.clone()),
-                    _ => continue,
-                }
-                diffs.push((place, entry.clone()));
-            }
-            for id in &ids {
-                *state.holders.entry(id.clone()).or_default() += 1;
-            }
-        }
-        let mut pins = Pins {
-            ids,
-            state: Arc::clone(&self.state),
-            _layers: LayerPins::none(),
-        };
-        pins._layers = Store::pin_layers(&self.store, &layers)?;
-        let lowers = self.lowers(&diffs)?;
-        let roots = open_all(&lowers)?;
-        let pins = Arc::new(pins);
-        Ok(Held {
-            lowers: lowers.into(),
-            view: View::stack(Arc::new(roots), Arc::clone(&pins)),
-            _pins: pins,
-        })
-    }
-
-    /// The directories of a stack, uppermost first. Of one that occurs several times only the uppermost is there: overlayfs
-    /// refuses a directory twice, and the others could not be seen. Nothing is there below an opaque root.
-    fn lowers(&self, entries: &[(Place, Entry)]) -> Result<Vec<PathBuf>> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for (place, entry) in entries {
-            let mut cut = false;
-            let path = match (place, entry) {
-                (Place::Layer(diff_id), _) => {
-                    let (path, opaque) = self.store.layer_directory(diff_id)?;
-                    cut = opaque;
-                    path
-                }
-                (Place::Here(_), Entry::Loose(id)) => self.path(id).join("diff"),
-                (Place::Here(_), Entry::Layer(_)) => continue,
-            };
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-            if cut {
-                break;
-            }
-        }
-        if paths.len() > LOWERS_MAX {
-            return Err(FilesError::Limit {
-                what: "layers in one file system",
-                limit: LOWERS_MAX as u64,
-            });
-        }
-        Ok(paths)
     }
 
     /// Whether every entry of the stack is there and whole; opens nothing.
@@ -473,7 +368,7 @@ impl Snapshots {
     }
 
     /// Where a snapshot is; `None` when it is lost.
-    fn place(&self, state: &mut State, id: &SnapshotId) -> Option<Place> {
+    pub(super) fn place(&self, state: &mut State, id: &SnapshotId) -> Option<Place> {
         if let Some(place) = state.places.get(id) {
             return Some(*place);
         }
@@ -519,19 +414,24 @@ impl Snapshots {
             let _ = std::fs::remove_file(diff.with_file_name(FACTS));
             let _ = std::fs::remove_file(diff.with_file_name(SYNCED));
         }
+        let layer_pins = Store::pin_layers(&self.store, &[diff_id])?;
         let mut state = self.state.lock();
         state.unsynced.remove(id);
+        let is_held = state.holders.contains_key(id);
         if !moved {
             let to = self.temporary("doomed");
             let layer = diff.parent().unwrap_or(&diff);
             std::os::unix::fs::symlink(layer, &to).map_err(ImageError::io("create", &to))?;
             crate::layers::exchange(&path, &to).map_err(ImageError::io("create", &path))?;
-            match state.holders.contains_key(id) {
+            match is_held {
                 true => drop(state.doomed.insert(id.clone(), to)),
                 false => discard(&to),
             }
         }
         state.places.insert(id.clone(), Place::Layer(diff_id));
+        if is_held {
+            state.became.insert(id.clone(), layer_pins);
+        }
         Ok(())
     }
 
@@ -546,24 +446,21 @@ impl Snapshots {
         state.places.remove(id);
         state.unsynced.remove(id);
         match std::fs::symlink_metadata(&path) {
+            // Its path is in use.
+            Ok(_) if state.holders.contains_key(id) => {
+                state.doomed.insert(id.clone(), path);
+            }
             Ok(metadata) if metadata.is_dir() => {
-                if state.holders.contains_key(id) {
-                    state.doomed.insert(id.clone(), path);
-                    return Ok(bytes);
-                }
                 let to = self.temporary("doomed");
                 std::fs::rename(&path, &to).map_err(ImageError::io("remove", &path))?;
                 drop(state);
                 discard(&to);
-                Ok(bytes)
             }
-            Ok(_) => {
-                std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
-                Ok(bytes)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(ImageError::io("remove", &path)(error).into()),
+            Ok(_) => std::fs::remove_file(&path).map_err(ImageError::io("remove", &path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(ImageError::io("remove", &path)(error).into()),
         }
+        Ok(bytes)
     }
 
     fn work(&self) -> Result<Work> {
@@ -590,18 +487,14 @@ impl Drop for Snapshots {
     }
 }
 
-fn open_all(paths: &[PathBuf]) -> Result<Vec<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |path: &PathBuf| match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => Ok(fd),
-        Err(error) => Err(ImageError::io("open", path)(error.into()).into()),
+/// Deletes a directory, or the link in its place, that nobody refers to; what cannot be deleted now is when the snapshots are
+/// opened again.
+pub(super) fn discard(path: &Path) {
+    let removed = match path.is_symlink() {
+        true => std::fs::remove_file(path),
+        false => crate::remove::remove_tree(path),
     };
-    paths.iter().map(open).collect()
-}
-
-/// Deletes a directory that nobody refers to; what cannot be deleted now is when the snapshots are opened again.
-fn discard(path: &Path) {
-    if let Err(error) = crate::remove::remove_tree(path)
+    if let Err(error) = removed
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "cannot remove a snapshot");

@@ -1,13 +1,24 @@
 //! What a stage's file system consists of, and holding it while it is in use.
+//!
+//! Must not: mount. Which directories an overlay mount takes is said here, whoever needs it mounts them.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::snapshots::Pins;
-use super::{SnapshotId, View};
+use super::error::{FilesError, Result};
+use super::snapshots::{Place, State, discard};
+use super::{SnapshotId, Snapshots, View};
 use crate::digest::Digest;
+use crate::error::ImageError;
+use crate::store::{LayerPins, Store};
+
+/// Overlayfs takes no more lower directories (`OVL_MAX_STACK`).
+const LOWERS_MAX: usize = 500;
 
 /// One layer of a stage's file system.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,4 +74,128 @@ impl Held {
     pub fn view(&self) -> View {
         self.view.clone()
     }
+}
+
+/// Keeps snapshots and layers from being deleted.
+pub(super) struct Pins {
+    _snapshots: SnapshotPins,
+    _layers: LayerPins,
+}
+
+/// Keeps snapshots from being deleted, also as the layers that they become.
+struct SnapshotPins {
+    ids: Vec<SnapshotId>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Drop for SnapshotPins {
+    fn drop(&mut self) {
+        let mut free = Vec::new();
+        // Layers are let go without the lock, since that may remove them.
+        let mut became = Vec::new();
+        {
+            let mut state = self.state.lock();
+            for id in &self.ids {
+                let Some(count) = state.holders.get_mut(id) else {
+                    continue;
+                };
+                *count -= 1;
+                if *count == 0 {
+                    state.holders.remove(id);
+                    free.extend(state.doomed.remove(id));
+                    became.extend(state.became.remove(id));
+                }
+            }
+        }
+        free.iter().for_each(|path| discard(path));
+    }
+}
+
+impl Snapshots {
+    /// Holds a stack for reading and mounting.
+    ///
+    /// # Errors
+    /// [`FilesError::Lost`]: the cache record that names it is a miss. A layer that is gone from the store, or more layers
+    /// than overlayfs takes.
+    pub fn hold(&self, stack: &Stack) -> Result<Held> {
+        let mut ids = Vec::new();
+        let mut diffs = Vec::new();
+        let mut layers = Vec::new();
+        {
+            // From here on nothing that is found can be deleted.
+            let mut state = self.state.lock();
+            for entry in stack.entries.iter().rev() {
+                let place = match entry {
+                    Entry::Layer(diff_id) => Place::Layer(*diff_id),
+                    Entry::Loose(id) => self
+                        .place(&mut state, id)
+                        .ok_or_else(|| FilesError::Lost(id.clone()))?,
+                };
+                match (place, entry) {
+                    (Place::Layer(diff_id), _) => layers.push(diff_id),
+                    (Place::Here(_), Entry::Loose(id)) if !ids.contains(id) => ids.push(id.clone()),
+                    _ => continue,
+                }
+                diffs.push((place, entry.clone()));
+            }
+            for id in &ids {
+                *state.holders.entry(id.clone()).or_default() += 1;
+            }
+        }
+        let snapshots = SnapshotPins {
+            ids,
+            state: Arc::clone(&self.state),
+        };
+        let pins = Arc::new(Pins {
+            _snapshots: snapshots,
+            _layers: Store::pin_layers(&self.store, &layers)?,
+        });
+        let lowers = self.lowers(&diffs)?;
+        let roots = open_all(&lowers)?;
+        Ok(Held {
+            lowers: lowers.into(),
+            view: View::stack(Arc::new(roots), Arc::clone(&pins)),
+            _pins: pins,
+        })
+    }
+
+    /// The directories of a stack, uppermost first. Of one that occurs several times only the uppermost is there: overlayfs
+    /// refuses a directory twice, and the others could not be seen. Nothing is there below an opaque root.
+    fn lowers(&self, entries: &[(Place, Entry)]) -> Result<Vec<PathBuf>> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for (place, entry) in entries {
+            let mut cut = false;
+            let path = match (place, entry) {
+                (Place::Layer(diff_id), _) => {
+                    let (path, opaque) = self.store.layer_directory(diff_id)?;
+                    cut = opaque;
+                    path
+                }
+                (Place::Here(_), Entry::Loose(id)) => self.path(id).join("diff"),
+                (Place::Here(_), Entry::Layer(_)) => continue,
+            };
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            if cut {
+                break;
+            }
+        }
+        if paths.len() > LOWERS_MAX {
+            return Err(FilesError::Limit {
+                what: "layers in one file system",
+                limit: LOWERS_MAX as u64,
+            });
+        }
+        Ok(paths)
+    }
+}
+
+fn open_all(paths: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |path: &PathBuf| match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => Ok(fd),
+        Err(error) => Err(ImageError::io("open", path)(error.into()).into()),
+    };
+    paths.iter().map(open).collect()
 }

@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::{FilesError, Result};
-use super::snapshots::Pins;
+use super::stack::Pins;
 use crate::layers::is_whiteout;
 
 /// Links followed in one path, as in containerd's `RootPath`.

@@ -296,6 +296,24 @@ fn what_is_held_stays() {
 }
 
 #[test]
+fn a_held_snapshot_stays_although_its_layer_is_released() {
+    let yard = Yard::new();
+    let entry = yard.snapshot(|diff| fs::write(diff.join("a"), "a").unwrap());
+    let held = yard.hold(&stack([entry.clone()]));
+    let path = held.lowers()[0].join("a");
+    yard.snapshots
+        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
+        .unwrap();
+    yard.snapshots.remove(&[entry], &HashSet::new()).unwrap();
+    assert_eq!(layers(&yard).len(), 1);
+    assert_eq!(held.view().read("a", 1).unwrap().unwrap(), b"a");
+    assert!(path.exists(), "by the path, too");
+    drop(held);
+    assert!(layers(&yard).is_empty());
+    assert!(!path.exists());
+}
+
+#[test]
 fn what_nobody_finished_or_names_is_swept() {
     let yard = Yard::new();
     let named = yard.snapshot(|diff| fs::write(diff.join("a"), "a").unwrap());
