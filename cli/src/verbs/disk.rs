@@ -285,7 +285,7 @@ fn container_row(container: &ContainerSummary, now: Timestamp) -> Row {
         .collect();
     Row::new()
         .with("ID", short_id(&container.id))
-        .with("Image", &container.image)
+        .with("Image", container.image.as_str())
         .with(
             "Command",
             format!("\"{}\"", ellipsis(&container.command, 20)),
@@ -293,14 +293,14 @@ fn container_row(container: &ContainerSummary, now: Timestamp) -> Row {
         .with("LocalVolumes", volumes.to_string())
         .with("Size", human_size_3(container.size_rw.unwrap_or(0)))
         .with("RunningFor", super::ago(container.created, now))
-        .with("Status", &container.status)
+        .with("Status", container.status.as_str())
         .with("Names", names.join(","))
 }
 
 fn volume_row(volume: &Volume) -> Row {
     let (size, users) = volume_usage(volume);
     Row::new()
-        .with("Name", &volume.name)
+        .with("Name", volume.name.as_str())
         .with("Links", users.to_string())
         .with("Size", human_size(size))
 }
@@ -312,7 +312,7 @@ fn cache_row(record: &BuildCacheRecord, now: Timestamp) -> Row {
     };
     Row::new()
         .with("ID", short_id(&record.id))
-        .with("CacheType", &record.kind)
+        .with("CacheType", record.kind.as_str())
         .with("Size", human_size(record.size))
         .with("CreatedSince", since(Some(&record.created_at)))
         .with("LastUsedSince", since(record.last_used_at.as_deref()))
