@@ -51,6 +51,9 @@ const TREE: &[&str] = &[
     "f x.txt 0644 x",
 ];
 
+/// What is changed, and how.
+type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn every_property_that_is_copied_counts_and_no_other() {
     let base = tempfile::tempdir().unwrap();
@@ -67,7 +70,7 @@ fn every_property_that_is_copied_counts_and_no_other() {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    let same: [(&str, &dyn Fn(&Path)); 5] = [
+    let same: [Change<'_>; 5] = [
         ("nothing", &|_| {}),
         ("times", &|root| {
             let file = File::options().write(true).open(root.join("d/a")).unwrap();
@@ -91,7 +94,7 @@ fn every_property_that_is_copied_counts_and_no_other() {
         let (name, found) = changed(name, change);
         assert_eq!(found, wanted, "{name}");
     }
-    let other: [(&str, &dyn Fn(&Path)); 11] = [
+    let other: [Change<'_>; 11] = [
         ("content", &|root| {
             fs::write(root.join("d/a"), "onf").unwrap()
         }),

@@ -164,8 +164,14 @@ fn equal_snapshots_become_one_layer() {
     // Mounted while its directory goes.
     let held = yard.hold(&stack([two.clone()]));
     let path = held.lowers()[0].clone();
-    let first = yard.snapshots.adopt(&[one.clone()], Rewrite::Keep).unwrap();
-    let second = yard.snapshots.adopt(&[two.clone()], Rewrite::Keep).unwrap();
+    let first = yard
+        .snapshots
+        .adopt(std::slice::from_ref(&one), Rewrite::Keep)
+        .unwrap();
+    let second = yard
+        .snapshots
+        .adopt(std::slice::from_ref(&two), Rewrite::Keep)
+        .unwrap();
     assert_eq!(first, second);
     assert_eq!(layers(&yard), [first[0].hex()]);
     assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "same");
@@ -188,11 +194,11 @@ fn times_are_clamped_in_copies() {
     let seen = yard.seen(&stack([entry.clone()]));
     let plain = yard
         .snapshots
-        .adopt(&[entry.clone()], Rewrite::Keep)
+        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
         .unwrap();
     let clamped = |latest| {
         yard.snapshots
-            .adopt(&[entry.clone()], Rewrite::Clamp(latest))
+            .adopt(std::slice::from_ref(&entry), Rewrite::Clamp(latest))
             .unwrap()
     };
     let long_ago = clamped(1_000_000_000);
@@ -223,7 +229,7 @@ fn layers_live_as_long_as_something_names_them() {
     let entry = yard.snapshot(|diff| fs::write(diff.join("a"), "a").unwrap());
     let diff_id = yard
         .snapshots
-        .adopt(&[entry.clone()], Rewrite::Keep)
+        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
         .unwrap()[0];
     yard.store.keep(&[base]).unwrap();
     let force = agent_image::RemoveOptions {
@@ -280,7 +286,7 @@ fn what_is_held_stays() {
     let held = yard.hold(&stack([entry.clone()]));
     let path = held.lowers()[0].clone();
     yard.snapshots
-        .remove(&[entry.clone()], &HashSet::new())
+        .remove(std::slice::from_ref(&entry), &HashSet::new())
         .unwrap();
     assert!(matches!(
         yard.snapshots.hold(&stack([entry])),
@@ -405,7 +411,7 @@ fn what_has_no_place_in_a_layer_is_refused_and_the_snapshot_stays() {
     let entry = yard.snapshot(|diff| fs::write(diff.join(".wh.a"), "").unwrap());
     let error = yard
         .snapshots
-        .adopt(&[entry.clone()], Rewrite::Keep)
+        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
         .unwrap_err();
     assert!(error.to_string().contains(".wh."), "{error}");
     assert!(yard.snapshots.contains(&stack([entry])));
