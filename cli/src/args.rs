@@ -7,7 +7,7 @@ use crate::failure::{Outcome, USAGE, usage};
 use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
-    build, commit, completion, compose, copy, daemon, doctor, events, exec, image, inspect, lifecycle,
+    build, commit, completion, compose, copy, daemon, dial_stdio, doctor, events, exec, image, image_copy, inspect, lifecycle,
     login, logs, look, network, node, payload, ps, pull, push, refused, run, search, service, stack, stats, swarm,
     system, transfer, volume,
 };
@@ -204,10 +204,14 @@ enum ImageGroup {
     #[command(alias = "remove")]
     Rm(image::RmiArgs),
     Prune(image::PruneArgs),
+    Copy(image_copy::CopyArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum SystemVerb {
+    /// Pass standard input and output on to the daemon: the other end of ssh:// addresses
+    #[command(hide = true)]
+    DialStdio,
     Df(system::DfArgs),
     Events(events::EventsArgs),
     Info(system::InfoArgs),
@@ -335,6 +339,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
             ImageGroup::Inspect(args) => inspect::kind(session, ObjectKind::Image, args).await,
             ImageGroup::Rm(args) => image::rmi(session, args).await,
             ImageGroup::Prune(args) => image::prune(session, args).await,
+            ImageGroup::Copy(args) => image_copy::run(session, args).await,
         },
         Verb::Network { verb } => network::run(session, verb).await,
         Verb::Volume { verb } => volume::run(session, verb).await,
@@ -345,6 +350,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Secret { verb } => payload::secret(session, verb).await,
         Verb::Config { verb } => payload::config(session, verb).await,
         Verb::System { verb } => match verb {
+            SystemVerb::DialStdio => dial_stdio::run(session).await,
             SystemVerb::Df(args) => system::df(session, args).await,
             SystemVerb::Events(args) => events::run(session, args).await,
             SystemVerb::Info(args) => system::info(session, args).await,

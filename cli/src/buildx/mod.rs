@@ -5,11 +5,13 @@
 //! answer.rs   what --check, outline and targets print            record.rs  iidfile, metadata file
 //! verbs.rs    the commands below `builder`, `buildx` and the plugin
 //! plugin.rs   the executable as `docker-buildx`                  context.rs  which daemon docker's own settings name
+//! bake/       files that describe many builds
 //! ```
 //! `verbs::build` turns the flags of one build into a job; bake files are turned into many; both end in [`run`].
 //! Source: docker/buildx `commands`, `build`, `bake`.
 
 pub(crate) mod answer;
+mod bake;
 mod context;
 pub(crate) mod job;
 pub(crate) mod plugin;

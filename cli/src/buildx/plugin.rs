@@ -146,6 +146,8 @@ mod tests {
             "buildx build --build-arg A --secret id=x,src=y --ssh default --platform linux/amd64 .",
             "buildx build --provenance=false --sbom false --check .",
             "buildx --builder default build .",
+            "buildx bake --file - --progress rawjson --metadata-file /tmp/x --allow fs.read=/a",
+            "buildx bake -f a.hcl -f b.json --set *.tags=x --print app",
             "buildx ls",
             "buildx inspect --bootstrap default",
             "buildx du --verbose",

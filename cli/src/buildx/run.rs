@@ -190,6 +190,14 @@ pub(crate) async fn remove_intermediate(client: &Client, results: &Results, want
         {
             continue;
         }
+        // The same image may have a name from elsewhere, which its id would take away with it.
+        let nameless = client
+            .inspect_image(id)
+            .await
+            .is_ok_and(|image| image.repo_tags.is_empty());
+        if !nameless {
+            continue;
+        }
         let options = RemoveImageOptions::default();
         if let Err(error) = client.remove_image(id, options).await {
             tracing::debug!(%error, image = id, "an intermediate image stays");

@@ -1,5 +1,6 @@
 //! The commands below `builder`, `buildx` and the plugin. Builders other than the daemon are refused by name.
 
+use super::bake;
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::verbs::refused::Rest;
@@ -8,6 +9,8 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BuilderVerb {
+    #[command(alias = "f")]
+    Bake(Box<bake::BakeArgs>),
     #[command(alias = "b")]
     Build(Box<build::BuildArgs>),
     Du(builder::DuArgs),
@@ -54,6 +57,7 @@ pub(crate) async fn run(session: &Session, verb: BuilderVerb) -> Outcome {
         Err(Failure::new(1, format!("{name} is not supported: {reason}")).into())
     };
     match verb {
+        BuilderVerb::Bake(args) => bake::run(session, *args).await,
         BuilderVerb::Build(args) => build::run(session, *args).await,
         BuilderVerb::Du(args) => builder::du(session, args).await,
         BuilderVerb::Inspect(args) => builder::inspect(session, args).await,

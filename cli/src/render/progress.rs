@@ -177,7 +177,9 @@ fn objects(operation: &Operation) -> Vec<String> {
         Operation::CreateVolume { .. } | Operation::RemoveVolume { .. } => {
             vec![format!("Volume {}", operation.object())]
         }
-        Operation::RemoveImage { .. } => vec![format!("Image {}", operation.object())],
+        Operation::BuildImage { .. } | Operation::RemoveImage { .. } => {
+            vec![format!("Image {}", operation.object())]
+        }
         _ => match operation.container() {
             Some(container) => vec![format!("Container {}", container.name)],
             None => vec![operation.object().to_owned()],
@@ -190,6 +192,7 @@ fn words(operation: &Operation) -> (&'static str, &'static str) {
         Operation::CreateContainer { container, new } if container.name != new.name => {
             ("Recreate", "Recreated")
         }
+        Operation::BuildImage { .. } => ("Building", "Built"),
         Operation::CreateNetwork { .. }
         | Operation::CreateVolume { .. }
         | Operation::CreateContainer { .. } => ("Creating", "Created"),

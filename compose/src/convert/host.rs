@@ -31,7 +31,7 @@ pub(super) fn host_config(spec: &ContainerSpec<'_>) -> HostConfig {
         dns: service.dns.clone(),
         dns_options: service.dns_opt.clone(),
         dns_search: service.dns_search.clone(),
-        extra_hosts: list(&extra_hosts(service)),
+        extra_hosts: list(&extra_hosts(&service.extra_hosts)),
         group_add: list(&service.group_add),
         ipc_mode: text(&service.ipc),
         links: list(&networks::links(spec)),
@@ -155,8 +155,9 @@ fn capabilities(names: &[String]) -> Vec<String> {
 }
 
 /// `HOST:ADDRESS`, one per address.
-fn extra_hosts(service: &ServiceConfig) -> Vec<String> {
-    let lines = service.extra_hosts.0.iter();
+/// `host:address`, one for each address.
+pub(super) fn extra_hosts(hosts: &compose_model::ExtraHosts) -> Vec<String> {
+    let lines = hosts.0.iter();
     lines
         .flat_map(|(host, addresses)| {
             addresses

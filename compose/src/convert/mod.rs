@@ -4,6 +4,7 @@
 //! project of the other; `tests/it/recorded.rs` compares with a recording of it and lists the differences. What neither
 //! the engine nor this tool honours is refused or warned of by [`support`], never dropped here.
 
+pub mod build;
 mod config;
 pub mod files;
 mod host;

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use agent_api::client::build::BuildError;
 use agent_api::client::{
     ClientError, LogsOptions, OutputStream, RemoveContainerOptions, RemoveImageOptions, StopOptions,
 };
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::wait::Events;
 use crate::convert;
+use crate::convert::build::ServiceBuild;
 use crate::plan::{ContainerHandle, NewContainer, Operation, Plan, Step};
 
 /// Lines of output that go with a failure.
@@ -182,11 +184,41 @@ impl<'a> Runner<'a> {
             Operation::RunHook {
                 container, request, ..
             } => self.hook(&self.id(container)?, request).await,
+            Operation::BuildImage { build } => self.build(index, build).await,
             Operation::RemoveImage { reference } => gone(
                 self.client
                     .remove_image(reference, RemoveImageOptions::default())
                     .await,
             ),
+        }
+    }
+
+    /// Builds an image. The environment is the caller's to read: what needs it has to be resolved before.
+    async fn build(&self, index: usize, build: &ServiceBuild) -> Result<Done, StepError> {
+        let (request, offers) = build
+            .spec
+            .clone()
+            .prepare(&|_| None)
+            .map_err(|error| StepError::new(error.to_string()))?;
+        let notes = self.notes.clone();
+        let built = self.client.build(&request, offers, move |status| {
+            if let Some(vertex) = status.vertexes.iter().rev().find(|vertex| vertex.started.is_some()) {
+                // News that nobody has room for is dropped: it is only news.
+                let _ = notes.try_send(Note {
+                    index,
+                    detail: vertex.name.clone(),
+                });
+            }
+        });
+        match built.await {
+            Ok(_) => Ok(Done::default()),
+            Err(BuildError::Failed(failure)) => Err(StepError {
+                reason: failure.message,
+                log_tail: failure.tail,
+                cancelled: false,
+            }),
+            Err(BuildError::Client(error)) => Err(error.into()),
+            Err(error) => Err(StepError::new(error.to_string())),
         }
     }
 

@@ -80,6 +80,8 @@ pub enum Cause {
     Orphan,
     /// Left over from a replacement that was interrupted.
     Interrupted,
+    /// The service says `pull_policy: build`.
+    PolicyBuild,
     /// The person asked for it.
     Requested,
 }
@@ -131,6 +133,7 @@ impl fmt::Display for Cause {
             Cause::Hook => f.write_str("hook of the service"),
             Cause::Orphan => f.write_str("no such service in the project"),
             Cause::Interrupted => f.write_str("left over from an interrupted replacement"),
+            Cause::PolicyBuild => f.write_str("pull_policy is build"),
             Cause::Requested => f.write_str("asked for"),
         }
     }

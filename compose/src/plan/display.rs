@@ -99,6 +99,9 @@ impl fmt::Display for Operation {
                     container.name
                 )
             }
+            Operation::BuildImage { build } => {
+                write!(f, "build image {} for {}", build.image, build.service)
+            }
             Operation::RemoveImage { reference } => write!(f, "remove image {reference}"),
         }
     }

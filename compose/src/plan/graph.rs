@@ -40,6 +40,29 @@ pub struct Edge {
 }
 
 impl Plan {
+    /// This plan, and another one after it as a whole.
+    #[must_use]
+    pub fn then(mut self, later: Self) -> Self {
+        let offset = self.steps.len();
+        let builds: Vec<Edge> = (0..offset)
+            .map(|step| Edge {
+                step,
+                must_succeed: true,
+            })
+            .collect();
+        for mut step in later.steps {
+            for edge in &mut step.after {
+                edge.step += offset;
+            }
+            if step.after.is_empty() {
+                step.after.clone_from(&builds);
+            }
+            self.steps.push(step);
+        }
+        self.warnings.extend(later.warnings);
+        self
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -4,7 +4,7 @@
 //! the same plan, byte for byte. A [`Plan`] is a graph of [`Step`]s; each names its [`Operation`] and the [`Cause`]
 //! that made it necessary. Steps are listed in one valid order, so that edges always point to earlier steps.
 //!
-//! * [`reconcile()`] plans `up` and `create`; [`lifecycle`] plans `down`, `stop`, `start`, `restart`, `kill` and `rm`.
+//! * [`images()`] plans what is built; [`reconcile()`] plans `up` and `create`; [`lifecycle`] plans `down`, `stop`, `start`, `restart`, `kill` and `rm`.
 //! * [`hash`] says what "changed" means; [`order`] orders services and names cycles.
 //!
 //! The idea of a printable plan between observing and executing is docker/compose's (`pkg/compose/plan.go`).
@@ -13,6 +13,7 @@ mod cause;
 mod display;
 mod graph;
 pub mod hash;
+pub mod images;
 pub mod lifecycle;
 mod operation;
 pub mod options;
@@ -23,6 +24,7 @@ mod steps;
 
 pub use cause::{Cause, SharedResource};
 pub use graph::{Edge, Plan, Step};
+pub use images::images;
 pub use lifecycle::{down, kill, remove, restart, start, stop};
 pub use operation::{
     Condition, ContainerHandle, HookKind, NewContainer, Operation, Share, ShareField,

@@ -4,6 +4,7 @@ use agent_api::{
     ContainerCreateRequest, ExecCreateRequest, NetworkCreateRequest, VolumeCreateRequest,
 };
 
+use crate::convert::build::ServiceBuild;
 use crate::convert::files::NewFile;
 
 /// One unit of work.
@@ -98,6 +99,11 @@ pub enum Operation {
         index: usize,
         /// What the engine is asked.
         request: Box<ExecCreateRequest>,
+    },
+    /// Build the image of a service.
+    BuildImage {
+        /// What is built.
+        build: Box<ServiceBuild>,
     },
     /// Remove an image by reference. Being gone already is success.
     RemoveImage {
@@ -237,6 +243,7 @@ impl Operation {
             Operation::RenameContainer { .. } => "rename_container",
             Operation::Wait { .. } => "wait",
             Operation::RunHook { .. } => "run_hook",
+            Operation::BuildImage { .. } => "build_image",
             Operation::RemoveImage { .. } => "remove_image",
         }
     }
@@ -249,6 +256,7 @@ impl Operation {
             Operation::CreateVolume { request, .. } => &request.name,
             Operation::RemoveNetwork { name, .. } | Operation::RemoveVolume { name } => name,
             Operation::Wait { service, .. } => service,
+            Operation::BuildImage { build } => &build.image,
             Operation::RemoveImage { reference } => reference,
             Operation::CreateContainer { container, .. }
             | Operation::StartContainer { container }
@@ -280,6 +288,7 @@ impl Operation {
     pub fn service(&self) -> Option<&str> {
         match self {
             Operation::Wait { service, .. } => Some(service),
+            Operation::BuildImage { build } => Some(&build.service),
             other => other
                 .container()
                 .map(|container| container.service.as_str()),

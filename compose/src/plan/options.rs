@@ -1,6 +1,6 @@
 //! What the person asked for, verb by verb. Plain values: the command line fills them, the planner reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Options of `up` and `create`.
@@ -26,6 +26,8 @@ pub struct UpOptions {
     pub stop_timeout: Option<Duration>,
     /// Whether containers are started.
     pub start: Start,
+    /// Images that are built before the plan is carried out: their absence is no problem.
+    pub built: BTreeSet<String>,
     /// Add waits until every service runs or is healthy (`--wait`).
     pub wait: bool,
 }

@@ -218,6 +218,10 @@ impl Engine {
                     "a hook needs a running container\n{plan}"
                 );
             }
+            Operation::BuildImage { build } => {
+                let image = self.state.images.entry(build.image.clone()).or_default();
+                image.id.push('+');
+            }
             Operation::RemoveImage { reference } => {
                 self.state
                     .images

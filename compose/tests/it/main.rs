@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod builds;
 mod engine;
 mod plans;
 mod properties;

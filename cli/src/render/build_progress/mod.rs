@@ -93,7 +93,7 @@ impl BuildProgress {
 
     /// Whether [`BuildProgress::tick`] has something to do while nothing happens.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.shown, Shown::Tty(_))
+        matches!(self.shown, Shown::Tty(_) | Shown::Plain(_))
     }
 
     /// News of a build; `prefix` tells builds apart when there are several.
@@ -116,14 +116,22 @@ impl BuildProgress {
         }
         let now = Timestamp::now();
         self.trace.update(status, now);
-        if let Shown::Plain(plain) = &mut self.shown {
+        self.print_due(now);
+    }
+
+    /// Prints lines that are due.
+    fn print_due(&mut self, now: Timestamp) {
+        if let Shown::Plain(plain) = &mut self.shown
+            && plain.is_due(&self.trace, now)
+        {
             let text = plain.print(&mut self.trace, now);
             show(&text);
         }
     }
 
-    /// Draws the picture again.
+    /// Draws the picture again, or prints lines that have waited.
     pub(crate) fn tick(&mut self) {
+        self.print_due(Timestamp::now());
         if let Shown::Tty(tty) = &mut self.shown {
             let text = tty.draw(&self.trace, Timestamp::now(), terminal_size(), false);
             show(&text);

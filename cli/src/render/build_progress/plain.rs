@@ -16,6 +16,9 @@ const MIN_SECONDS: f64 = 5.0;
 /// … or so much more of it.
 const MIN_SHARE: f64 = 0.05;
 
+/// News that come closer together than so many seconds are printed together.
+const TOGETHER: f64 = 0.1;
+
 /// Which step is being printed, and what was said of parts.
 #[derive(Debug, Default)]
 pub(super) struct Plain {
@@ -24,6 +27,7 @@ pub(super) struct Plain {
     parts: BTreeMap<String, (Timestamp, i64)>,
     indexes: usize,
     begun: bool,
+    printed: Option<Timestamp>,
 }
 
 impl Plain {
@@ -34,8 +38,15 @@ impl Plain {
         }
     }
 
+    /// Whether it is time to print what is new.
+    pub(super) fn is_due(&self, trace: &Trace, now: Timestamp) -> bool {
+        let rested = |printed| seconds(printed, now) >= TOGETHER;
+        !trace.updates.is_empty() && self.printed.is_none_or(rested)
+    }
+
     /// The lines that the trace's news are worth now.
     pub(super) fn print(&mut self, trace: &mut Trace, now: Timestamp) -> String {
+        self.printed = Some(now);
         let mut text = String::new();
         let (completed, rest): (Vec<String>, Vec<String>) = trace
             .updates

@@ -5,6 +5,7 @@ mod config;
 mod copy;
 mod down;
 mod exec;
+mod images;
 mod lifecycle;
 mod logs;
 mod look;
@@ -95,6 +96,9 @@ enum ComposeVerb {
     /// Display the running processes
     Top(lifecycle::ServicesArgs),
     Volumes(look::VolumesArgs),
+    Build(Box<images::BuildArgs>),
+    Pull(images::PullArgs),
+    Push(images::PushArgs),
     Version(look::VersionArgs),
     #[command(flatten)]
     Refused(refused::RefusedVerb),
@@ -127,6 +131,9 @@ pub(crate) async fn run(session: &Session, args: ComposeArgs) -> Outcome {
         ComposeVerb::Images(args) => look::images(session, flags, args).await,
         ComposeVerb::Port(args) => look::port(session, flags, args).await,
         ComposeVerb::Top(args) => look::top(session, flags, args).await,
+        ComposeVerb::Build(args) => images::build(session, flags, *args).await,
+        ComposeVerb::Pull(args) => images::pull(session, flags, args).await,
+        ComposeVerb::Push(args) => images::push(session, flags, args).await,
         ComposeVerb::Volumes(args) => look::volumes(session, flags, args).await,
         ComposeVerb::Version(args) => look::version(&args),
         ComposeVerb::Refused(verb) => refused::run(&verb),

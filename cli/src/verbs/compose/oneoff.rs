@@ -1,6 +1,7 @@
 //! `compose run`: a one-off container of a service. Source: docker/compose `cmd/compose/run.go`, `pkg/compose/run.go`.
 
 use super::exec::wants_terminal;
+use super::images::Images;
 use super::project::ProjectFlags;
 use super::{perform, session};
 use crate::connect::Session;
@@ -12,6 +13,7 @@ use agent_api::client::RemoveContainerOptions;
 use clap::Args;
 use compose::convert::{self, ContainerSpec, files};
 use compose::labels;
+use compose::plan::images::{Building, ImageOptions};
 use compose::plan::options::{Dependencies, Orphans, UpOptions};
 use compose::{ObservedState, Plan};
 use compose_model::Loaded;
@@ -21,6 +23,9 @@ use compose_model::Loaded;
 #[command(after_help = "Example:
   muster compose run --rm web python manage.py migrate")]
 pub(crate) struct RunArgs {
+    /// Build image before starting container
+    #[arg(long)]
+    build: bool,
     /// Add Linux capabilities
     #[arg(long)]
     cap_add: Vec<String>,
@@ -60,6 +65,9 @@ pub(crate) struct RunArgs {
     /// Don't print anything but the output of the command
     #[arg(short, long)]
     quiet: bool,
+    /// Suppress the build output
+    #[arg(long)]
+    quiet_build: bool,
     /// Remove containers for services not defined in the Compose file
     #[arg(long)]
     remove_orphans: bool,
@@ -99,6 +107,9 @@ pub(super) async fn run(session: &Session, flags: &ProjectFlags, args: RunArgs) 
     let project = &loaded.project;
     let client = session.client().await?;
     let lock = session::lock(client, &project.name, "run")?;
+    if !flags.dry_run {
+        args.build_images(session, flags, &loaded).await?;
+    }
     let observed = compose::observe(client, &project.name, Some(project)).await?;
     let options = UpOptions {
         services: vec![service.clone()],
@@ -166,6 +177,27 @@ pub(super) async fn run(session: &Session, flags: &ProjectFlags, args: RunArgs) 
         sig_proxy: true,
     };
     running.run(client).await
+}
+
+impl RunArgs {
+    /// Builds what is missing, and the service's own image when that is asked for.
+    async fn build_images(
+        &self,
+        session: &Session,
+        flags: &ProjectFlags,
+        loaded: &Loaded,
+    ) -> anyhow::Result<()> {
+        let images = Images::new(session, flags, loaded);
+        let quiet = self.quiet || self.quiet_build;
+        if self.build {
+            let own = ImageOptions {
+                services: self.service_and_command[..1].to_vec(),
+                building: Building::All,
+            };
+            images.build(&own, quiet).await?;
+        }
+        images.build(&ImageOptions::default(), quiet).await
+    }
 }
 
 /// The plan without the steps of one service; what they wait for stays.

@@ -12,15 +12,6 @@ pub(crate) struct Rest {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RefusedVerb {
-    /// Build or rebuild services (not there yet)
-    #[command(hide = true)]
-    Build(Rest),
-    /// Pull service images (not there yet)
-    #[command(hide = true)]
-    Pull(Rest),
-    /// Push service images (not there yet)
-    #[command(hide = true)]
-    Push(Rest),
     /// Watch build context (not there yet)
     #[command(hide = true)]
     Watch(Rest),
@@ -43,22 +34,7 @@ pub(crate) enum RefusedVerb {
 
 pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
     let (name, reason) = match verb {
-        RefusedVerb::Build(_) => (
-            "build",
-            "there is no image builder yet: build elsewhere, then \"muster load\" the images",
-        ),
-        RefusedVerb::Pull(_) => (
-            "pull",
-            "there is no registry client yet: use \"muster load\"",
-        ),
-        RefusedVerb::Push(_) => (
-            "push",
-            "there is no registry client yet: use \"muster save\"",
-        ),
-        RefusedVerb::Watch(_) => (
-            "watch",
-            "watching needs the image builder, which is missing",
-        ),
+        RefusedVerb::Watch(_) => ("watch", "run \"muster compose up --build\" after a change"),
         RefusedVerb::Attach(_) => ("attach", "use \"muster attach CONTAINER\""),
         RefusedVerb::Stats(_) => ("stats", "use \"muster stats CONTAINER\""),
         RefusedVerb::Export(_) => ("this verb", "use \"muster export CONTAINER\""),

@@ -1,10 +1,13 @@
 //! `compose up`, `create`, `scale` and `plan`. Source: docker/compose `cmd/compose/up.go`, `pkg/compose/up.go`.
 
+use super::images::Images;
 use super::project::ProjectFlags;
 use super::{perform, session};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use clap::Args;
+use compose::Plan;
+use compose::plan::images::{Building, ImageOptions};
 use compose::plan::options::{Dependencies, Orphans, Recreate, Start, UpOptions};
 use compose_model::{Loaded, Project};
 use std::collections::BTreeMap;
@@ -27,6 +30,9 @@ pub(crate) struct Convergence {
     /// Pull without printing progress information
     #[arg(long)]
     quiet_pull: bool,
+    /// Suppress the build output
+    #[arg(long)]
+    quiet_build: bool,
     /// Recreate containers even if their configuration hasn't changed
     #[arg(long)]
     force_recreate: bool,
@@ -168,7 +174,7 @@ pub(super) async fn up(session: &Session, flags: &ProjectFlags, args: UpArgs) ->
     let loaded = flags.load(&args.services, args.no_deps)?;
     args.check_services(&loaded.project)?;
     let options = args.options()?;
-    args.convergence.check(&loaded.project)?;
+    args.convergence.check()?;
     let detached = args.detach || args.wait || args.no_start || flags.dry_run;
     if !detached {
         return attached::up(session, flags, &args, &loaded, &options).await;
@@ -193,7 +199,7 @@ pub(super) async fn create(session: &Session, flags: &ProjectFlags, args: Create
         ..Default::default()
     };
     let loaded = flags.load(&up.services, false)?;
-    up.convergence.check(&loaded.project)?;
+    up.convergence.check()?;
     apply(
         session,
         flags,
@@ -242,14 +248,36 @@ pub(super) async fn plan(session: &Session, flags: &ProjectFlags, args: PlanArgs
         ..Default::default()
     };
     let loaded = flags.load(&up.services, up.no_deps)?;
-    up.convergence.check(&loaded.project)?;
+    up.convergence.check()?;
     let client = session.client().await?;
-    let observed = compose::observe(client, &loaded.project.name, Some(&loaded.project)).await?;
-    let plan =
-        compose::plan::reconcile(&loaded.project, &loaded.sources, &observed, &up.options()?)?;
+    let plan = whole_plan(client, &loaded, &up.convergence, &up.options()?).await?;
     session::warn(&plan);
     session::print_as(&plan, args.format.as_deref())?;
     Ok(if plan.is_empty() { 0 } else { CHANGES })
+}
+
+/// What `up` would do, its builds first.
+async fn whole_plan(
+    client: &agent_api::Client,
+    loaded: &Loaded,
+    convergence: &Convergence,
+    options: &UpOptions,
+) -> anyhow::Result<Plan> {
+    let observed = compose::observe(client, &loaded.project.name, Some(&loaded.project)).await?;
+    let there = observed.images.keys().cloned().collect();
+    let images = compose::plan::images(
+        &loaded.project,
+        &loaded.sources,
+        &there,
+        &convergence.images(),
+    )?;
+    let options = UpOptions {
+        built: images.builds().map(|build| build.image.clone()).collect(),
+        ..options.clone()
+    };
+    let containers =
+        compose::plan::reconcile(&loaded.project, &loaded.sources, &observed, &options)?;
+    Ok(images.then(containers))
 }
 
 /// Converges without staying attached.
@@ -269,15 +297,15 @@ async fn apply(
     } else {
         Some(session::lock(client, name, verb)?)
     };
-    if !flags.dry_run {
-        convergence.pull(client, &loaded.project).await?;
+    if flags.dry_run {
+        let plan = whole_plan(client, loaded, convergence, options).await?;
+        session::warn(&plan);
+        return session::print(&plan);
     }
+    convergence.prepare(session, flags, loaded).await?;
     let observed = compose::observe(client, name, Some(&loaded.project)).await?;
     let plan = compose::plan::reconcile(&loaded.project, &loaded.sources, &observed, options)?;
     session::warn(&plan);
-    if flags.dry_run {
-        return session::print(&plan);
-    }
     perform::execute(client, &plan, flags, wait_timeout).await?;
     Ok(0)
 }
@@ -291,9 +319,7 @@ impl UpArgs {
             || self.exit_code_from.is_some();
         let attaches = !self.attach.is_empty() || self.attach_dependencies;
         if self.watch {
-            return refuse(
-                "--watch is not supported: watching needs the image builder, which is missing",
-            );
+            return refuse("--watch is not supported: run \"muster up --build\" after a change");
         }
         if self.wait && (aborts || attaches) {
             return refuse(
@@ -374,21 +400,8 @@ impl UpArgs {
 }
 
 impl Convergence {
-    /// What needs a builder is refused before anything is done.
-    fn check(&self, project: &Project) -> anyhow::Result<()> {
-        let built: Vec<_> = project
-            .services
-            .iter()
-            .filter(|(_, service)| service.build.is_some())
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if self.build && !built.is_empty() {
-            let reason = format!(
-                "--build is not supported: there is no image builder yet (services {})",
-                built.join(", ")
-            );
-            return Err(Failure::new(1, reason).into());
-        }
+    /// Flags that make no sense are refused before anything is done.
+    fn check(&self) -> anyhow::Result<()> {
         match self.pull.as_deref() {
             None | Some("" | "always" | "missing" | "never" | "policy") => Ok(()),
             Some(other) => Err(Failure::new(
@@ -397,6 +410,32 @@ impl Convergence {
             )
             .into()),
         }
+    }
+
+    /// Which images are built.
+    fn images(&self) -> ImageOptions {
+        let building = match (self.build, self.no_build) {
+            (true, _) => Building::All,
+            (_, true) => Building::Never,
+            _ => Building::Missing,
+        };
+        ImageOptions {
+            services: Vec::new(),
+            building,
+        }
+    }
+
+    /// Everything about images that has to be so before containers are planned: fetched, then built.
+    pub(super) async fn prepare(
+        &self,
+        session: &Session,
+        flags: &ProjectFlags,
+        loaded: &Loaded,
+    ) -> anyhow::Result<()> {
+        let client = session.client().await?;
+        self.pull(client, &loaded.project).await?;
+        let images = Images::new(session, flags, loaded);
+        images.build(&self.images(), self.quiet_build).await
     }
 
     /// Fetches what the policy wants fetched; a service that is built keeps its image to itself.

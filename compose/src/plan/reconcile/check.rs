@@ -53,16 +53,16 @@ impl Planner<'_> {
         }
     }
 
-    /// There is no registry client and no builder yet, so an image is there or it is a problem.
+    /// An image is there, or built first, or it is a problem.
     fn check_image(&mut self, name: &str) {
         let service = self.service(name);
         let image = service.image_or_default(&self.project.name, name);
-        if self.observed.images.contains_key(&image) {
+        if self.observed.images.contains_key(&image) || self.options.built.contains(&image) {
             return;
         }
         let message = if service.build.is_some() {
             format!(
-                "image {image} is not there and building images is not supported yet: build it elsewhere and load it with `muster load`"
+                "image {image} is not there: build it with `muster compose build {name}` (`up` does so by itself unless building is off)"
             )
         } else {
             format!(

@@ -44,7 +44,7 @@ pub(super) async fn up(
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let lock = session::lock(client, &project.name, "up")?;
-    args.convergence.pull(client, project).await?;
+    args.convergence.prepare(session, flags, loaded).await?;
     let observed = compose::observe(client, &project.name, Some(project)).await?;
     let plan = compose::plan::reconcile(project, &loaded.sources, &observed, options)?;
     session::warn(&plan);

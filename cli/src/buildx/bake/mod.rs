@@ -1,0 +1,343 @@
+//! `bake`: builds that files describe, in HCL or JSON.
+//!
+//! ```text
+//! file.rs   HCL, JSON → definitions       eval.rs, functions.rs  expressions
+//! resolve.rs groups, matrices, inheritance → targets   target.rs  one target     set.rs  --set
+//! entitle.rs what a file may reach        jobs.rs  targets → jobs
+//! ```
+//! Docker Compose describes its builds as such a file on standard input. Source: docker/buildx `bake`, `commands/bake.go`.
+
+mod entitle;
+mod eval;
+mod file;
+mod functions;
+mod jobs;
+mod resolve;
+mod set;
+mod target;
+
+use super::job::AnswerFormat;
+use super::run::{self, remove_intermediate};
+use super::{answer, record};
+use crate::connect::Session;
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use crate::render::build_progress::{BuildProgress, Mode};
+use crate::verbs::build::{check_attestations, check_builder};
+use agent_api::client::build::{OutputSpec, is_remote};
+use clap::Args;
+use entitle::Granted;
+use file::{Definitions, MAX_FILE};
+use resolve::Resolved;
+use set::Override;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Files that are read when none is named, all that are there.
+const DEFAULT_FILES: [&str; 4] = [
+    "docker-bake.json",
+    "docker-bake.hcl",
+    "docker-bake.override.json",
+    "docker-bake.override.hcl",
+];
+
+/// Build from a file
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster buildx bake
+  muster buildx bake -f docker-bake.hcl --set '*.platform=linux/amd64' app
+  muster buildx bake --print")]
+pub(crate) struct BakeArgs {
+    /// Allow build to access specified resources (fs=, fs.read=, fs.write=, ssh, network.host, security.insecure)
+    #[arg(long)]
+    allow: Vec<String>,
+    /// Builder to use (there is one: default)
+    #[arg(long)]
+    builder: Option<String>,
+    /// Set method for evaluating build ("check", "outline", "targets")
+    #[arg(long)]
+    call: Option<String>,
+    /// Shorthand for "--call=check"
+    #[arg(long)]
+    check: bool,
+    /// Build definition file (HCL or JSON; - for standard input)
+    #[arg(short, long)]
+    file: Vec<String>,
+    /// List targets or variables
+    #[arg(long, value_name = "targets|variables")]
+    list: Option<String>,
+    /// Shorthand for "--set=*.output=type=docker"
+    #[arg(long)]
+    load: bool,
+    /// Write build result metadata to a file
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Do not use cache when building the image
+    #[arg(long)]
+    no_cache: bool,
+    /// Print the options without building
+    #[arg(long)]
+    print: bool,
+    /// Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")
+    #[arg(long)]
+    progress: Option<String>,
+    /// Shorthand for "--set=*.attest=type=provenance" (only "false": images are not attested)
+    #[arg(long)]
+    provenance: Option<String>,
+    /// Always attempt to pull all referenced images
+    #[arg(long)]
+    pull: bool,
+    /// Shorthand for "--set=*.output=type=registry"
+    #[arg(long)]
+    push: bool,
+    /// Shorthand for "--set=*.attest=type=sbom" (only "false": images are not attested)
+    #[arg(long)]
+    sbom: Option<String>,
+    /// Override target value (e.g., "targetpattern.key=value")
+    #[arg(long, value_name = "PATTERN.KEY=VALUE")]
+    set: Vec<String>,
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
+    let fail = |reason: String| Failure::new(1, reason);
+    check_builder(args.builder.as_deref())?;
+    check_attestations(&[], args.provenance.as_deref(), args.sbom.as_deref()).map_err(fail)?;
+    let mode = Mode::choose(args.progress.as_deref(), false)?;
+    let definitions = read(&args.file).map_err(fail)?;
+    let env = |name: &str| std::env::var(name).ok();
+    let mut scope = definitions.scope(&env).map_err(fail)?;
+    scope.set("BAKE_CMD_CONTEXT", "cwd://".into());
+    scope.set("BAKE_LOCAL_PLATFORM", format!("linux/{}", go_arch()).into());
+    if let Some(what) = &args.list {
+        return list(&definitions, &scope, what);
+    }
+    let overrides = args.overrides().map_err(fail)?;
+    let mut resolved =
+        resolve::resolve(&definitions, &scope, &args.targets, &overrides).map_err(fail)?;
+    if args.print {
+        out::line(print(&resolved))?;
+        return Ok(0);
+    }
+    let here = std::env::current_dir()?;
+    grant(&args.allow, &mut resolved, &here).map_err(fail)?;
+    let jobs = jobs::jobs(&resolved, &here).map_err(fail)?;
+    if jobs
+        .iter()
+        .flat_map(|job| &job.spec.outputs)
+        .any(OutputSpec::is_stdout)
+    {
+        return Err(fail(
+            "an output of several builds cannot be standard output: give it a dest".to_owned(),
+        )
+        .into());
+    }
+    let formats: Vec<AnswerFormat> = jobs.iter().map(|job| job.answer).collect();
+    let client = session.client().await?;
+    let headline = format!(
+        "building with \"default\" instance using {} driver",
+        session.driver()
+    );
+    let mut progress =
+        BuildProgress::new(mode, &headline, &format!("{}:default", session.driver()));
+    let results = run::run(client, jobs, &mut progress)
+        .await
+        .map_err(run::explain)?;
+    remove_intermediate(client, &results, &resolved.wanted).await;
+    let mut wanted = results.clone();
+    wanted.retain(|name, _| resolved.wanted.contains(name));
+    if wanted.values().all(|result| result.answer.is_none()) {
+        progress.show_warnings(session.debug, session.debug_hint());
+    }
+    if let Some(path) = &args.metadata_file {
+        record::write_all_metadata(path, &wanted)?;
+    }
+    let mut code = 0;
+    for ((name, result), format) in results.iter().zip(formats) {
+        if let Some(answer) = &result.answer {
+            let (text, failed) = answer::render(answer, format, &dockerfile(&resolved, name));
+            out::text(&text)?;
+            code = code.max(u8::from(failed));
+        }
+    }
+    Ok(code)
+}
+
+impl BakeArgs {
+    fn overrides(&self) -> Result<Vec<Override>, String> {
+        let mut all = self
+            .set
+            .iter()
+            .map(|flag| Override::parse(flag))
+            .collect::<Result<Vec<_>, _>>()?;
+        let flags = [
+            (self.no_cache, "no-cache", "true"),
+            (self.pull, "pull", "true"),
+            (self.push, "push", "true"),
+            (self.load, "load", "true"),
+            (self.check, "call", "check"),
+        ];
+        for (_, key, value) in flags.into_iter().filter(|(on, _, _)| *on) {
+            all.push(Override::of_all(key, value));
+        }
+        if let Some(call) = &self.call {
+            all.push(Override::of_all("call", call));
+        }
+        Ok(all)
+    }
+}
+
+/// Everything the files define; a file on standard input is told from its text.
+fn read(files: &[String]) -> Result<Definitions, String> {
+    let mut definitions = Definitions::default();
+    let mut found: Vec<String> = files.to_vec();
+    if files.is_empty() {
+        let there = DEFAULT_FILES
+            .iter()
+            .filter(|name| Path::new(name).is_file());
+        found = there.map(|name| (*name).to_owned()).collect();
+        if found.is_empty() {
+            return Err(format!(
+                "couldn't find a bake definition: there is none of {}",
+                DEFAULT_FILES.join(", ")
+            ));
+        }
+    }
+    for name in found {
+        let text = read_file(&name)
+            .map_err(|reason| format!("failed to read bake file {name}: {reason}"))?;
+        let is_json =
+            name.ends_with(".json") || (name == "-" && text.trim_start().starts_with('{'));
+        let added = if is_json {
+            definitions.add_json(&text)
+        } else if name.ends_with(".yaml") || name.ends_with(".yml") {
+            Err("compose files are built with \"muster compose build\"".to_owned())
+        } else {
+            definitions.add_hcl(&text)
+        };
+        added.map_err(|reason| format!("failed to parse {name}: {reason}"))?;
+    }
+    Ok(definitions)
+}
+
+fn read_file(name: &str) -> Result<String, String> {
+    if is_remote(name) {
+        return Err("remote definitions are not supported: fetch the file first".to_owned());
+    }
+    let mut text = String::new();
+    let read = if name == "-" {
+        std::io::stdin()
+            .lock()
+            .take(MAX_FILE + 1)
+            .read_to_string(&mut text)
+    } else {
+        let name = name.strip_prefix("cwd://").unwrap_or(name);
+        std::fs::File::open(name).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
+    };
+    read.map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(format!("it has more than {MAX_FILE} bytes"));
+    }
+    Ok(text)
+}
+
+/// Refuses what was not granted, with the flags that would grant it.
+fn grant(flags: &[String], resolved: &mut Resolved, here: &Path) -> Result<(), String> {
+    let real = here.canonicalize().unwrap_or_else(|_| here.to_owned());
+    let granted = Granted::parse(flags, &real)?;
+    let mut missing: Vec<String> = Vec::new();
+    for (name, target) in &resolved.targets {
+        for flag in granted.missing(name, target, here) {
+            if !missing.contains(&flag) {
+                missing.push(flag);
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "additional privileges requested: the build needs what was not granted: add {}",
+        missing.join(" ")
+    ))
+}
+
+/// `--print`: groups and targets as they were resolved.
+fn print(resolved: &Resolved) -> String {
+    let groups: serde_json::Map<_, _> = resolved
+        .groups
+        .iter()
+        .map(|(name, targets)| (name.clone(), serde_json::json!({"targets": targets})))
+        .collect();
+    let whole = serde_json::json!({"group": groups, "target": resolved.targets});
+    serde_json::to_string_pretty(&whole).expect("JSON has a text")
+}
+
+fn list(definitions: &Definitions, scope: &eval::Scope, what: &str) -> Outcome {
+    let none = eval::Locals::new();
+    let shown = |expression: Option<&hcl::Expression>| {
+        let value = expression.and_then(|expression| scope.evaluate(expression, &none).ok());
+        value
+            .as_ref()
+            .and_then(|value| eval::text(value).ok())
+            .unwrap_or_default()
+    };
+    let mut lines = Vec::new();
+    match what.split(',').next().unwrap_or_default() {
+        "targets" => {
+            lines.push("TARGET\tDESCRIPTION".to_owned());
+            for (name, group) in &definitions.groups {
+                lines.push(format!("{name}\t{}", shown(group.get("description"))));
+            }
+            for (name, target) in &definitions.targets {
+                lines.push(format!("{name}\t{}", shown(target.get("description"))));
+            }
+        }
+        "variables" => {
+            lines.push("VARIABLE\tVALUE\tDESCRIPTION".to_owned());
+            for (name, variable) in &definitions.variables {
+                let value = scope
+                    .variable(name, 0)
+                    .map_err(|reason| Failure::new(1, reason))?;
+                let value = match value {
+                    None | Some(serde_json::Value::Null) => "<null>".to_owned(),
+                    Some(value) => eval::text(&value).unwrap_or_else(|_| value.to_string()),
+                };
+                lines.push(format!(
+                    "{name}\t{value}\t{}",
+                    shown(variable.description.as_ref())
+                ));
+            }
+        }
+        other => {
+            return Err(Failure::new(
+                1,
+                format!("invalid --list {other:?}: use targets or variables"),
+            )
+            .into());
+        }
+    }
+    out::text(&crate::render::table::align_padded(&lines, 3))?;
+    Ok(0)
+}
+
+fn dockerfile(resolved: &Resolved, name: &str) -> String {
+    let path = resolved
+        .targets
+        .get(name)
+        .and_then(|target| target.dockerfile.clone());
+    path.map_or_else(|| "Dockerfile".to_owned(), |path| path.0)
+}
+
+/// Go's name of this machine's architecture.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

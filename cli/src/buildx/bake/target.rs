@@ -1,0 +1,183 @@
+//! Targets: what a build of a bake file consists of, and how targets are put on top of each other.
+//! Source: buildx `bake/bake.go:Target`.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// A target with all its attributes evaluated. Absent ones are left to what is below or to defaults.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(super) struct Target {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) description: Option<Text>,
+    #[serde(skip_serializing)]
+    pub(super) inherits: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) annotations: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) attest: Option<Vec<Entry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) context: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) contexts: Option<IndexMap<String, Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dockerfile: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dockerfile_inline: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) args: Option<IndexMap<String, Option<Text>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) labels: Option<IndexMap<String, Option<Text>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tags: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cache_from: Option<Vec<Entry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cache_to: Option<Vec<Entry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none", alias = "secrets")]
+    pub(super) secret: Option<Vec<Entry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ssh: Option<Vec<Entry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) platforms: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) output: Option<Vec<Entry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pull: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) no_cache: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) no_cache_filter: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shm_size: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ulimits: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) call: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) entitlements: Option<Vec<Text>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) extra_hosts: Option<IndexMap<String, Option<Text>>>,
+}
+
+/// A string, or a scalar that is written as one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Text(pub(super) String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        super::eval::text(&value)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// `type=local,dest=out`, or the same as an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry(pub(super) String);
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text)),
+            Value::Object(members) => {
+                let mut fields = Vec::new();
+                for (key, value) in members {
+                    let value = match value {
+                        Value::Array(items) => items
+                            .iter()
+                            .map(super::eval::text)
+                            .collect::<Result<Vec<_>, _>>()
+                            .map(|items| items.join(",")),
+                        other => super::eval::text(&other),
+                    };
+                    fields.push(field(&key, &value.map_err(serde::de::Error::custom)?));
+                }
+                Ok(Self(fields.join(",")))
+            }
+            other => Err(serde::de::Error::custom(format!(
+                "{other} is neither a string nor an object"
+            ))),
+        }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// `key=value` as a field of comma-separated values.
+fn field(key: &str, value: &str) -> String {
+    let field = format!("{key}={value}");
+    if field.contains([',', '"']) {
+        return format!("\"{}\"", field.replace('"', "\"\""));
+    }
+    field
+}
+
+impl Target {
+    /// Puts `upper` on top: scalars and lists of names replace, maps and lists of entries are joined.
+    pub(super) fn merge(&mut self, upper: Self) {
+        replace(&mut self.description, upper.description);
+        replace(&mut self.context, upper.context);
+        replace(&mut self.dockerfile, upper.dockerfile);
+        replace(&mut self.dockerfile_inline, upper.dockerfile_inline);
+        replace(&mut self.target, upper.target);
+        replace(&mut self.tags, upper.tags);
+        replace(&mut self.platforms, upper.platforms);
+        replace(&mut self.pull, upper.pull);
+        replace(&mut self.no_cache, upper.no_cache);
+        replace(&mut self.network, upper.network);
+        replace(&mut self.no_cache_filter, upper.no_cache_filter);
+        replace(&mut self.shm_size, upper.shm_size);
+        replace(&mut self.ulimits, upper.ulimits);
+        replace(&mut self.call, upper.call);
+        join(&mut self.contexts, upper.contexts);
+        join(&mut self.args, upper.args);
+        join(&mut self.labels, upper.labels);
+        join(&mut self.extra_hosts, upper.extra_hosts);
+        append(&mut self.annotations, upper.annotations);
+        append(&mut self.attest, upper.attest);
+        append(&mut self.cache_from, upper.cache_from);
+        append(&mut self.cache_to, upper.cache_to);
+        append(&mut self.secret, upper.secret);
+        append(&mut self.ssh, upper.ssh);
+        append(&mut self.output, upper.output);
+        append(&mut self.entitlements, upper.entitlements);
+    }
+}
+
+fn replace<T>(lower: &mut Option<T>, upper: Option<T>) {
+    if upper.is_some() {
+        *lower = upper;
+    }
+}
+
+fn join<T>(lower: &mut Option<IndexMap<String, T>>, upper: Option<IndexMap<String, T>>) {
+    if let Some(upper) = upper {
+        lower.get_or_insert_default().extend(upper);
+    }
+}
+
+fn append<T: PartialEq>(lower: &mut Option<Vec<T>>, upper: Option<Vec<T>>) {
+    for item in upper.into_iter().flatten() {
+        let list = lower.get_or_insert_default();
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Bake files against the targets they mean. The first cases are those of buildx' own documentation.
+
+use super::*;
+use serde_json::{Value, json};
+
+fn hcl(text: &str) -> Definitions {
+    let mut definitions = Definitions::default();
+    definitions.add_hcl(text).unwrap();
+    definitions
+}
+
+fn resolve_with(
+    definitions: &Definitions,
+    names: &[&str],
+    set: &[&str],
+    env: &[(&str, &str)],
+) -> Result<Resolved, String> {
+    let env = |name: &str| {
+        let found = env.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let scope = definitions.scope(&env)?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let overrides = set
+        .iter()
+        .map(|flag| Override::parse(flag))
+        .collect::<Result<Vec<_>, _>>()?;
+    resolve::resolve(definitions, &scope, &names, &overrides)
+}
+
+fn printed(definitions: &Definitions, names: &[&str], set: &[&str], env: &[(&str, &str)]) -> Value {
+    let resolved = resolve_with(definitions, names, set, env).unwrap();
+    serde_json::from_str(&print(&resolved)).unwrap()
+}
+
+#[test]
+fn variables_functions_and_inheritance() {
+    let file = hcl(r#"
+        variable "TAG" { default = "latest" }
+        variable "RELEASE" { default = false }
+        function "named" {
+          params = [name]
+          variadic_params = extra
+          result = ["example/${name}:${TAG}", length(extra) > 0 ? "example/${name}:${extra[0]}" : ""]
+        }
+        group "default" { targets = ["app", "docs"] }
+        target "base" {
+          dockerfile = "Dockerfile.${RELEASE ? "release" : "dev"}"
+          args = { A = 1, B = "b" }
+          tags = ["base"]
+        }
+        target "app" {
+          inherits = ["base"]
+          args = { B = "${upper(TAG)}" }
+          tags = compact(named("app", "x"))
+        }
+        target "docs" {
+          context = "docs"
+          output = [{ type = "local", dest = "out,put" }, "type=cacheonly"]
+        }
+    "#);
+    let all = printed(&file, &[], &[], &[("TAG", "v2"), ("RELEASE", "1")]);
+    assert_eq!(
+        all,
+        json!({
+            "group": {"default": {"targets": ["app", "docs"]}},
+            "target": {
+                "app": {"context": ".", "dockerfile": "Dockerfile.release", "args": {"A": "1", "B": "V2"},
+                    "tags": ["example/app:v2", "example/app:x"]},
+                "docs": {"context": "docs", "dockerfile": "Dockerfile",
+                    "output": ["type=local,\"dest=out,put\"", "type=cacheonly"]},
+            }
+        })
+    );
+}
+
+#[test]
+fn a_matrix_makes_a_target_of_each_combination() {
+    let file = hcl(r#"
+        target "app" {
+          name = "app-${item.tgt}-${replace(v, ".", "-")}"
+          matrix = { item = [{ tgt = "lint" }, { tgt = "test" }], v = ["1.0", "2.0"] }
+          target = item.tgt
+          args = { V = v }
+        }
+    "#);
+    let all = printed(&file, &["app"], &[], &[]);
+    let names: Vec<&String> = all["target"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        [
+            "app-lint-1-0",
+            "app-lint-2-0",
+            "app-test-1-0",
+            "app-test-2-0"
+        ]
+    );
+    assert_eq!(all["target"]["app-test-2-0"]["args"]["V"], "2.0");
+    assert_eq!(all["group"]["app"]["targets"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn expressions_are_hcls() {
+    let file = hcl(r#"
+        list = [for s in ["a", "b", "c"] : upper(s) if s != "b"]
+        target "default" {
+          args = {
+            loop = join(",", list)
+            keyed = { for k, v in { x = 1, y = 2 } : v => k }["2"]
+            sum = 1 + 2 * 3 - -1
+            chosen = 2 >= 2 && !false ? "yes" : "no"
+            splat = join("-", [{ n = "a" }, { n = "b" }][*].n)
+            text = <<EOT
+%{ for s in ["p", "q"] ~}
+${s};
+%{ endfor ~}
+EOT
+          }
+        }
+    "#);
+    let args = &printed(&file, &[], &[], &[])["target"]["default"]["args"];
+    assert_eq!(args["loop"], "A,C");
+    assert_eq!(args["keyed"], "y");
+    assert_eq!(
+        (&args["sum"], &args["chosen"], &args["splat"]),
+        (&json!("8"), &json!("yes"), &json!("a-b"))
+    );
+    assert_eq!(
+        args["text"].as_str().unwrap().replace(['\n', ' '], ""),
+        "p;q;"
+    );
+}
+
+#[test]
+fn what_compose_sends_is_read() {
+    let text = r#"{"group": {"default": {"targets": ["web"]}}, "target": {
+        "web": {"context": "/w", "contexts": {"base": "target:base"}, "dockerfile": "Dockerfile",
+            "dockerfile-inline": "FROM base\nRUN echo $${HOME} $$x", "args": {"A": "1", "B": null},
+            "labels": {"com.docker.compose.project": "p"}, "tags": ["p-web"], "secret": ["id=s,type=file,src=/s"],
+            "ssh": ["default"], "extra-hosts": {"h": "1.2.3.4"}, "ulimits": ["nofile=1:2"], "pull": false,
+            "output": ["type=docker"], "entitlements": ["network.host"]},
+        "base": {"context": "/b", "dockerfile": "Dockerfile", "tags": ["p-base"]}}}"#;
+    let mut file = Definitions::default();
+    file.add_json(text).unwrap();
+    let resolved = resolve_with(&file, &[], &[], &[]).unwrap();
+    assert_eq!(resolved.wanted, ["web"]);
+    let inline = resolved.targets["web"].dockerfile_inline.clone().unwrap();
+    assert_eq!(inline.0, "FROM base\nRUN echo ${HOME} $$x");
+    let jobs = jobs::jobs(&resolved, Path::new("/")).unwrap();
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["web", "base"]);
+    assert_eq!(jobs[0].from_jobs["base"], "base");
+    assert_eq!(jobs[0].spec.request.tags, ["p-web"]);
+    assert!(
+        jobs[1].spec.request.tags.is_empty(),
+        "it is only built for the other"
+    );
+    assert_eq!(jobs[0].spec.request.add_hosts, ["h:1.2.3.4"]);
+}
+
+#[test]
+fn overrides_change_targets() {
+    let file = hcl(r#"
+        target "app" {
+          args = { A = "1" }
+          tags = ["t"]
+        }
+        target "api" { output = ["type=image,name=x"] }
+        group "default" { targets = ["app", "api"] }
+    "#);
+    let set = [
+        "app.args.A=2",
+        "ap*.platform=linux/arm64",
+        "app.tags+=u",
+        "*.no-cache=true",
+        "*.push=true",
+    ];
+    let all = printed(&file, &[], &set, &[]);
+    let app = &all["target"]["app"];
+    assert_eq!(
+        (&app["args"]["A"], &app["tags"]),
+        (&json!("2"), &json!(["t", "u"]))
+    );
+    assert_eq!(
+        (&app["platforms"], &app["no-cache"]),
+        (&json!(["linux/arm64"]), &json!(true))
+    );
+    assert_eq!(app["output"], json!(["type=registry"]));
+    assert_eq!(
+        all["target"]["api"]["output"],
+        json!(["type=image,name=x,push=true"])
+    );
+    for bad in [
+        "app",
+        "app.frob=1",
+        "app.args=1",
+        "app.tags.x=1",
+        "app.no-cache=maybe",
+        "app.tags",
+    ] {
+        assert!(Override::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let resolve = |text: &str, names: &[&str]| {
+        let mut file = Definitions::default();
+        file.add_hcl(text)?;
+        resolve_with(&file, names, &[], &[]).map(drop)
+    };
+    for (text, names, words) in [
+        ("target \"a\" {}", &["b"][..], "failed to find target b"),
+        (
+            "target \"a\" { frob = 1 }",
+            &["a"],
+            "target a: unknown field `frob`",
+        ),
+        ("target \"a\" { tags = [x] }", &["a"], "no variable \"x\""),
+        (
+            "target \"a\" { inherits = [\"a\"] }",
+            &["a"],
+            "inherits from itself",
+        ),
+        (
+            "variable \"A\" { default = B }\nvariable \"B\" { default = A }\ntarget \"a\" { tags = [A] }",
+            &["a"],
+            "needs itself",
+        ),
+        (
+            "group \"g\" { targets = [\"g\"] }",
+            &["g"],
+            "group g is in itself",
+        ),
+        ("target \"a\" { tags = [nope()] }", &["a"], "nope()"),
+        (
+            "variable \"A\" {\n default = 1\n validation {\n condition = A > 1\n error_message = \"too small\"\n }\n}",
+            &["x"],
+            "variable A: too small",
+        ),
+        ("frob \"a\" {}", &["a"], "no blocks of kind \"frob\""),
+        ("target \"a\" {", &["a"], ""),
+    ] {
+        let error = resolve(text, names).unwrap_err();
+        assert!(error.contains(words), "{text}: {error}");
+    }
+}
+
+#[test]
+fn files_outside_are_only_read_when_granted() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().canonicalize().unwrap();
+    let file = hcl(r#"
+        target "default" {
+          context = "."
+          contexts = { up = "../other", git = "https://host/a.git" }
+          secret = ["id=s,src=/etc/secret"]
+          output = ["type=local,dest=../out"]
+          network = "host"
+        }
+    "#);
+    let grant_with = |flags: &[&str]| {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut resolved = resolve_with(&file, &[], &[], &[]).unwrap();
+        grant(&flags, &mut resolved, &here)
+    };
+    let above = here.parent().unwrap().display();
+    let error = grant_with(&[]).unwrap_err();
+    for flag in [
+        format!("--allow fs.read={above}/other"),
+        "--allow fs.read=/etc/secret".to_owned(),
+        format!("--allow fs.write={above}/out"),
+        "--allow network.host".to_owned(),
+    ] {
+        assert!(error.contains(&flag), "{flag} in {error}");
+    }
+    assert!(!error.contains("host/a.git"), "{error}");
+    assert_eq!(grant_with(&["fs=*", "network.host"]), Ok(()));
+    assert!(grant_with(&["frob"]).is_err());
+}

@@ -1,0 +1,355 @@
+//! `compose build`, `pull` and `push`, and the builds that `up` begins with.
+//! Source: docker/compose `cmd/compose/{build,pull,push}.go`, `pkg/compose/{build,pull,push}.go`.
+
+use super::project::{ProgressMode, ProjectFlags};
+use crate::buildx::job::Job;
+use crate::buildx::run::{self, Results};
+use crate::connect::Session;
+use crate::failure::{Failure, Outcome};
+use crate::out;
+use crate::render::build_progress::{BuildProgress, Mode};
+use crate::render::units::ram_in_bytes;
+use crate::verbs::build::{add_source_date, build_args, check_attestations, check_builder};
+use crate::verbs::pull as image_pull;
+use agent_api::Client;
+use agent_api::build::Call;
+use agent_api::client::build::{OutputSpec, SshSpec};
+use clap::Args;
+use compose::Plan;
+use compose::plan::images::{Building, ImageOptions};
+use compose_model::{Loaded, PullPolicy};
+use std::collections::{BTreeSet, VecDeque};
+
+/// Build or rebuild services
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:
+  muster compose build
+  muster compose build --no-cache --build-arg VERSION=2 web")]
+pub(crate) struct BuildArgs {
+    /// Set build-time variables for services
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Set builder to use (there is one: default)
+    #[arg(long)]
+    builder: Option<String>,
+    /// Check build configuration
+    #[arg(long)]
+    check: bool,
+    /// Set memory limit for the build container
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// Do not use cache when building the image
+    #[arg(long)]
+    no_cache: bool,
+    /// Add a provenance attestation (only "false": images are not attested)
+    #[arg(long)]
+    provenance: Option<String>,
+    /// Always attempt to pull a newer version of the image
+    #[arg(long)]
+    pull: bool,
+    /// Push service images
+    #[arg(long)]
+    push: bool,
+    /// Suppress the build output
+    #[arg(short, long)]
+    quiet: bool,
+    /// Add a SBOM attestation (only "false": images are not attested)
+    #[arg(long)]
+    sbom: Option<String>,
+    /// Set SSH authentications used when building service images (use 'default' for the environment's agent)
+    #[arg(long)]
+    ssh: Option<String>,
+    /// Also build dependencies (transitively)
+    #[arg(long)]
+    with_dependencies: bool,
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub(super) async fn build(session: &Session, flags: &ProjectFlags, args: BuildArgs) -> Outcome {
+    let fail = |reason: String| Failure::new(1, reason);
+    check_builder(args.builder.as_deref())?;
+    check_attestations(&[], args.provenance.as_deref(), args.sbom.as_deref()).map_err(fail)?;
+    let loaded = flags.load(&args.services, !args.with_dependencies)?;
+    let mut wanted = args.services.clone();
+    if args.with_dependencies {
+        add_dependencies(&loaded, &mut wanted);
+    }
+    let options = ImageOptions {
+        services: wanted,
+        building: Building::All,
+    };
+    let images = Images::new(session, flags, &loaded);
+    let plan = images.plan(&options, &BTreeSet::new())?;
+    if flags.dry_run {
+        return super::session::print(&plan);
+    }
+    if plan.is_empty() {
+        out::note("No services to build");
+        return Ok(0);
+    }
+    let mut jobs = jobs(&plan);
+    for job in &mut jobs {
+        args.apply(job).map_err(fail)?;
+    }
+    let results = images.run(jobs, args.quiet).await?;
+    if args.check {
+        return answers(&results);
+    }
+    Ok(0)
+}
+
+impl BuildArgs {
+    /// Flags go before the file.
+    fn apply(&self, job: &mut Job) -> Result<(), String> {
+        let request = &mut job.spec.request;
+        request.build_args.extend(build_args(&self.build_arg));
+        request.no_cache |= self.no_cache;
+        request.pull |= self.pull;
+        if self.check {
+            request.call = Call::Check;
+        }
+        if let Some(memory) = &self.memory {
+            request.resources.memory =
+                ram_in_bytes(memory).ok_or_else(|| format!("invalid --memory {memory:?}"))?;
+        }
+        if let Some(ssh) = &self.ssh {
+            job.spec
+                .ssh
+                .push(SshSpec::parse(ssh).map_err(|error| error.to_string())?);
+        }
+        if self.push {
+            job.spec.outputs = vec![OutputSpec::registry()];
+        }
+        Ok(())
+    }
+}
+
+/// The services that these depend on, and so on.
+fn add_dependencies(loaded: &Loaded, services: &mut Vec<String>) {
+    let mut queue: VecDeque<String> = services.iter().cloned().collect();
+    while let Some(name) = queue.pop_front() {
+        let Some(service) = loaded.project.services.get(&name) else {
+            continue;
+        };
+        for dependency in service.depends_on.keys() {
+            if !services.contains(dependency) {
+                services.push(dependency.clone());
+                queue.push_back(dependency.clone());
+            }
+        }
+    }
+}
+
+/// What `--check` found, service by service.
+fn answers(results: &Results) -> Outcome {
+    let mut code = 0;
+    for (name, result) in results {
+        if let Some(answer) = &result.answer {
+            let format = crate::buildx::job::AnswerFormat::Text;
+            let (text, failed) = crate::buildx::answer::render(answer, format, "Dockerfile");
+            out::text(&format!("{name}: {text}"))?;
+            code = code.max(u8::from(failed));
+        }
+    }
+    Ok(code)
+}
+
+/// A job for each build of a plan.
+fn jobs(plan: &Plan) -> Vec<Job> {
+    let built: BTreeSet<&str> = plan.builds().map(|build| build.service.as_str()).collect();
+    let job = |build: &compose::convert::build::ServiceBuild| {
+        let mut spec = build.spec.clone();
+        add_source_date(&mut spec.request.build_args);
+        // A service that is not built now has its image already.
+        let mut from_jobs = build.from_services.clone();
+        from_jobs.retain(|_, service| built.contains(service.as_str()));
+        Job {
+            name: build.service.clone(),
+            spec,
+            from_jobs,
+            ..Job::default()
+        }
+    };
+    plan.builds().map(job).collect()
+}
+
+/// Builds of a project.
+pub(super) struct Images<'a> {
+    session: &'a Session,
+    flags: &'a ProjectFlags,
+    loaded: &'a Loaded,
+}
+
+impl<'a> Images<'a> {
+    pub(super) fn new(session: &'a Session, flags: &'a ProjectFlags, loaded: &'a Loaded) -> Self {
+        Self {
+            session,
+            flags,
+            loaded,
+        }
+    }
+
+    fn plan(&self, options: &ImageOptions, there: &BTreeSet<String>) -> anyhow::Result<Plan> {
+        let Loaded {
+            project, sources, ..
+        } = self.loaded;
+        Ok(compose::plan::images(project, sources, there, options)?)
+    }
+
+    /// Builds what `up` needs built; with nothing to build nothing is said.
+    pub(super) async fn build(&self, options: &ImageOptions, quiet: bool) -> anyhow::Result<()> {
+        let mut services = self.loaded.project.services.values();
+        if services.all(|service| service.build.is_none()) {
+            return Ok(());
+        }
+        let client = self.session.client().await?;
+        let project = &self.loaded.project;
+        let observed = compose::observe(client, &project.name, Some(project)).await?;
+        let plan = self.plan(options, &observed.images.into_keys().collect())?;
+        if !plan.is_empty() {
+            self.run(jobs(&plan), quiet).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, jobs: Vec<Job>, quiet: bool) -> anyhow::Result<Results> {
+        let progress = match self.flags.progress {
+            ProgressMode::Auto => None,
+            ProgressMode::Tty => Some("tty"),
+            ProgressMode::Plain => Some("plain"),
+            ProgressMode::Json => Some("rawjson"),
+            ProgressMode::Quiet => Some("quiet"),
+        };
+        let mode = Mode::choose(if quiet { Some("quiet") } else { progress }, quiet)?;
+        let client = self.session.client().await?;
+        let headline = "building with \"default\" instance using muster driver";
+        let mut progress = BuildProgress::new(mode, headline, "muster:default");
+        let results = run::run(client, jobs, &mut progress)
+            .await
+            .map_err(run::explain)?;
+        progress.show_warnings(self.session.debug, self.session.debug_hint());
+        Ok(results)
+    }
+}
+
+/// Pull service images
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose pull --ignore-buildable")]
+pub(crate) struct PullArgs {
+    /// Ignore images that can be built
+    #[arg(long)]
+    ignore_buildable: bool,
+    /// Pull what it can and ignores images with pull failures
+    #[arg(long)]
+    ignore_pull_failures: bool,
+    /// Also pull services declared as dependencies
+    #[arg(long)]
+    include_deps: bool,
+    /// Apply pull policy ("missing"|"always")
+    #[arg(long, default_value = "always", hide_default_value = true)]
+    policy: String,
+    /// Pull without printing progress information
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub(super) async fn pull(session: &Session, flags: &ProjectFlags, args: PullArgs) -> Outcome {
+    if !matches!(args.policy.as_str(), "" | "always" | "missing") {
+        let reason = format!(
+            "invalid --policy {:?}: there are always and missing",
+            args.policy
+        );
+        return Err(Failure::new(1, reason).into());
+    }
+    let loaded = flags.load(&args.services, !args.include_deps)?;
+    let client = session.client().await?;
+    let mut done = BTreeSet::new();
+    let mut code = 0;
+    for (name, service) in &loaded.project.services {
+        // Without a name of its own an image is nowhere but here.
+        let Some(image) = &service.image else {
+            continue;
+        };
+        let buildable = service.build.is_some();
+        let skipped = match service.pull_policy {
+            Some(PullPolicy::Never | PullPolicy::Build) => true,
+            _ => buildable && args.ignore_buildable,
+        };
+        if skipped || !done.insert(image.clone()) {
+            continue;
+        }
+        if args.policy == "missing" && client.inspect_image(image).await.is_ok() {
+            continue;
+        }
+        if flags.dry_run {
+            out::line(format!("pull image {image} for {name}"))?;
+            continue;
+        }
+        let platform = service.platform.as_deref();
+        match image_pull::pull(client, image, platform, args.quiet).await {
+            Ok(()) => {}
+            Err(error) if buildable => {
+                out::note(format!(
+                    "{name}: {error:#}: it can be built with \"muster compose build {name}\""
+                ));
+            }
+            Err(error) => {
+                out::note(format!("{name}: {error:#}"));
+                code = u8::from(!args.ignore_pull_failures).max(code);
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Push service images
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster compose push web")]
+pub(crate) struct PushArgs {
+    /// Push what it can and ignores images with push failures
+    #[arg(long)]
+    ignore_push_failures: bool,
+    /// Also push images of services declared as dependencies
+    #[arg(long)]
+    include_deps: bool,
+    /// Push without printing progress information
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub(super) async fn push(session: &Session, flags: &ProjectFlags, args: PushArgs) -> Outcome {
+    let loaded = flags.load(&args.services, !args.include_deps)?;
+    let mut code = 0;
+    for (name, service) in &loaded.project.services {
+        // As Docker Compose: only what is built here is pushed, under the names the file gives it.
+        let (Some(build), Some(image)) = (&service.build, &service.image) else {
+            continue;
+        };
+        for image in std::iter::once(image).chain(&build.tags) {
+            if flags.dry_run {
+                out::line(format!("push image {image} for {name}"))?;
+                continue;
+            }
+            if let Err(error) = push_image(session.client().await?, image, args.quiet).await {
+                out::note(format!("{name}: {error:#}"));
+                code = u8::from(!args.ignore_push_failures).max(code);
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn push_image(client: &Client, image: &str, quiet: bool) -> anyhow::Result<()> {
+    let (repository, tag) = image_pull::split_tag(image);
+    let auth = image_pull::auth(image).await?;
+    let tag = tag.unwrap_or("latest");
+    let messages = client.push_image(repository, tag, auth.as_ref()).await?;
+    image_pull::progress(messages, image_pull::Lines::of(quiet)).await
+}
