@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_build::plan::{
-    CopyOp, CopySource, GitOp, HttpOp, InputIndex, MountKind, Op, Plan, RunOp, Vertex,
+    CopyOp, CopySource, GitOp, HttpOp, InputIndex, MountKind, Op, Plan, Platform, RunOp, Vertex,
 };
 use agent_image::Digest;
 use agent_image::build::{
@@ -398,6 +398,7 @@ impl PlanSteps {
         cabin: &Cabin,
         cancel: &CancellationToken,
     ) -> Result<Made, Failure> {
+        foreign(&op.platform)?;
         let mut step_inputs = Vec::with_capacity(inputs.len());
         // What is mounted must be there until the step has ended.
         let mut used = Vec::new();
@@ -579,6 +580,30 @@ impl Made {
 
 fn root<'a>(op: &Op, inputs: &'a [Solved]) -> Option<&'a Solved> {
     op.root().map(|input| &inputs[input.0])
+}
+
+/// Refuses to run programs of another processor where the kernel has no interpreter for any.
+fn foreign(platform: &Platform) -> Result<(), Failure> {
+    let own = Platform::host();
+    let runs = platform.architecture == own.architecture
+        || (platform.architecture == "386" && own.architecture == "amd64");
+    if runs || interprets() {
+        return Ok(());
+    }
+    Err(Failure::step(format!(
+        "this step runs programs for {platform}, and this machine is {own}: register an emulator with binfmt_misc \
+         (for example Debian's qemu-user-static), or copy from a stage that is built with FROM --platform=$BUILDPLATFORM"
+    )))
+}
+
+/// Whether binfmt_misc has an interpreter that is switched on.
+fn interprets() -> bool {
+    let entries = std::fs::read_dir("/proc/sys/fs/binfmt_misc");
+    let enabled = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        text.starts_with("enabled") && text.contains("interpreter ")
+    };
+    entries.into_iter().flatten().flatten().any(enabled)
 }
 
 /// Whether what a copy writes is independent of its root: names of owners are looked up there.

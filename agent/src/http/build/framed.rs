@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use agent_api::build::{
     BuildRequest, CONTROL, ChannelPurpose, Frame, FrameCodec, FrameKind, MAX_BUILD_REQUEST,
-    MAX_CHANNELS, MAX_DATA, MAX_SECRET, Message,
+    MAX_CHANNELS, MAX_DATA, MAX_SECRET, Message, ProgressDetail, SolveStatus,
 };
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -92,13 +92,14 @@ async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io:
         secrets: request.secrets.clone(),
         agents: request.ssh.clone(),
     };
+    let only_warnings = request.progress == ProgressDetail::Warnings;
     let job = Job {
         request,
         session: Some(session),
         peer,
     };
     let work = async {
-        let told = tell(&progress, &line);
+        let told = tell(&progress, &line, only_warnings);
         let (result, ()) = tokio::join!(builder.build(&job, &progress), told);
         let message = match result {
             Ok(result) => Message::Done(Box::new(result)),
@@ -155,8 +156,17 @@ async fn hear(mut reader: FramedRead<OwnedReadHalf, FrameCodec>, line: &Line) {
 }
 
 /// Tells the client how the build goes on.
-async fn tell(progress: &Progress, line: &Line) {
-    while let Some(status) = progress.next().await {
+async fn tell(progress: &Progress, line: &Line, only_warnings: bool) {
+    while let Some(mut status) = progress.next().await {
+        if only_warnings {
+            status = SolveStatus {
+                warnings: status.warnings,
+                ..SolveStatus::default()
+            };
+            if status.is_empty() {
+                continue;
+            }
+        }
         let frame = Frame::message(&Message::Progress(status));
         if line.frames.send(frame).await.is_err() {
             return;
