@@ -450,24 +450,29 @@ impl Engine {
         .await
     }
 
-    /// Removes all containers that do not run.
-    pub async fn prune_containers(&self, filters: Filters) -> Result<PruneResponse> {
+    /// The stopped containers that filters choose.
+    pub(super) fn prunable_containers(&self, filters: &Filters) -> Result<Vec<Arc<Container>>> {
         filters.allow(&["label", "label!", "until"])?;
-        let until = list::until(&filters)?;
-        let mut deleted = Vec::new();
-        let mut space_reclaimed = 0;
-        for container in self.shared.registry.pictures() {
+        let until = list::until(filters)?;
+        let mut containers = self.shared.registry.pictures();
+        containers.retain(|container| {
             let definition = &container.definition;
             let stopped = matches!(
                 container.state.status,
                 ContainerStatus::Created | ContainerStatus::Exited | ContainerStatus::Dead
             );
-            if !stopped
-                || !filters.labels_match(&definition.config.labels)
-                || until.is_some_and(|until| definition.created >= until)
-            {
-                continue;
-            }
+            stopped
+                && filters.labels_match(&definition.config.labels)
+                && until.is_none_or(|until| definition.created < until)
+        });
+        Ok(containers)
+    }
+
+    /// Removes all containers that do not run.
+    pub async fn prune_containers(&self, filters: Filters) -> Result<PruneResponse> {
+        let mut deleted = Vec::new();
+        let mut space_reclaimed = 0;
+        for container in self.prunable_containers(&filters)? {
             let shared = Arc::clone(&self.shared);
             let pruned = Arc::clone(&container);
             let size = blocking(move || Ok(sizes(&shared, &pruned).0)).await?;

@@ -331,7 +331,7 @@ impl Engine {
 }
 
 /// Which containers need which images.
-fn uses(shared: &Shared) -> Vec<ImageUse> {
+pub(super) fn uses(shared: &Shared) -> Vec<ImageUse> {
     let pictures = shared.registry.pictures();
     let used = pictures.iter().filter_map(|container| {
         let image: ImageId = container.definition.image.parse().ok()?;

@@ -55,6 +55,7 @@ mod options;
 mod overlays;
 mod pipe;
 mod ports;
+mod preview;
 mod probe;
 mod pull;
 mod push;
@@ -88,6 +89,7 @@ pub(crate) use names::random as random_name;
 pub use options::EngineOptions;
 pub(crate) use pipe::CHUNK;
 pub use pipe::{ByteReceiver, ByteSender, byte_pipe};
+pub use preview::PreviewRequest;
 pub use requests::{
     AttachOptions, Attached, EventOptions, ExecStarted, ListOptions, LogOptions, Logs,
     RemoveOptions, StartOutcome, StopOptions, StopOutcome, WaitCondition,

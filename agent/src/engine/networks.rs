@@ -44,7 +44,7 @@ impl Engine {
                 && filters.any("type", |kind| (kind == "builtin") == info.predefined)
                 && filters.labels_match(&info.labels)
                 && dangling.is_none_or(|wanted| {
-                    wanted == (!info.predefined && !self.network_is_used(info))
+                    wanted == (!info.predefined && !self.network_is_used(info, &[]))
                 })
         });
         Ok(matching.map(|info| describe(info, false)).collect())
@@ -84,20 +84,8 @@ impl Engine {
 
     /// Removes all networks that no container uses.
     pub async fn prune_networks(&self, filters: Filters) -> Result<PruneResponse> {
-        filters.allow(&["label", "label!", "until"])?;
-        let until = list::until(&filters)?;
         let mut deleted = Vec::new();
-        for info in self.shared.networks.list() {
-            let young = until.is_some_and(|until| timestamp(&info) >= until);
-            if info.predefined
-                || info.name == GATEWAY
-                || info.driver == netdriver::Driver::Overlay
-                || young
-                || self.network_is_used(&info)
-                || !filters.labels_match(&info.labels)
-            {
-                continue;
-            }
+        for info in self.prunable_networks(&filters, &[])? {
             match self.remove_network(&info.id).await {
                 Ok(()) => deleted.push(info.name),
                 Err(error) => tracing::warn!(network.id = info.id, %error, "not pruned"),
@@ -109,15 +97,34 @@ impl Engine {
         })
     }
 
+    /// The networks that filters choose and nobody uses; the containers with the ids `without` do not count.
+    pub(super) fn prunable_networks(
+        &self,
+        filters: &Filters,
+        without: &[String],
+    ) -> Result<Vec<NetworkInfo>> {
+        filters.allow(&["label", "label!", "until"])?;
+        let until = list::until(filters)?;
+        let mut networks = self.shared.networks.list();
+        networks.retain(|info| {
+            !info.predefined
+                && info.name != GATEWAY
+                && info.driver != netdriver::Driver::Overlay
+                && until.is_none_or(|until| timestamp(info) < until)
+                && !self.network_is_used(info, without)
+                && filters.labels_match(&info.labels)
+        });
+        Ok(networks)
+    }
+
     /// Whether a container that runs is connected, or one that does not run wants to be.
-    fn network_is_used(&self, info: &NetworkInfo) -> bool {
+    fn network_is_used(&self, info: &NetworkInfo, without: &[String]) -> bool {
+        let pictures = self.shared.registry.pictures();
+        let counts = |id: &str| !without.iter().any(|own| own == id);
         !info.endpoints.is_empty()
-            || self.shared.registry.pictures().iter().any(|container| {
-                container
-                    .definition
-                    .endpoints
-                    .keys()
-                    .any(|name| *name == info.name || *name == info.id)
+            || pictures.iter().any(|container| {
+                let mut names = container.definition.endpoints.keys();
+                counts(container.id()) && names.any(|name| *name == info.name || *name == info.id)
             })
     }
 

@@ -11,7 +11,7 @@ use super::error::HttpError;
 use super::router::{Route, get, head};
 use super::{Call, Outcome, compat};
 use crate::builder::{Builder, CacheRecord};
-use crate::engine::blocking;
+use crate::engine::{PreviewRequest, blocking};
 use crate::space;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -23,6 +23,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/info", |call| Box::pin(info(call))),
     get("/system/df", |call| Box::pin(disk_usage(call))),
     get("/system/df/explain", |call| Box::pin(explain(call))),
+    get("/system/prune", |call| Box::pin(preview(call))),
 ];
 
 /// Every byte below the data root and whose it is; only here.
@@ -30,6 +31,16 @@ async fn explain(call: Call) -> Outcome {
     let shared = call.engine.shared().clone();
     let explained = blocking(move || space::explain(&shared)).await?;
     Ok(body::ok(&explained))
+}
+
+/// What a prune of everything would remove; only here.
+async fn preview(call: Call) -> Outcome {
+    let request = PreviewRequest {
+        filters: call.query.filters()?,
+        all_images: call.query.flag("all"),
+        volumes: call.query.flag("volumes"),
+    };
+    Ok(body::ok(&call.engine.preview_prune(request).await?))
 }
 
 /// The records of the build cache; a builder that was never used is not opened for it.

@@ -9,9 +9,12 @@ use crate::out;
 use crate::render::json;
 use crate::render::rows::unescape;
 use crate::render::template::{Template, Value};
-use crate::render::units::bytes_size;
+use crate::render::units::{bytes_size, human_size};
 use agent_api::swarm::{Info, LocalNodeState};
-use agent_api::{API_VERSION, SystemInfo, VersionResponse};
+use agent_api::client::build::PruneBuildsOptions;
+use agent_api::{
+    API_VERSION, ImageDeleteItem, PrunePreview, PruneTarget, SystemInfo, VersionResponse,
+};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -247,6 +250,9 @@ pub(crate) struct PruneArgs {
     /// Remove all unused images, not just dangling ones
     #[arg(short, long)]
     all: bool,
+    /// Show what would be removed and how much that gives back, and remove nothing
+    #[arg(long, conflicts_with = "force")]
+    dry_run: bool,
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
@@ -260,6 +266,18 @@ pub(crate) struct PruneArgs {
 
 pub(crate) async fn prune(session: &Session, args: PruneArgs) -> Outcome {
     let filters = filter::filters(&args.filter).map_err(|reason| Failure::new(1, reason))?;
+    if args.volumes && filters.contains("until") {
+        let reason = "the \"until\" filter is not supported with \"--volumes\"";
+        return Err(Failure::new(1, reason).into());
+    }
+    if args.dry_run {
+        let client = session.client().await?;
+        let preview = client
+            .preview_prune(&filters, args.all, args.volumes)
+            .await?;
+        out::text(&preview_text(&preview))?;
+        return Ok(0);
+    }
     let mut warning = String::from(
         "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n",
     );
@@ -271,6 +289,15 @@ pub(crate) async fn prune(session: &Session, args: PruneArgs) -> Outcome {
     } else {
         "  - all dangling images\n"
     });
+    // Records of the build cache have no labels that could choose.
+    let by_label = filters.contains("label") || filters.contains("label!");
+    if !by_label {
+        warning.push_str(if args.all {
+            "  - all build cache\n"
+        } else {
+            "  - unused build cache\n"
+        });
+    }
     if !args.force && !super::confirm(&warning)? {
         return Ok(0);
     }
@@ -294,9 +321,53 @@ pub(crate) async fn prune(session: &Session, args: PruneArgs) -> Outcome {
         )?;
         reclaimed += volumes.space_reclaimed;
     }
-    let filters = filters.with("dangling", if args.all { "false" } else { "true" });
-    let images = client.prune_images(&filters).await?;
+    let image_filters = filters
+        .clone()
+        .with("dangling", if args.all { "false" } else { "true" });
+    let images = client.prune_images(&image_filters).await?;
     super::image::show_deleted(images.images_deleted.as_deref().unwrap_or_default())?;
-    super::show_reclaimed(reclaimed + images.space_reclaimed)?;
+    reclaimed += images.space_reclaimed;
+    if !by_label {
+        let options = PruneBuildsOptions {
+            all: args.all,
+            filters,
+            ..PruneBuildsOptions::default()
+        };
+        let cache = client.prune_builds(&options).await?;
+        super::show_pruned("Deleted build cache objects:", &cache.caches_deleted)?;
+        reclaimed += cache.space_reclaimed;
+    }
+    super::show_reclaimed(reclaimed)?;
     Ok(0)
+}
+
+/// What a prune would remove, in the order in which it would.
+fn preview_text(preview: &PrunePreview) -> String {
+    let size = |bytes: u64| human_size(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let mut text = String::new();
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            let _ = write!(text, "{title}\n  {}\n\n", lines.join("\n  "));
+        }
+    };
+    let target = |target: &PruneTarget| format!("{} ({})", target.name, size(target.bytes));
+    let image = |item: &ImageDeleteItem| match item {
+        ImageDeleteItem::Untagged(name) => format!("untag {name}"),
+        ImageDeleteItem::Deleted(id) => id.clone(),
+    };
+    section(
+        "Containers:",
+        preview.containers.iter().map(target).collect(),
+    );
+    section("Networks:", preview.networks.clone());
+    section("Volumes:", preview.volumes.iter().map(target).collect());
+    section("Images:", preview.images.iter().map(image).collect());
+    let targets = preview.containers.iter().chain(&preview.volumes);
+    let bytes: u64 = targets.map(|target| target.bytes).sum();
+    let _ = writeln!(
+        text,
+        "Would reclaim: {} (the build cache not counted: see builder du)",
+        size(bytes + preview.image_bytes)
+    );
+    text
 }

@@ -4,7 +4,9 @@ use super::error::{ClientError, Result};
 use super::request::{Query, segment};
 use super::stream::JsonStream;
 use super::{Client, MAX_REPLY, empty};
-use crate::types::{DiskExplanation, DiskUsage, EventMessage, Filters, SystemInfo, VersionResponse};
+use crate::types::{
+    DiskExplanation, DiskUsage, EventMessage, Filters, PrunePreview, SystemInfo, VersionResponse,
+};
 use http::{Method, Request, header};
 
 /// What `_ping` says.
@@ -98,6 +100,23 @@ impl Client {
     /// Of the request.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         self.get("/system/df", &Query::new()).await
+    }
+
+    /// What pruning containers, networks, images and, if asked for, anonymous volumes would remove; 404 from other engines.
+    ///
+    /// # Errors
+    /// 400 for a filter that does not exist.
+    pub async fn preview_prune(
+        &self,
+        filters: &Filters,
+        all_images: bool,
+        volumes: bool,
+    ) -> Result<PrunePreview> {
+        let query = Query::new()
+            .filters(filters)
+            .flag("all", all_images)
+            .flag("volumes", volumes);
+        self.get("/system/prune", &query).await
     }
 
     /// Every byte below the data root and whose it is; 404 from other engines.

@@ -131,6 +131,32 @@ pub struct PluginsInfo {
     pub log: Option<Vec<String>>,
 }
 
+/// Reply of `GET /system/prune`, which only this engine has: what `system prune` would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PrunePreview {
+    pub containers: Vec<PruneTarget>,
+    /// Names.
+    pub networks: Vec<String>,
+    /// Only if volumes were asked for.
+    pub volumes: Vec<PruneTarget>,
+    /// Names and images that would go, in order; their layers are not listed.
+    pub images: Vec<super::image::ImageDeleteItem>,
+    /// Bytes of the layers that would go.
+    pub image_bytes: u64,
+}
+
+/// A container or volume that would go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PruneTarget {
+    /// Of a container; volumes have names only.
+    pub id: String,
+    pub name: String,
+    /// Of its files.
+    pub bytes: u64,
+}
+
 /// Reply of `GET /system/df/explain`, which only this engine has: every byte below the data root and whose it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
+use super::index::Catalog;
 use super::list::{matches_label, matches_labels};
-use super::remove::{ImageUse, RemoveOptions, Removed, plan};
+use super::remove::{ImageUse, RemoveOptions, Removed, Users, plan};
 use super::{Result, Store};
 use crate::digest::ImageId;
 use crate::error::ImageError;
@@ -61,62 +62,90 @@ impl Store {
 
     /// Removes images nobody uses, all in one step.
     pub fn prune(&self, filter: &PruneFilter, uses: &[ImageUse]) -> Result<Pruned> {
-        let (removed, space_reclaimed) = self.remove_all(
-            |catalog, users| {
-                let mut ids: Vec<_> = catalog.images.keys().copied().collect();
-                ids.sort();
-                let mut removed = Vec::new();
-                for id in ids {
-                    if !catalog.images.contains_key(&id) {
-                        // Went as the parent of another.
-                        continue;
-                    }
-                    let names = catalog.names_of(&id);
-                    if names.is_empty() && catalog.has_children(&id) {
-                        continue;
-                    }
-                    if filter.dangling_only && names.iter().any(|name| name.tag().is_some()) {
-                        continue;
-                    }
-                    // Docker takes all names but one from an image in use; here it keeps them.
-                    if users.holds(&id) {
-                        continue;
-                    }
-                    let Some(config) = self.readable(&id) else {
-                        continue;
-                    };
-                    let labels = &config.config.labels;
-                    let too_new = filter
-                        .until
-                        .is_some_and(|until| config.created.is_none_or(|created| created > until));
-                    let excluded = !filter.labels_not.is_empty()
-                        && filter
-                            .labels_not
-                            .iter()
-                            .all(|label| matches_label(label, labels));
-                    if too_new || excluded || !matches_labels(&filter.labels, labels) {
-                        continue;
-                    }
-                    let targets = match names.is_empty() {
-                        true => vec![id.hex()],
-                        false => names.iter().map(ToString::to_string).collect(),
-                    };
-                    for target in targets {
-                        // A conflict means that it is in use: it stays.
-                        match plan(catalog, &target, RemoveOptions::default(), users) {
-                            Ok(steps) => removed.extend(steps),
-                            Err(ImageError::Conflict(_) | ImageError::NoSuchImage(_)) => {}
-                            Err(error) => return Err(error),
-                        }
-                    }
-                }
-                Ok(removed)
-            },
-            uses,
-        )?;
+        let (removed, space_reclaimed) =
+            self.remove_all(|catalog, users| self.choose(filter, catalog, users), uses)?;
         Ok(Pruned {
             removed,
             space_reclaimed,
         })
+    }
+
+    /// What [`Store::prune`] would do now, without doing it. Layers are not named one by one.
+    ///
+    /// # Errors
+    /// An image cannot be read.
+    pub fn preview_prune(&self, filter: &PruneFilter, uses: &[ImageUse]) -> Result<Pruned> {
+        let before = self.snapshot();
+        let mut after = Catalog::clone(&before);
+        let held = self.held.lock().keys().copied().collect();
+        let removed = self.choose(filter, &mut after, &Users { uses, held })?;
+        let gone: Vec<ImageId> = before
+            .images
+            .keys()
+            .filter(|id| !after.images.contains_key(id))
+            .copied()
+            .collect();
+        let layers: Vec<_> = self.orphans(&gone, &after)?.layers.into_iter().collect();
+        Ok(Pruned {
+            removed,
+            space_reclaimed: self.layer_sizes(&layers).iter().sum(),
+        })
+    }
+
+    /// Takes the images that go out of `catalog` and says what that did.
+    fn choose(
+        &self,
+        filter: &PruneFilter,
+        catalog: &mut Catalog,
+        users: &Users<'_>,
+    ) -> Result<Vec<Removed>> {
+        let mut ids: Vec<_> = catalog.images.keys().copied().collect();
+        ids.sort();
+        let mut removed = Vec::new();
+        for id in ids {
+            if !catalog.images.contains_key(&id) {
+                // Went as the parent of another.
+                continue;
+            }
+            let names = catalog.names_of(&id);
+            if names.is_empty() && catalog.has_children(&id) {
+                continue;
+            }
+            if filter.dangling_only && names.iter().any(|name| name.tag().is_some()) {
+                continue;
+            }
+            // Docker takes all names but one from an image in use; here it keeps them.
+            if users.holds(&id) {
+                continue;
+            }
+            let Some(config) = self.readable(&id) else {
+                continue;
+            };
+            let labels = &config.config.labels;
+            let too_new = filter
+                .until
+                .is_some_and(|until| config.created.is_none_or(|created| created > until));
+            let excluded = !filter.labels_not.is_empty()
+                && filter
+                    .labels_not
+                    .iter()
+                    .all(|label| matches_label(label, labels));
+            if too_new || excluded || !matches_labels(&filter.labels, labels) {
+                continue;
+            }
+            let targets = match names.is_empty() {
+                true => vec![id.hex()],
+                false => names.iter().map(ToString::to_string).collect(),
+            };
+            for target in targets {
+                // A conflict means that it is in use: it stays.
+                match plan(catalog, &target, RemoveOptions::default(), users) {
+                    Ok(steps) => removed.extend(steps),
+                    Err(ImageError::Conflict(_) | ImageError::NoSuchImage(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(removed)
     }
 }
