@@ -16,7 +16,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +82,21 @@ pub enum Host {
     Unix(PathBuf),
     /// Every socket that systemd passes (`LISTEN_FDS`).
     SystemdSockets,
+    /// An address, for clients that prove themselves by a certificate.
+    Tls(SocketAddr),
+}
+
+/// `--tlsverify`, `--tlscacert`, `--tlscert`, `--tlskey`: how the API is served on addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Clients are verified; without it no address is served.
+    pub verify: bool,
+    /// Who signs the certificates of clients.
+    pub authority: Option<PathBuf>,
+    /// The daemon's certificate.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
 }
 
 impl std::fmt::Display for Host {
@@ -89,6 +104,7 @@ impl std::fmt::Display for Host {
         match self {
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
             Self::SystemdSockets => formatter.write_str("fd://"),
+            Self::Tls(address) => write!(formatter, "tcp://{address}"),
         }
     }
 }
@@ -140,6 +156,8 @@ pub struct Config {
     pub containers: ContainerDefaults,
     /// Defaults of networks.
     pub networks: NetworkDefaults,
+    /// How the API is served on addresses.
+    pub tls: TlsFiles,
     /// How registries are reached, and which are special.
     pub registries: Registries,
     /// What images and build cache may take.
@@ -219,6 +237,15 @@ impl Config {
             }
             hosts.push(host);
         }
+        let tls = hosts.iter().find(|host| matches!(host, Host::Tls(_)));
+        if let Some(host) = tls
+            && !read.switch("tlsverify").unwrap_or(false)
+        {
+            let reason = format!(
+                "{host}: whoever reaches the API owns this host, so it is served on addresses to verified clients only: give --tlsverify, --tlscacert, --tlscert and --tlskey, or use ssh (-H ssh://…)"
+            );
+            return Err(read.invalid("hosts", reason));
+        }
         if hosts.is_empty() {
             hosts.push(Host::Unix(exec_root.join("muster.sock")));
         }
@@ -256,6 +283,12 @@ impl Config {
             },
             containers: ContainerDefaults::validate(&read)?,
             networks: NetworkDefaults::validate(&read)?,
+            tls: TlsFiles {
+                verify: read.switch("tlsverify").unwrap_or(false),
+                authority: read.absolute("tlscacert")?,
+                certificate: read.absolute("tlscert")?,
+                key: read.absolute("tlskey")?,
+            },
             registries: Registries::validate(&read)?,
             space: space::validate(&read)?,
         })
@@ -432,10 +465,15 @@ fn parse_host(text: &str) -> Result<Host, String> {
         text if text.starts_with("fd://") => Err(format!(
             "{text}: sockets of systemd cannot be chosen by name; write fd://"
         )),
-        text if text.starts_with("tcp://") => Err(format!(
-            "{text} is not supported: the API is served on unix sockets only; forward one over ssh (docker -H ssh://…) to reach it from another machine"
+        text if text.starts_with("tcp://") => match text["tcp://".len()..].parse() {
+            Ok(address) => Ok(Host::Tls(address)),
+            Err(_) => Err(format!(
+                "{text}: write an address and a port, such as tcp://0.0.0.0:2376"
+            )),
+        },
+        text => Err(format!(
+            "{text:?} is not a host (unix://<path>, fd:// or tcp://<address>:<port>)"
         )),
-        text => Err(format!("{text:?} is not a host (unix://<path> or fd://)")),
     }
 }
 

@@ -13,6 +13,7 @@ mod host;
 mod listen;
 mod logging;
 mod notify;
+mod tls;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::builder::Builder;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, Host};
 use crate::engine::{Engine, EngineOptions, ListOptions, StopOptions};
 use crate::http::Server;
 use crate::space;
 use crate::swarm::Swarm;
 use logging::Logging;
+use tls::Front;
 
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +126,12 @@ async fn serve(config: &Config, flags: &Flags, logging: &Logging) -> Result<(), 
     let server = Server::new(engine.clone(), builder.clone(), swarm.clone());
     let mut sockets = Vec::new();
     for host in &config.hosts {
+        if let Host::Tls(address) = host {
+            let front = Front::bind(*address, &config.tls).await?;
+            info!(address = %host, "serving the API");
+            tokio::spawn(front.serve(server.clone()));
+            continue;
+        }
         sockets.extend(listen::listen(host, config.group.as_deref())?);
     }
     let mut paths = Vec::new();

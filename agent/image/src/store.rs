@@ -44,6 +44,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use adopt::LayerPins;
 pub(crate) use commit::pack_error;
+pub use artifact::ArtifactConfig;
 pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;

@@ -23,11 +23,13 @@ use super::export::{self, Built, Export};
 use super::failure::{Failure, Text};
 use super::options;
 use super::progress::{Progress, Seat};
+use super::remote_cache::{self, Imports};
 use super::run::OutputSink;
 use super::session::{Session, Sessions};
-use super::solve::{Node, Solve, StepFlights};
+use super::solve::{Key, Node, Solve, StepFlights};
 use super::source::{self, ImageRequest, Pull, Remote, ResolvedImage};
 use super::steps::{PlanSteps, Shop, Solved};
+use crate::engine::blocking;
 
 /// A build that somebody asked for.
 pub(crate) struct Job {
@@ -214,12 +216,20 @@ impl Run<'_> {
             options.platform = platforms.into_iter().next().flatten();
             return self.call(definition, options).await;
         }
+        let imports = Imports::load(
+            self.shop,
+            request,
+            self.job.session.as_ref(),
+            self.progress,
+            &self.cancel,
+        );
+        let imports = Arc::new(imports.await);
         let builds = platforms.into_iter().map(|platform| {
             let options = BuildOptions {
                 platform,
                 ..options.clone()
             };
-            self.build_platform(definition, contexts, options)
+            self.build_platform(definition, contexts, options, &imports)
         });
         let built = try_join_all(builds).await?;
         let export = Export {
@@ -258,6 +268,7 @@ impl Run<'_> {
         definition: &Definition,
         contexts: &Arc<Contexts>,
         options: BuildOptions,
+        imports: &Arc<Imports>,
     ) -> Result<Built, Failure> {
         let dockerfile = &definition.dockerfile;
         let (bases, images) = self.resolve(dockerfile, &options).await?;
@@ -270,14 +281,20 @@ impl Run<'_> {
             _ => None,
         });
         let base_history = base.map_or(0, |image| history_lines(&image.config));
-        let files = match plan.target {
-            None => None,
-            Some(target) => Some(self.solve(&plan, contexts, images, target.0).await?),
+        let (files, steps) = match plan.target {
+            None => (None, Vec::new()),
+            Some(target) => {
+                let (files, steps) = self
+                    .solve(&plan, contexts, images, imports, target.0)
+                    .await?;
+                (Some(files), steps)
+            }
         };
         Ok(Built {
             plan,
             files,
             base_history,
+            steps,
         })
     }
 
@@ -375,8 +392,9 @@ impl Run<'_> {
         plan: &Arc<Plan>,
         contexts: &Arc<Contexts>,
         images: HashMap<String, Arc<ResolvedImage>>,
+        imports: &Arc<Imports>,
         target: usize,
-    ) -> Result<Solved, Failure> {
+    ) -> Result<(Solved, Vec<remote_cache::Step>), Failure> {
         let mut digests: Vec<String> = Vec::with_capacity(plan.vertices.len());
         let (mut nodes, mut seats) = (Vec::new(), Vec::new());
         for vertex in &plan.vertices {
@@ -413,6 +431,7 @@ impl Run<'_> {
             stats: self.shop.cache.snapshots().stat_cache(),
             commits: Mutex::default(),
             downloads: Mutex::default(),
+            imports: Arc::clone(imports),
             cancel: self.cancel.clone(),
         };
         let session = self.job.session.clone();
@@ -421,7 +440,45 @@ impl Run<'_> {
         if solved.is_err() {
             solve.give_up();
         }
-        solved
+        let solved = solved?;
+        let steps = match self.job.request.cache_to.is_empty() {
+            true => Vec::new(),
+            false => self.cached(plan, solve.definitions(), &solved).await?,
+        };
+        Ok((solved, steps))
+    }
+
+    /// The steps that are cached, and which of them made the result: what is written to other caches.
+    async fn cached(
+        &self,
+        plan: &Arc<Plan>,
+        keys: Vec<Option<Key>>,
+        solved: &Solved,
+    ) -> Result<Vec<remote_cache::Step>, Failure> {
+        let result = match solved {
+            Solved::Files(lease) => lease.record().stack.entries.clone(),
+            Solved::Context(_) => Vec::new(),
+        };
+        let source = |op: &Op| matches!(op, Op::Image(_) | Op::Context(_));
+        let keys = plan.vertices.iter().zip(keys);
+        let keys: Vec<Key> = keys
+            .filter(|(vertex, _)| !source(&vertex.op))
+            .filter_map(|(_, key)| key)
+            .collect();
+        let cache = Arc::clone(&self.shop.cache);
+        let steps = blocking(move || {
+            let step = |key: Key| {
+                let lease = cache.find(&key)?;
+                let result = result.starts_with(&lease.record().stack.entries);
+                Some(remote_cache::Step {
+                    keys: vec![key],
+                    lease,
+                    result,
+                })
+            };
+            Ok(keys.into_iter().filter_map(step).collect())
+        });
+        Ok(steps.await?)
     }
 }
 

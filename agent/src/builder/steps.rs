@@ -32,6 +32,7 @@ use super::contexts::{Context, Contexts};
 use super::failure::Failure;
 use super::flights::Cabin;
 use super::records::{Kind, Record};
+use super::remote_cache::Imports;
 use super::run::{self, CacheMounts, RunError, RunStep, StepInput, StreamKind};
 use super::session::{Session, Sessions};
 use super::solve::{Key, Steps, combine};
@@ -115,6 +116,8 @@ pub(crate) struct PlanSteps {
     pub(crate) commits: Mutex<HashMap<usize, String>>,
     /// What downloads were resolved to.
     pub(crate) downloads: Mutex<HashMap<usize, Arc<HttpState>>>,
+    /// Caches of others that are looked into, too.
+    pub(crate) imports: Arc<Imports>,
     /// Cancelled when the build is over: work before a step runs ends then.
     pub(crate) cancel: CancellationToken,
 }
@@ -698,7 +701,11 @@ impl Steps for PlanSteps {
     }
 
     async fn find(&self, key: &Key) -> Option<Solved> {
-        Some(Solved::Files(Arc::new(self.shop.cache.find(key)?)))
+        let lease = match self.shop.cache.find(key) {
+            Some(lease) => lease,
+            None => self.imports.bring(key, &self.cancel).await?,
+        };
+        Some(Solved::Files(Arc::new(lease)))
     }
 
     fn record(&self, _step: usize, keys: &[Key], output: &Solved) {

@@ -81,7 +81,7 @@ const fn short(letter: char, option: Opt) -> Opt {
 
 const NO_FOREIGN_LAYERS: &str = "all layers are pushed";
 const NO_SWARM: &str = "there is no swarm mode yet";
-const NO_TLS: &str = "the API is served on unix sockets only";
+const NO_TLS: &str = "clients must be verified, too: use --tlsverify";
 const NO_CONTAINERD: &str = "there is no containerd behind this daemon";
 const NO_IPV6_BRIDGE: &str =
     "the default bridge network has no IPv6; create a network with --ipv6 instead";
@@ -687,16 +687,16 @@ pub(super) const OPTIONS: &[Opt] = &[
         "tlscacert",
         "tlscacert",
         Text,
-        No(NO_TLS),
+        Done,
         "CA that client certificates are signed by",
     ),
-    opt("tlscert", "tlscert", Text, No(NO_TLS), "TLS certificate"),
-    opt("tlskey", "tlskey", Text, No(NO_TLS), "TLS key"),
+    opt("tlscert", "tlscert", Text, Done, "TLS certificate"),
+    opt("tlskey", "tlskey", Text, Done, "TLS key"),
     opt(
         "tlsverify",
         "tlsverify",
         Switch,
-        Only(&["false"], NO_TLS),
+        Done,
         "Use TLS and verify clients",
     ),
     opt(

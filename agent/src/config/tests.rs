@@ -179,6 +179,10 @@ fn every_supported_option_changes_the_configuration() {
         ("registry-certificates", "/c"),
         ("registry-mirror", "https://mirror.example.com"),
         ("shutdown-timeout", "3"),
+        ("tlscacert", "/c"),
+        ("tlscert", "/c"),
+        ("tlskey", "/c"),
+        ("tlsverify", "true"),
     ];
     let default = load("", &[]).unwrap();
     for option in options::OPTIONS
@@ -312,12 +316,17 @@ fn errors_name_the_option_and_say_what_to_do() {
         (
             "",
             &["-H", "npipe:///x"],
-            r#"--host: "npipe:///x" is not a host (unix://<path> or fd://)"#,
+            r#"--host: "npipe:///x" is not a host (unix://<path>, fd:// or tcp://<address>:<port>)"#,
         ),
         (
             "",
             &["-H", "tcp://0.0.0.0:2375"],
-            "--host: tcp://0.0.0.0:2375 is not supported: the API is served on unix sockets only; forward one over ssh (docker -H ssh://…) to reach it from another machine",
+            "--host: tcp://0.0.0.0:2375: whoever reaches the API owns this host, so it is served on addresses to verified clients only: give --tlsverify, --tlscacert, --tlscert and --tlskey, or use ssh (-H ssh://…)",
+        ),
+        (
+            "",
+            &["-H", "tcp://there:2376", "--tlsverify"],
+            "--host: tcp://there:2376: write an address and a port, such as tcp://0.0.0.0:2376",
         ),
         (
             "",

@@ -46,6 +46,8 @@ pub(super) fn listen(host: &Host, group: Option<&str>) -> Result<Vec<Listening>,
             }])
         }
         Host::SystemdSockets => passed_sockets().map_err(failed),
+        // Not a socket of this kind: `tls` listens there.
+        Host::Tls(_) => Ok(Vec::new()),
     }
 }
 

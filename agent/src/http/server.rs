@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -70,23 +70,26 @@ impl Server {
                 () = self.shared.closing.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let shared = Arc::clone(&self.shared);
-                    let answer = move |request, takeover| {
-                        let shared = Arc::clone(&shared);
-                        async move { answer(&shared, takeover, request).await }
-                    };
-                    let closing = self.shared.closing.clone();
-                    self.shared
-                        .connections
-                        .spawn(connection::serve(stream, answer, closing));
-                }
+                Ok((stream, _)) => self.adopt(stream),
                 Err(failure) => {
                     warn!(error = %failure, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    /// Serves a connection that somebody else has accepted.
+    pub(crate) fn adopt(&self, stream: UnixStream) {
+        let shared = Arc::clone(&self.shared);
+        let answer = move |request, takeover| {
+            let shared = Arc::clone(&shared);
+            async move { answer(&shared, takeover, request).await }
+        };
+        let closing = self.shared.closing.clone();
+        self.shared
+            .connections
+            .spawn(connection::serve(stream, answer, closing));
     }
 
     /// Stops accepting, ends endless streams and waits for replies that have begun, but no longer than `patience`.

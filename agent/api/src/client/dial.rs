@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
@@ -19,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 /// For a connection over a network.
@@ -113,11 +114,11 @@ fn tls_config() -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// An `ssh` whose standard streams are the connection. Killed on drop.
+/// An `ssh` whose standard input and output are the other end of a socket. Killed on drop. A socket, since writing to a pipe
+/// whose reader has gone would end a program that lets it.
 struct SshStream {
     _child: Child,
-    input: ChildStdin,
-    output: ChildStdout,
+    stream: UnixStream,
     /// Nothing has come yet: should the stream end now, `ssh` says why.
     silent: bool,
     complaint: JoinHandle<String>,
@@ -129,9 +130,11 @@ impl SshStream {
         let program = program.unwrap_or_else(|| "ssh".into());
         let mut command = Command::new(&program);
         command.args(arguments(ssh));
+        let (ours, its) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
         let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(OwnedFd::from(its.try_clone()?))
+            .stdout(OwnedFd::from(its))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -139,6 +142,8 @@ impl SshStream {
                 let name = program.to_string_lossy();
                 io::Error::new(error.kind(), format!("cannot run {name}: {error}"))
             })?;
+        // The command holds the other end, too.
+        drop(command);
         let errors = child.stderr.take().expect("it is piped");
         let complaint = tokio::spawn(async move {
             let mut text = Vec::new();
@@ -150,8 +155,7 @@ impl SshStream {
             String::from_utf8_lossy(&text).trim().to_owned()
         });
         Ok(Self {
-            input: child.stdin.take().expect("it is piped"),
-            output: child.stdout.take().expect("it is piped"),
+            stream: UnixStream::from_std(ours)?,
             _child: child,
             silent: true,
             complaint,
@@ -187,7 +191,7 @@ impl AsyncRead for SshStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.output).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
             self.silent = false;
         } else if self.silent && buffer.remaining() > 0 {
@@ -212,15 +216,15 @@ impl AsyncWrite for SshStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.input).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.input).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.input).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Services, their tasks, and what those wrote.
 
-use super::error::{ClientError, Result};
+use super::error::Result;
 use super::registry::identify;
 use super::request::{Query, segment};
 use super::stream::{bytes_of, is_multiplexed};

@@ -12,9 +12,16 @@ use crate::reference::Reference;
 use crate::registry::{Credentials, LayerBlob, Registry};
 use crate::store::push::{Push, PushRequest};
 
+/// What an artifact has in place of an image's configuration.
+pub struct ArtifactConfig<'a> {
+    /// What it is.
+    pub media_type: &'a str,
+    /// Makes it of how the layers are packed, in the order in which they were given.
+    pub make: &'a dyn Fn(&[LayerBlob]) -> Vec<u8>,
+}
+
 impl Store {
-    /// Pushes layers and a configuration of type `config_type`, made by `config` of how the layers are packed there, in the
-    /// order given, as an OCI artifact. Returns the digest of its manifest. Blocks, and must not be called on a thread of
+    /// Pushes layers and a configuration, made of how the layers are packed there, as an OCI artifact. Returns the digest of its manifest. Blocks, and must not be called on a thread of
     /// the registry's runtime.
     ///
     /// # Errors
@@ -24,8 +31,7 @@ impl Store {
         registry: &Registry,
         request: &PushRequest,
         layers: &[Digest],
-        config_type: &str,
-        config: &dyn Fn(&[LayerBlob]) -> Vec<u8>,
+        config: &ArtifactConfig<'_>,
         cancel: &CancellationToken,
         progress: ProgressSink<'_>,
     ) -> Result<Digest> {
@@ -46,9 +52,10 @@ impl Store {
             progress,
         };
         let blobs = push.blobs(layers)?;
-        let config = config(&blobs);
+        let media_type = config.media_type;
+        let config = (config.make)(&blobs);
         let digest = Digest::of(&config);
-        let descriptor = Descriptor::new(config_type, digest, config.len() as u64);
+        let descriptor = Descriptor::new(media_type, digest, config.len() as u64);
         if !session.blob_there(&digest)? {
             session.put_blob(&digest, Bytes::from(config), None)?;
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use super::artifact::ArtifactConfig;
 use super::load::Pins;
 use super::{Result, Store};
 use crate::digest::{Digest, Hasher};
@@ -252,8 +253,8 @@ impl Store {
         self.keep(&diff_ids)
     }
 
-    /// Writes layers and a configuration, made by `config` of how the layers are packed, as a layout in a tar. Returns the
-    /// digest of the manifest.
+    /// Writes layers and a configuration, made of how the layers are packed, as a layout in a tar. Returns the digest of the
+    /// manifest.
     ///
     /// # Errors
     /// A layer is not here or damaged, the scratch directory or the output fails.
@@ -261,8 +262,7 @@ impl Store {
         &self,
         request: &LayoutRequest,
         layers: &[Digest],
-        config_type: &str,
-        config: &dyn Fn(&[LayerBlob]) -> Vec<u8>,
+        config: &ArtifactConfig<'_>,
         output: &mut dyn Write,
     ) -> Result<Digest> {
         // Nothing of them may be removed while it is being read.
@@ -283,7 +283,8 @@ impl Store {
             packed.insert(*diff_id, blob);
         }
         let blobs: Vec<LayerBlob> = layers.iter().map(|id| packed[id].clone()).collect();
-        let config = config(&blobs);
+        let media_type = config.media_type;
+        let config = (config.make)(&blobs);
         let config_digest = Digest::of(&config);
         add(&mut tar, &blob_name(&config_digest), &config)?;
         let mut named: Vec<Descriptor> = Vec::new();
@@ -295,7 +296,7 @@ impl Store {
         let manifest = Manifest {
             schema_version: 2,
             media_type: OCI_MANIFEST.to_owned(),
-            config: Descriptor::new(config_type, config_digest, config.len() as u64),
+            config: Descriptor::new(media_type, config_digest, config.len() as u64),
             layers: named,
         };
         let manifest = json(&manifest);

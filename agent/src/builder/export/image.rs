@@ -6,7 +6,7 @@
 //!
 //! Nothing is copied or packed. Source of texts: moby `builder-next/exporter/mobyexporter/export.go`.
 
-use agent_api::build::{BuildResult, ImageOutput};
+use agent_api::build::{BuildResult, CacheExport, ImageOutput};
 use agent_image::build::{Rewrite, Stack};
 use agent_image::{Digest, ImageId, PushRequest, Reference};
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::builder::cache::files;
 use crate::builder::failure::Failure;
 use crate::builder::options;
 use crate::builder::progress::Seat;
+use crate::builder::remote_cache;
 use crate::builder::steps::Solved;
 use crate::engine::blocking;
 
@@ -156,12 +157,19 @@ impl Export<'_> {
         });
         let (diff_ids, extra) = adopted.await?;
         part.done();
+        let inline = match self.request.cache_to.contains(&CacheExport::Inline) {
+            true => remote_cache::inline(self.shop, &built.steps, &diff_ids).await?,
+            false => None,
+        };
         let layers: Vec<ResultLayer> = diff_ids
             .into_iter()
             .zip(times)
             .map(|(diff_id, created)| ResultLayer { diff_id, created })
             .collect();
-        let config = image_config(&built.plan.config, &layers, built.base_history, epoch);
+        let mut config = image_config(&built.plan.config, &layers, built.base_history, epoch);
+        if let Some(cache) = inline {
+            config = remote_cache::with_inline(&config, &cache);
+        }
         Ok(Image {
             config,
             layers,

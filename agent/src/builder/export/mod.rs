@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 use super::progress::Progress;
+use super::remote_cache;
 use super::session::Session;
 use super::steps::{Shop, Solved};
 use archive::Kind;
@@ -32,6 +33,8 @@ pub(crate) struct Built {
     pub(crate) files: Option<Solved>,
     /// Lines of the base image's history.
     pub(crate) base_history: usize,
+    /// Its steps, as far as they are to be written to other caches.
+    pub(crate) steps: Vec<remote_cache::Step>,
 }
 
 impl Built {
@@ -78,6 +81,15 @@ impl Export<'_> {
                 Output::CacheOnly => {}
             }
         }
+        let caches = remote_cache::Export {
+            shop: self.shop,
+            request: self.request,
+            session: self.session,
+            progress: self.progress,
+            cancel: self.cancel,
+        };
+        let steps = built.iter().flat_map(|built| &built.steps).collect::<Vec<_>>();
+        caches.run(&steps).await?;
         Ok(result)
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use agent_api::build::{BuildRequest, CacheExport, CacheMode, CompressionKind, LayerCompression};
 use agent_image::build::Rewrite;
-use agent_image::{Digest, LayerBlob, LayoutRequest, Packing, PushRequest, Reference};
+use agent_image::{
+    ArtifactConfig, Digest, LayerBlob, LayoutRequest, Packing, PushRequest, Reference,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ use crate::builder::steps::Shop;
 use crate::engine::blocking;
 
 /// The member of an image's configuration that holds a cache.
-pub(crate) const INLINE: &str = "moby.buildkit.cache.v0";
+const INLINE: &str = "moby.buildkit.cache.v0";
 /// Keys of one step that are written.
 const KEYS_MAX: usize = 16;
 
@@ -49,7 +51,7 @@ impl Export<'_> {
     ///
     /// # Errors
     /// One of them cannot be written, and the request does not say that this does not matter.
-    pub(crate) async fn run(&self, steps: &[Step]) -> Result<(), Failure> {
+    pub(crate) async fn run(&self, steps: &[&Step]) -> Result<(), Failure> {
         for to in &self.request.cache_to {
             let (name, ignore) = match to {
                 CacheExport::Inline => continue,
@@ -74,7 +76,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    async fn one(&self, to: &CacheExport, steps: &[Step], seat: &Seat) -> Result<(), Failure> {
+    async fn one(&self, to: &CacheExport, steps: &[&Step], seat: &Seat) -> Result<(), Failure> {
         let (mode, compression) = match to {
             CacheExport::Inline => return Ok(()),
             CacheExport::Registry {
@@ -88,6 +90,7 @@ impl Export<'_> {
         let part = seat.part("preparing build cache for export");
         let wanted = steps
             .iter()
+            .copied()
             .filter(|step| mode == CacheMode::Max || step.result);
         let config = CacheConfig::of(&describe(self.shop, wanted).await?);
         part.done();
@@ -118,15 +121,11 @@ impl Export<'_> {
                     let registries = &shared.registries;
                     let quiet = &agent_image::silent;
                     let images = &shared.images;
-                    images.push_artifact(
-                        registries,
-                        &request,
-                        &layers,
-                        CONFIG_TYPE,
-                        &document,
-                        &cancel,
-                        quiet,
-                    )?;
+                    let config = ArtifactConfig {
+                        media_type: CONFIG_TYPE,
+                        make: &document,
+                    };
+                    images.push_artifact(registries, &request, &layers, &config, &cancel, quiet)?;
                     Ok(())
                 })
                 .await?;
@@ -155,13 +154,11 @@ impl Export<'_> {
                         packing,
                         scratch: scratch.path().to_owned(),
                     };
-                    images.write_layout(
-                        &request,
-                        &layers,
-                        CONFIG_TYPE,
-                        &document,
-                        &mut output.bytes,
-                    )?;
+                    let config = ArtifactConfig {
+                        media_type: CONFIG_TYPE,
+                        make: &document,
+                    };
+                    images.write_layout(&request, &layers, &config, &mut output.bytes)?;
                     std::io::Write::flush(&mut output.bytes)
                         .map_err(agent_image::ImageError::Output)?;
                     drop(output.bytes);
@@ -190,6 +187,15 @@ pub(crate) async fn inline(
     let config = CacheConfig::inside(&results, layers);
     let json = serde_json::to_vec(&config).expect("plain data has a JSON form");
     Ok((!config.is_empty()).then(|| STANDARD.encode(json)))
+}
+
+/// The configuration of an image with a cache in it.
+pub(crate) fn with_inline(config: &[u8], cache: &str) -> Vec<u8> {
+    let parsed: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(config).expect("a configuration is made of an object");
+    let mut parsed = parsed;
+    parsed.insert(INLINE.to_owned(), cache.into());
+    serde_json::to_vec(&parsed).expect("what was JSON has a JSON form")
 }
 
 /// Makes layers of the steps' results.
