@@ -183,7 +183,7 @@ mod tests {
         let steps = BuildSteps::default();
         let id = new_id();
         let mut waiting = steps.expect(&id);
-        assert_eq!(steps.running(), [id.clone()]);
+        assert_eq!(steps.running(), std::slice::from_ref(&id));
         assert!(!steps.ended("e5c6", exit(1)));
         assert!(steps.ended(&id, exit(3)));
         assert_eq!(waiting.try_recv().unwrap().exit_code, 3);

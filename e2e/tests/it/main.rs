@@ -9,6 +9,7 @@ mod autostart;
 mod build;
 mod build_apt;
 mod buildx;
+mod build_run;
 mod compat;
 mod compose;
 mod copy;

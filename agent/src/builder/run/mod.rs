@@ -147,8 +147,7 @@ async fn carry_out(
     let cgroup = engine.build_step_cgroup(parent, &id)?;
     let place = Place::make(engine, &id, &cgroup).await?;
     let outcome = attempt(engine, &step, &place, cgroup, &cancel).await;
-    network::leave(engine, &id).await;
-    place.clear(engine).await;
+    tokio::join!(network::leave(engine, &id), place.clear(engine));
     match outcome {
         // A command that a cancel killed has no exit code of its own.
         Err(RunError::Exit { .. }) if cancel.is_cancelled() => Err(RunError::Cancelled),

@@ -135,9 +135,13 @@ pub(crate) async fn sweep(engine: &Engine, work: &Path) {
     }
     let work = work.to_path_buf();
     let swept = blocking(move || {
-        for directory in entries(&work) {
-            if let Err(error) = fs::remove_dir_all(&directory) {
-                tracing::warn!(path = %directory.display(), %error, "what a step worked on is left");
+        for path in entries(&work) {
+            let removed = match path.is_dir() {
+                true => agent_image::remove_tree(&path),
+                false => fs::remove_file(&path),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(path = %path.display(), %error, "what a step worked on is left");
             }
         }
         Ok(())

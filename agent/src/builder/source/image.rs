@@ -45,7 +45,7 @@ pub(crate) struct ResolvedImage {
     /// Digest under which a registry knows it, if the store was told one.
     pub(crate) digest: Option<Digest>,
     /// Keeps it in the store.
-    pub(crate) hold: Hold,
+    pub(crate) _hold: Hold,
 }
 
 /// Longest configuration of an image.
@@ -129,7 +129,7 @@ fn held(store: &Store, reference: &str, name: Option<&Reference>) -> Result<Reso
         layers: image.config.rootfs.diff_ids.clone(),
         digest,
         id,
-        hold,
+        _hold: hold,
     })
 }
 

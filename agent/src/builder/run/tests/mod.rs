@@ -503,6 +503,41 @@ fn a_step_whose_caller_is_gone_ends_by_itself() {
 }
 
 #[test]
+fn what_a_killed_daemon_left_is_swept() {
+    world(|world| async move {
+        // As a step leaves it that was killed with its daemon: a process in its cgroup, mounts in its place, work.
+        let id = new_build_step_id();
+        let cgroup = world.engine.build_step_cgroup("", &id).unwrap();
+        let place = Place::make(&world.engine, &id, &cgroup).await.unwrap();
+        let made = world.engine.shared().hierarchy.open(&cgroup);
+        made.create().unwrap();
+        let mut process = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        made.attach(i32::try_from(process.id()).unwrap()).unwrap();
+        let reaped = std::thread::spawn(move || process.wait().unwrap());
+        let secrets = place.directory().join("secrets");
+        fs::create_dir(&secrets).unwrap();
+        let mounted = place.subdirectory("mounts", 3).unwrap();
+        let none: Option<&str> = None;
+        for at in [&secrets, &mounted, &mounted] {
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("x"), at, Some("tmpfs"), flags, none).unwrap();
+            fs::write(at.join("file"), "x").unwrap();
+        }
+        fs::create_dir_all(world.work().join("upper/a")).unwrap();
+        let work = world.directory.join("data/build/work");
+        fs::write(work.join("http-1"), "x").unwrap();
+        drop(place);
+        sweep(&world.engine, &work).await;
+        assert!(!reaped.join().unwrap().success());
+        assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
+        // The world looks for mounts, cgroups and places.
+    });
+}
+
+#[test]
 fn only_an_insecure_step_has_all_devices_and_capabilities() {
     world(|world| async move {
         let script =

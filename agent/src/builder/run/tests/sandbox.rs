@@ -204,9 +204,9 @@ impl World {
             let Ok(inside) = fs::read_dir(&parent) else {
                 continue;
             };
-            for entry in inside.flatten().filter(|entry| entry.path().is_dir()) {
-                panic!("{} is left", entry.path().display());
-            }
+            let mut left = inside.flatten().map(|entry| entry.path());
+            let left = left.find(|path| path.is_dir());
+            assert_eq!(left, None, "the cgroup of a step is left");
         }
     }
 
