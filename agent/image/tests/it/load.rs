@@ -98,7 +98,7 @@ fn a_saved_image_loads_elsewhere_with_the_same_bytes() {
         [app, base_image]
     );
     let error = bed.store.saved_by(&["app", "nothing"]).unwrap_err();
-    assert_eq!(error.to_string(), "No such image: nothing:latest");
+    assert_eq!(error.to_string(), "No such image: nothing");
     let mut saved = Vec::new();
     bed.store.save(&["app", "base:latest"], &mut saved).unwrap();
     let names: Vec<String> = tar::Archive::new(&saved[..])
