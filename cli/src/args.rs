@@ -47,6 +47,8 @@ enum Verb {
     Down(Box<compose::DownShort>),
     /// Print what up would do and why (short for compose plan)
     Plan(Box<compose::PlanShort>),
+    /// Write a project with its images into one archive (short for compose bundle)
+    Bundle(Box<compose::BundleShort>),
     Compose(Box<compose::ComposeArgs>),
     #[command(flatten)]
     Container(ContainerVerb),
@@ -360,6 +362,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Up(args) => compose::run_up(session, *args).await,
         Verb::Down(args) => compose::run_down(session, *args).await,
         Verb::Plan(args) => compose::run_plan(session, *args).await,
+        Verb::Bundle(args) => compose::run_bundle(session, *args).await,
         Verb::Doctor(args) => doctor::run(session, &args).await,
         Verb::Daemon(_) | Verb::Completion(_) | Verb::Refused(_) => {
             unreachable!("these need no session")
@@ -495,6 +498,8 @@ mod tests {
             "compose run --rm -e A=1 web ls -l",
             "up -d -f a.yaml",
             "plan --format json",
+            "bundle --with-binds -o x.tar -f a.yaml",
+            "up -d x.tar",
         ] {
             assert_eq!(code(line), None, "{line}");
         }

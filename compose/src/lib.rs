@@ -16,6 +16,7 @@
 //! A project's footprint in an engine is labels ([`labels`]), the ones Docker Compose uses: either tool sees the
 //! other's projects. This package prints nothing and reads no environment variables.
 
+pub mod bundle;
 pub mod contents;
 pub mod converge;
 pub mod convert;

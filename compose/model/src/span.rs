@@ -86,6 +86,11 @@ impl Sources {
         u32::try_from(self.files.len() - 1).expect("the number of files is bounded by the loader")
     }
 
+    /// All files, in the order they were read.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.files.iter()
+    }
+
     /// The file a span points into.
     pub fn get(&self, span: Span) -> Option<&Source> {
         self.files.get(span.file as usize)

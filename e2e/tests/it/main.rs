@@ -8,6 +8,7 @@
 mod autostart;
 mod build;
 mod build_apt;
+mod bundle;
 mod buildx;
 mod build_run;
 mod compat;

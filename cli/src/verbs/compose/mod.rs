@@ -1,6 +1,7 @@
 //! `compose` and its short forms `up`, `down` and `plan`: flags to planner options, plans to executions, progress to
 //! stderr, data to stdout. Loading is in `compose_model`, deciding and executing in `compose`.
 
+mod bundle;
 mod config;
 mod copy;
 mod down;
@@ -63,12 +64,22 @@ pub(crate) struct PlanShort {
     args: up::PlanArgs,
 }
 
+/// A verb with the project's flags beside it.
+#[derive(Debug, Args)]
+pub(crate) struct BundleShort {
+    #[command(flatten)]
+    project: ProjectFlags,
+    #[command(flatten)]
+    args: bundle::BundleArgs,
+}
+
 #[derive(Debug, Subcommand)]
 enum ComposeVerb {
     Up(Box<up::UpArgs>),
     Create(Box<up::CreateArgs>),
     Scale(up::ScaleArgs),
     Plan(Box<up::PlanArgs>),
+    Bundle(bundle::BundleArgs),
     Down(down::DownArgs),
     /// Start services
     Start(lifecycle::StartArgs),
@@ -111,6 +122,7 @@ pub(crate) async fn run(session: &Session, args: ComposeArgs) -> Outcome {
         ComposeVerb::Create(args) => up::create(session, flags, *args).await,
         ComposeVerb::Scale(args) => up::scale(session, flags, args).await,
         ComposeVerb::Plan(args) => up::plan(session, flags, *args).await,
+        ComposeVerb::Bundle(args) => bundle::run(session, flags, args).await,
         ComposeVerb::Down(args) => down::run(session, flags, args).await,
         ComposeVerb::Start(args) => lifecycle::start(session, flags, args).await,
         ComposeVerb::Stop(args) => lifecycle::stop(session, flags, args).await,
@@ -150,6 +162,10 @@ pub(crate) async fn run_down(session: &Session, short: DownShort) -> Outcome {
 
 pub(crate) async fn run_plan(session: &Session, short: PlanShort) -> Outcome {
     up::plan(session, &short.project, short.args).await
+}
+
+pub(crate) async fn run_bundle(session: &Session, short: BundleShort) -> Outcome {
+    bundle::run(session, &short.project, short.args).await
 }
 
 /// Prints names, one a line.

@@ -1,17 +1,19 @@
 //! Which project a command is about: the global flags of `compose`, loading, and names without files.
 //! Source: docker/compose `cmd/compose/compose.go`.
 
+use super::bundle::site;
 use crate::failure::Failure;
 use crate::out;
 use clap::{Args, ValueEnum};
-use compose_model::{LoadOptions, Loaded, Stages, Style};
+use compose_model::{LoadOptions, Loaded, Project, Stages, Style};
+use std::borrow::Cow;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags between `compose` and its verb.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ProjectFlags {
-    /// Compose configuration files ('-' is standard input)
+    /// Compose configuration files ('-' is standard input), or one bundle (.tar)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
     /// Project name
@@ -109,9 +111,59 @@ impl ProjectFlags {
         let mut options = self.options()?;
         options.services = services.to_vec();
         options.no_dependencies = no_dependencies;
+        let mut loaded =
+            compose_model::load(&options).map_err(|problems| self.refuse(&problems))?;
+        self.warn(&loaded.warnings, &loaded.sources);
+        self.pin(&mut loaded.project)?;
+        Ok(loaded)
+    }
+
+    /// Loads the project twice: as always, and with its env files not yet read.
+    pub(crate) fn load_twice(&self) -> anyhow::Result<(Loaded, Project)> {
+        let mut options = self.options()?;
         let loaded = compose_model::load(&options).map_err(|problems| self.refuse(&problems))?;
         self.warn(&loaded.warnings, &loaded.sources);
-        Ok(loaded)
+        options.stages.resolve_environment = false;
+        let raw = compose_model::load(&options).map_err(|problems| self.refuse(&problems))?;
+        Ok((loaded, raw.project))
+    }
+
+    /// The bundle that takes the place of compose files.
+    pub(crate) fn bundle(&self) -> anyhow::Result<Option<&Path>> {
+        match self.file.as_slice() {
+            [one] if site::is_bundle(one) => Ok(Some(one)),
+            several => match several.iter().find(|file| site::is_bundle(file)) {
+                Some(bundle) => {
+                    let reason = format!(
+                        "{} is a bundle: no other file goes with it",
+                        bundle.display()
+                    );
+                    Err(Failure::new(1, reason).into())
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// `up shop.tar`: a bundle in the place of the first service is what `-f` would name.
+    pub(crate) fn with_bundle(&self, services: &mut Vec<String>) -> anyhow::Result<Cow<'_, Self>> {
+        match services.first() {
+            Some(first) if site::is_bundle(Path::new(first)) => {
+                let mut flags = self.clone();
+                flags.file.push(PathBuf::from(services.remove(0)));
+                flags.bundle()?;
+                Ok(Cow::Owned(flags))
+            }
+            _ => Ok(Cow::Borrowed(self)),
+        }
+    }
+
+    /// A project out of a bundle runs the images of its lock.
+    fn pin(&self, project: &mut Project) -> anyhow::Result<()> {
+        match self.bundle()? {
+            Some(bundle) => site::pinned(bundle, project),
+            None => Ok(()),
+        }
     }
 
     /// The project, or its name alone when there is no file but a name was given.
@@ -127,8 +179,9 @@ impl ProjectFlags {
             compose_model::load(&options),
             named.filter(|name| !name.is_empty() && !has_files),
         ) {
-            (Ok(loaded), _) => {
+            (Ok(mut loaded), _) => {
                 self.warn(&loaded.warnings, &loaded.sources);
+                self.pin(&mut loaded.project)?;
                 Ok(Target {
                     name: loaded.project.name.clone(),
                     loaded: Some(loaded),
@@ -156,7 +209,7 @@ impl ProjectFlags {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        Ok(LoadOptions {
+        let options = LoadOptions {
             files: self.file.clone(),
             stdin,
             current_dir: std::env::current_dir()?,
@@ -169,7 +222,11 @@ impl ProjectFlags {
             no_dependencies: false,
             all_resources: self.all_resources,
             stages: Stages::default(),
-        })
+        };
+        match self.bundle()? {
+            Some(bundle) => site::options(bundle, options),
+            None => Ok(options),
+        }
     }
 
     /// The diagnostics as an error that has been shown already.

@@ -1,5 +1,6 @@
 //! `compose up`, `create`, `scale` and `plan`. Source: docker/compose `cmd/compose/up.go`, `pkg/compose/up.go`.
 
+use super::bundle::site;
 use super::images::Images;
 use super::project::ProjectFlags;
 use super::{perform, session};
@@ -55,6 +56,7 @@ pub(crate) struct Convergence {
 #[command(after_help = "Examples:
   muster up -d
   muster up --dry-run
+  muster up -d shop.tar
   muster up --abort-on-container-exit --exit-code-from test")]
 pub(crate) struct UpArgs {
     #[command(flatten)]
@@ -116,6 +118,7 @@ pub(crate) struct UpArgs {
     /// Watch source code and rebuild/refresh containers when files are updated (not there yet)
     #[arg(short, long)]
     watch: bool,
+    /// Services; the first word may be a bundle (FILE.tar) that the project comes from
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 }
@@ -162,6 +165,7 @@ pub(crate) struct PlanArgs {
     /// Recreate anonymous volumes instead of retrieving data from the previous containers
     #[arg(short = 'V', long)]
     renew_anon_volumes: bool,
+    /// Services; the first word may be a bundle (FILE.tar) that the project comes from
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 }
@@ -169,7 +173,8 @@ pub(crate) struct PlanArgs {
 /// Exit code of `plan` when something would change.
 const CHANGES: u8 = 2;
 
-pub(super) async fn up(session: &Session, flags: &ProjectFlags, args: UpArgs) -> Outcome {
+pub(super) async fn up(session: &Session, flags: &ProjectFlags, mut args: UpArgs) -> Outcome {
+    let flags = &*flags.with_bundle(&mut args.services)?;
     args.check()?;
     let loaded = flags.load(&args.services, args.no_deps)?;
     args.check_services(&loaded.project)?;
@@ -238,7 +243,8 @@ pub(super) async fn scale(session: &Session, flags: &ProjectFlags, args: ScaleAr
     .await
 }
 
-pub(super) async fn plan(session: &Session, flags: &ProjectFlags, args: PlanArgs) -> Outcome {
+pub(super) async fn plan(session: &Session, flags: &ProjectFlags, mut args: PlanArgs) -> Outcome {
+    let flags = &*flags.with_bundle(&mut args.services)?;
     let up = UpArgs {
         convergence: args.convergence,
         services: args.services,
@@ -250,7 +256,7 @@ pub(super) async fn plan(session: &Session, flags: &ProjectFlags, args: PlanArgs
     let loaded = flags.load(&up.services, up.no_deps)?;
     up.convergence.check()?;
     let client = session.client().await?;
-    let plan = whole_plan(client, &loaded, &up.convergence, &up.options()?).await?;
+    let plan = whole_plan(client, flags, &loaded, &up.convergence, &up.options()?).await?;
     session::warn(&plan);
     session::print_as(&plan, args.format.as_deref())?;
     Ok(if plan.is_empty() { 0 } else { CHANGES })
@@ -259,11 +265,16 @@ pub(super) async fn plan(session: &Session, flags: &ProjectFlags, args: PlanArgs
 /// What `up` would do, its builds first.
 async fn whole_plan(
     client: &agent_api::Client,
+    flags: &ProjectFlags,
     loaded: &Loaded,
     convergence: &Convergence,
     options: &UpOptions,
 ) -> anyhow::Result<Plan> {
-    let observed = compose::observe(client, &loaded.project.name, Some(&loaded.project)).await?;
+    let mut observed =
+        compose::observe(client, &loaded.project.name, Some(&loaded.project)).await?;
+    if let Some(bundle) = flags.bundle()? {
+        site::overlay(bundle, &loaded.project, &mut observed)?;
+    }
     let there = observed.images.keys().cloned().collect();
     let images = compose::plan::images(
         &loaded.project,
@@ -298,7 +309,7 @@ async fn apply(
         Some(session::lock(client, name, verb)?)
     };
     if flags.dry_run {
-        let plan = whole_plan(client, loaded, convergence, options).await?;
+        let plan = whole_plan(client, flags, loaded, convergence, options).await?;
         session::warn(&plan);
         return session::print(&plan);
     }
@@ -432,6 +443,9 @@ impl Convergence {
         flags: &ProjectFlags,
         loaded: &Loaded,
     ) -> anyhow::Result<()> {
+        if let Some(bundle) = flags.bundle()? {
+            return site::bring(session, flags, bundle, &loaded.project).await;
+        }
         let client = session.client().await?;
         self.pull(client, &loaded.project).await?;
         let images = Images::new(session, flags, loaded);
