@@ -191,7 +191,11 @@ impl AsyncRead for SshStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        match ready!(Pin::new(&mut self.stream).poll_read(cx, buffer)) {
+            // It has gone without reading what was written: that is its end, too.
+            Err(error) if self.silent && has_gone(&error) => {}
+            read => read?,
+        }
         if buffer.filled().len() > before {
             self.silent = false;
         } else if self.silent && buffer.remaining() > 0 {
@@ -216,7 +220,11 @@ impl AsyncWrite for SshStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            // Why is told to whoever reads.
+            Err(error) if self.silent && has_gone(&error) => Poll::Ready(Ok(bytes.len())),
+            written => Poll::Ready(written),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,6 +234,13 @@ impl AsyncWrite for SshStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+fn has_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 #[cfg(test)]
