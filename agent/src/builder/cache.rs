@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_image::{Digest, Store};
 use agent_image::build::{Entry, Held, Snapshots};
+use agent_image::{Digest, Store};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -283,7 +283,11 @@ impl Cache {
                                 .is_some_and(|layer| needed.contains(&layer))
                         }),
                     size: record.size,
-                    loose: match record.own_entries().iter().all(|entry| self.layer(entry).is_some()) {
+                    loose: match record
+                        .own_entries()
+                        .iter()
+                        .all(|entry| self.layer(entry).is_some())
+                    {
                         true => 0,
                         false => record.size,
                     },

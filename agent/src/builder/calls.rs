@@ -89,7 +89,9 @@ pub(super) fn outline(dockerfile: &Dockerfile, options: &BuildOptions, plan: &Pl
     let chain = chain(dockerfile, options.target.as_deref());
     let target = chain.first().map(|number| &dockerfile.stages[*number]);
     let mut outline = Outline {
-        name: target.and_then(|stage| stage.name.clone()).unwrap_or_default(),
+        name: target
+            .and_then(|stage| stage.name.clone())
+            .unwrap_or_default(),
         description: target.map_or_else(String::new, |stage| stage.description.clone()),
         args: args(dockerfile, options, &chain),
         sources: vec![dockerfile.source.clone().into_bytes()],
@@ -103,7 +105,9 @@ pub(super) fn outline(dockerfile: &Dockerfile, options: &BuildOptions, plan: &Pl
                 MountKind::Secret { id, required, .. } => {
                     need(&mut outline.secrets, id, *required, &place);
                 }
-                MountKind::Ssh { id, required, .. } => need(&mut outline.ssh, id, *required, &place),
+                MountKind::Ssh { id, required, .. } => {
+                    need(&mut outline.ssh, id, *required, &place)
+                }
                 MountKind::Cache { id, .. } => {
                     let id = id.split_once('/').map_or(id.as_str(), |(_, id)| id);
                     if !outline.cache.iter().any(|known| known.id == id) {
@@ -159,7 +163,12 @@ fn chain(dockerfile: &Dockerfile, target: Option<&str>) -> Vec<usize> {
 fn args(dockerfile: &Dockerfile, options: &BuildOptions, chain: &[usize]) -> Vec<OutlineArg> {
     let mut declared: Vec<(&ArgPair, Lines)> = Vec::new();
     for global in &dockerfile.global_args {
-        declared.extend(global.args.iter().map(|arg| (arg, global.instruction.lines)));
+        declared.extend(
+            global
+                .args
+                .iter()
+                .map(|arg| (arg, global.instruction.lines)),
+        );
     }
     for number in chain.iter().rev() {
         for instruction in &dockerfile.stages[*number].instructions {
@@ -169,7 +178,9 @@ fn args(dockerfile: &Dockerfile, options: &BuildOptions, chain: &[usize]) -> Vec
         }
     }
     let mut seen = BTreeSet::new();
-    let first = declared.into_iter().filter(|(arg, _)| seen.insert(arg.name.clone()));
+    let first = declared
+        .into_iter()
+        .filter(|(arg, _)| seen.insert(arg.name.clone()));
     let tell = |(arg, lines): (&ArgPair, Lines)| OutlineArg {
         name: arg.name.clone(),
         description: arg.description.clone(),
@@ -204,7 +215,11 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            [("base", "scratch", false), ("app", "base", false), ("", "scratch", true)]
+            [
+                ("base", "scratch", false),
+                ("app", "base", false),
+                ("", "scratch", true)
+            ]
         );
     }
 

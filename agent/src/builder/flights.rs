@@ -79,11 +79,6 @@ impl Cabin {
         }
     }
 
-    /// Tells all who wait.
-    pub(crate) fn tell(&self, tell: impl Fn(&Seat)) {
-        self.shared.lock().seats.values().for_each(tell);
-    }
-
     /// What was written last.
     pub(crate) fn output(&self) -> Vec<u8> {
         let aboard = self.shared.lock();

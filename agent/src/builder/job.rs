@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_api::build::{
-    BuildFailure, BuildRequest, BuildResult, Call, CallAnswer, ContextOffer, DockerfileSource, VertexWarning,
+    BuildFailure, BuildRequest, BuildResult, Call, CallAnswer, ContextOffer, DockerfileSource,
+    VertexWarning,
 };
+use agent_build::lint::Lint;
 use agent_build::plan::{
     BaseImage, BaseRequest, BaseSource, Bases, BuildOptions, ImageConfig, Op, Plan, PlanError,
     Platform,
 };
-use agent_build::lint::Lint;
 use agent_build::{Dockerfile, plan};
 use agent_image::Digest;
 use futures_util::future::try_join_all;
@@ -105,7 +106,10 @@ impl Run<'_> {
         let ContextOffer::Remote { url } = &self.job.request.context else {
             return Ok(None);
         };
-        let seat = Seat::begin(self.progress, &format!("[internal] load remote build context {url}"));
+        let seat = Seat::begin(
+            self.progress,
+            &format!("[internal] load remote build context {url}"),
+        );
         let got = self.get_remote(contexts, url, &seat).await;
         match &got {
             Ok(_) => seat.done(),
@@ -130,7 +134,10 @@ impl Run<'_> {
         let engine = &self.shop.engine;
         let found = source::remote(engine, url, &sessions, work.path(), &output, &self.cancel);
         match Box::pin(found).await? {
-            Remote::Tree(_) => contexts.set_main(work)?,
+            Remote::Tree(commit) => {
+                seat.log(1, format!("{commit}\n").as_bytes());
+                contexts.set_main(work)?;
+            }
             Remote::Archive(file) => {
                 let read = file.reopen().map_err(|error| {
                     Failure::system(format!("cannot read what was downloaded: {error}"))
@@ -526,7 +533,10 @@ fn history_lines(config: &[u8]) -> usize {
 /// Tells of what the plan warns of.
 fn warn(seat: &Seat, dockerfile: &Dockerfile, warnings: &[Lint]) {
     for lint in warnings {
-        let short = format!("{}: {} (line {})", lint.rule, lint.message, lint.lines.first);
+        let short = format!(
+            "{}: {} (line {})",
+            lint.rule, lint.message, lint.lines.first
+        );
         seat.warning(VertexWarning {
             vertex: String::new(),
             level: 1,

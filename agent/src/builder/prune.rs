@@ -44,7 +44,8 @@ impl Builder {
         }
         let records = self.usage()?;
         let root = self.root();
-        let disk = rustix::fs::statvfs(&root).map_err(|error| Error::io("look at", &root)(error.into()))?;
+        let disk = rustix::fs::statvfs(&root)
+            .map_err(|error| Error::io("look at", &root)(error.into()))?;
         let chosen = choose(&records, options, disk.f_bavail * disk.f_frsize);
         let (removed, freed) = self.remove_records(&chosen)?;
         let reclaimed = freed.to_string();
@@ -59,20 +60,29 @@ fn choose(records: &[CacheRecord], options: &PruneOptions, free: u64) -> Vec<Str
     let may_go = |record: &&CacheRecord| {
         !record.in_use
             && (options.all || !record.shared)
-            && options.until.is_none_or(|until| record.last_used.unwrap_or(record.created) <= until)
+            && options
+                .until
+                .is_none_or(|until| record.last_used.unwrap_or(record.created) <= until)
             && matches(record, &options.filters)
     };
     let candidates: Vec<&CacheRecord> = records.iter().filter(may_go).collect();
     let total: u64 = records.iter().map(|record| record.size).sum();
     match bytes_to_keep(total, free, options) {
-        None => candidates.into_iter().map(|record| record.id.clone()).collect(),
+        None => candidates
+            .into_iter()
+            .map(|record| record.id.clone())
+            .collect(),
         Some(keep) => oldest(records, candidates, total, keep),
     }
 }
 
 /// How many bytes the cache may have; `None` for nothing at all.
 fn bytes_to_keep(total: u64, free: u64, options: &PruneOptions) -> Option<u64> {
-    let (most, reserved, wanted) = (options.max_used_space, options.reserved_space, options.min_free_space);
+    let (most, reserved, wanted) = (
+        options.max_used_space,
+        options.reserved_space,
+        options.min_free_space,
+    );
     if (most, reserved, wanted) == (0, 0, 0) {
         return None;
     }
@@ -88,7 +98,12 @@ fn bytes_to_keep(total: u64, free: u64, options: &PruneOptions) -> Option<u64> {
 }
 
 /// The least recently used that nothing else is made on, again and again, until `keep` bytes are left.
-fn oldest(records: &[CacheRecord], candidates: Vec<&CacheRecord>, total: u64, keep: u64) -> Vec<String> {
+fn oldest(
+    records: &[CacheRecord],
+    candidates: Vec<&CacheRecord>,
+    total: u64,
+    keep: u64,
+) -> Vec<String> {
     let mut children: HashMap<&str, usize> = HashMap::new();
     for parent in records.iter().flat_map(|record| &record.parents) {
         *children.entry(parent).or_default() += 1;
@@ -99,7 +114,8 @@ fn oldest(records: &[CacheRecord], candidates: Vec<&CacheRecord>, total: u64, ke
     let mut gone = HashSet::new();
     while left > keep {
         let leaf = |record: &&&CacheRecord| {
-            !gone.contains(record.id.as_str()) && children.get(record.id.as_str()).copied().unwrap_or(0) == 0
+            !gone.contains(record.id.as_str())
+                && children.get(record.id.as_str()).copied().unwrap_or(0) == 0
         };
         let Some(record) = waiting.iter().find(leaf) else {
             break;
@@ -125,7 +141,9 @@ fn matches(record: &CacheRecord, filters: &Filters) -> bool {
         })
     };
     filters.any("id", |wanted| record.id.contains(wanted))
-        && filters.any("parent", |wanted| record.parents.iter().any(|parent| parent == wanted))
+        && filters.any("parent", |wanted| {
+            record.parents.iter().any(|parent| parent == wanted)
+        })
         && filters.any("type", |wanted| record.kind == wanted)
         && filters.any("description", |wanted| record.description == wanted)
         && flag("inuse", record.in_use)
@@ -140,7 +158,10 @@ mod tests {
     fn record(id: &str, parent: &str, size: u64, used: i64) -> CacheRecord {
         CacheRecord {
             id: id.to_owned(),
-            parents: Some(parent.to_owned()).filter(|parent| !parent.is_empty()).into_iter().collect(),
+            parents: Some(parent.to_owned())
+                .filter(|parent| !parent.is_empty())
+                .into_iter()
+                .collect(),
             kind: "regular",
             mutable: false,
             description: format!("step {id}"),
@@ -173,7 +194,10 @@ mod tests {
     #[test]
     fn what_images_have_stays_unless_all_is_asked_for() {
         assert_eq!(chosen(&PruneOptions::default(), 0), "middle top other");
-        let all = PruneOptions { all: true, ..PruneOptions::default() };
+        let all = PruneOptions {
+            all: true,
+            ..PruneOptions::default()
+        };
         assert_eq!(chosen(&all, 0), "base middle top other");
     }
 
@@ -203,7 +227,10 @@ mod tests {
 
     #[test]
     fn under_a_budget_the_oldest_goes_and_nothing_before_what_is_made_on_it() {
-        let budget = |max_used_space| PruneOptions { max_used_space, ..PruneOptions::default() };
+        let budget = |max_used_space| PruneOptions {
+            max_used_space,
+            ..PruneOptions::default()
+        };
         assert_eq!(chosen(&budget(2000), 0), "");
         assert_eq!(chosen(&budget(1110), 0), "other");
         assert_eq!(chosen(&budget(110), 0), "other top");
@@ -212,12 +239,21 @@ mod tests {
 
     #[test]
     fn free_space_and_reserved_space_bound_each_other() {
-        let options = PruneOptions { min_free_space: 500, ..PruneOptions::default() };
+        let options = PruneOptions {
+            min_free_space: 500,
+            ..PruneOptions::default()
+        };
         assert_eq!(chosen(&options, 600), "");
         assert_eq!(chosen(&options, 400), "other");
-        let options = PruneOptions { reserved_space: 105, ..PruneOptions::default() };
+        let options = PruneOptions {
+            reserved_space: 105,
+            ..PruneOptions::default()
+        };
         assert_eq!(chosen(&options, 0), "other top middle");
-        let options = PruneOptions { reserved_space: 2000, ..PruneOptions::default() };
+        let options = PruneOptions {
+            reserved_space: 2000,
+            ..PruneOptions::default()
+        };
         assert_eq!(chosen(&options, 0), "");
     }
 }

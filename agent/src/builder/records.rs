@@ -73,17 +73,26 @@ pub(crate) struct Record {
     pub(crate) times: Vec<Option<Timestamp>>,
 }
 
+/// A file system that was made.
+pub(crate) struct Made {
+    /// Its layers.
+    pub(crate) stack: Stack,
+    /// When each of them was made.
+    pub(crate) times: Vec<Option<Timestamp>>,
+    /// How many of them, from the top, are new.
+    pub(crate) own: usize,
+    /// Bytes of those.
+    pub(crate) size: u64,
+}
+
 impl Record {
-    /// A new one: the stack of another with entries on top that were made at `created`.
+    /// A new one, with a file system that was made at `created`.
     pub(crate) fn new(
         kind: Kind,
         description: String,
         keys: Vec<Key>,
         created: Timestamp,
-        stack: Stack,
-        times: Vec<Option<Timestamp>>,
-        own: usize,
-        size: u64,
+        made: Made,
     ) -> Self {
         Self {
             id: new_id(),
@@ -93,10 +102,10 @@ impl Record {
             created,
             last_used: None,
             uses: 0,
-            size,
-            stack,
-            own,
-            times,
+            size: made.size,
+            stack: made.stack,
+            own: made.own,
+            times: made.times,
         }
     }
 
@@ -179,16 +188,14 @@ mod tests {
     fn record() -> Record {
         let layers = [Digest::of(b"a"), Digest::of(b"b")];
         let now = Timestamp::now();
-        Record::new(
-            Kind::Regular,
-            "[1/1] RUN true".to_owned(),
-            vec![Digest::of(b"key")],
-            now,
-            Stack::of_layers(layers),
-            vec![None, Some(now)],
-            1,
-            7,
-        )
+        let made = Made {
+            stack: Stack::of_layers(layers),
+            times: vec![None, Some(now)],
+            own: 1,
+            size: 7,
+        };
+        let keys = vec![Digest::of(b"key")];
+        Record::new(Kind::Regular, "[1/1] RUN true".to_owned(), keys, now, made)
     }
 
     #[test]
@@ -201,7 +208,10 @@ mod tests {
         let half = std::fs::read(&path).unwrap();
         std::fs::write(&path, &half[..half.len() / 2]).unwrap();
         std::fs::write(directory.path().join(".left"), "").unwrap();
-        assert_eq!(read_all(directory.path()).unwrap(), [kept.clone()]);
+        assert_eq!(
+            read_all(directory.path()).unwrap(),
+            std::slice::from_ref(&kept)
+        );
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         kept.erase(directory.path()).unwrap();
         assert!(read_all(directory.path()).unwrap().is_empty());

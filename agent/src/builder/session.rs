@@ -191,11 +191,8 @@ mod tests {
         let (session, mut asked) = Session::channel();
         tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {
-                match ask {
-                    Ask::Secret { id: wanted, reply } => {
-                        let _ = reply.send((wanted == id).then(|| secret.to_vec()));
-                    }
-                    _ => {}
+                if let Ask::Secret { id: wanted, reply } = ask {
+                    let _ = reply.send((wanted == id).then(|| secret.to_vec()));
                 }
             }
         });

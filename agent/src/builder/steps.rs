@@ -31,7 +31,7 @@ use super::cache::{Cache, Lease};
 use super::contexts::{Context, Contexts};
 use super::failure::Failure;
 use super::flights::Cabin;
-use super::records::{Kind, Record};
+use super::records::{Kind, Made, Record};
 use super::remote_cache::Imports;
 use super::run::{self, CacheMounts, RunError, RunStep, StepInput, StreamKind};
 use super::session::{Session, Sessions};
@@ -287,7 +287,8 @@ impl PlanSteps {
                 cabin.begin();
                 let commit = self.commit(step, op).await?;
                 let work = self.shop.work.directory()?;
-                source::git_checkout(op,
+                source::git_checkout(
+                    op,
                     &commit,
                     work.path(),
                     &output(cabin),
@@ -356,17 +357,24 @@ impl PlanSteps {
         let canonical = Digest::of(&vertex.op.canonical());
         let key = combine(Digest::of(b"link"), [canonical].into_iter().chain(parts));
         let root = op.root.map(|input| &inputs[input.0]);
-        if !vertex.no_cache && let Some(lease) = self.shop.cache.find(&key) {
+        if !vertex.no_cache
+            && let Some(lease) = self.shop.cache.find(&key)
+        {
             let record = lease.record();
             if let [layer] = record.own_entries() {
                 let time = record.times.last().copied().flatten();
                 return Ok(Made::over(root, layer.clone(), time, 0));
             }
         }
-        let alone = CopyOp { root: None, ..op.clone() };
+        let alone = CopyOp {
+            root: None,
+            ..op.clone()
+        };
         let made = self.copy(&alone, inputs, cabin, cancel).await?;
         let (layer, time) = (made.stack.entries[0].clone(), made.times[0]);
-        let solved = self.insert(Kind::Regular, vertex.name.clone(), made).await?;
+        let solved = self
+            .insert(Kind::Regular, vertex.name.clone(), made)
+            .await?;
         if let Solved::Files(lease) = &solved {
             self.shop.cache.also(&lease.record().id, &[key]);
         }
@@ -503,16 +511,7 @@ impl PlanSteps {
     async fn insert(&self, kind: Kind, description: String, made: Made) -> Result<Solved, Failure> {
         let cache = Arc::clone(&self.shop.cache);
         let lease = blocking(move || {
-            let record = Record::new(
-                kind,
-                description,
-                Vec::new(),
-                Timestamp::now(),
-                made.stack,
-                made.times,
-                made.own,
-                made.size,
-            );
+            let record = Record::new(kind, description, Vec::new(), Timestamp::now(), made);
             cache.insert(record)
         });
         Ok(Solved::Files(Arc::new(lease.await?)))
@@ -545,14 +544,6 @@ impl PlanSteps {
         }
         sessions
     }
-}
-
-/// A file system that was made.
-struct Made {
-    stack: Stack,
-    times: Vec<Option<Timestamp>>,
-    own: usize,
-    size: u64,
 }
 
 impl Made {

@@ -52,7 +52,15 @@ async fn cancel(call: Call) -> Outcome {
 
 /// The filters of a prune.
 const FILTERS: [&str; 9] = [
-    "description", "id", "inuse", "parent", "private", "shared", "type", "until", "unused-for",
+    "description",
+    "id",
+    "inuse",
+    "parent",
+    "private",
+    "shared",
+    "type",
+    "until",
+    "unused-for",
 ];
 
 async fn prune(call: Call) -> Outcome {
@@ -61,7 +69,9 @@ async fn prune(call: Call) -> Outcome {
     let bytes = |name: &str| match call.query.optional(name) {
         None => Ok(0),
         Some(text) => text.parse::<u64>().map_err(|_| {
-            HttpError::bad_request(format!("{name} is in bytes and expects an integer, got {text}"))
+            HttpError::bad_request(format!(
+                "{name} is in bytes and expects an integer, got {text}"
+            ))
         }),
     };
     let before = call.version.before(48);
@@ -81,7 +91,9 @@ async fn prune(call: Call) -> Outcome {
     let pruned = to_the_end(async move { blocking(move || builder.prune(&options)).await });
     let (removed, reclaimed) = pruned.await?;
     let removed = Some(removed).filter(|removed| !removed.is_empty());
-    Ok(body::ok(&json!({ "CachesDeleted": removed, "SpaceReclaimed": reclaimed })))
+    Ok(body::ok(
+        &json!({ "CachesDeleted": removed, "SpaceReclaimed": reclaimed }),
+    ))
 }
 
 /// The point in time that `until`, or its old name `unused-for`, means.

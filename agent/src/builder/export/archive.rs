@@ -137,7 +137,8 @@ impl Export<'_> {
         let written = tokio::task::spawn_blocking(move || {
             let written = plan.write(&store, work.path(), &mut output.bytes);
             let released = cache.release(extra);
-            let described = written.map_err(|error| Failure::system(format!("cannot send the image: {error}")))?;
+            let described = written
+                .map_err(|error| Failure::system(format!("cannot send the image: {error}")))?;
             released.map_err(|error| Failure::system(error.to_string()))?;
             Ok::<_, Failure>((described, output.taken))
         });
@@ -150,7 +151,10 @@ impl Export<'_> {
         if let Some(config) = described.config {
             metadata.insert("containerimage.config.digest".to_owned(), json!(config));
         }
-        metadata.insert("containerimage.digest".to_owned(), described.descriptor["digest"].clone());
+        metadata.insert(
+            "containerimage.digest".to_owned(),
+            described.descriptor["digest"].clone(),
+        );
         metadata.insert("containerimage.descriptor".to_owned(), described.descriptor);
         if !names.is_empty() {
             let joined: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -170,7 +174,10 @@ struct Described {
 
 /// Docker's own archives have plain layers, which cost nothing to make; an OCI layout is what is carried to registries.
 fn gzip(kind: Kind, options: &ArchiveOutput) -> Option<u32> {
-    let level = options.compression.level.and_then(|level| u32::try_from(level).ok());
+    let level = options
+        .compression
+        .level
+        .and_then(|level| u32::try_from(level).ok());
     match (options.compression.kind, kind) {
         (Some(CompressionKind::Uncompressed), _) | (None, Kind::Docker) => None,
         (Some(CompressionKind::Gzip | CompressionKind::Zstd), _) | (None, Kind::Oci) => {
@@ -190,7 +197,10 @@ fn annotations(request: &agent_api::build::BuildRequest) -> Value {
 
 impl Plan {
     fn write(&self, store: &Store, work: &Path, output: &mut dyn Write) -> io::Result<Described> {
-        let mut tar = Tar { output, written: HashSet::new() };
+        let mut tar = Tar {
+            output,
+            written: HashSet::new(),
+        };
         tar.directory("blobs/")?;
         tar.directory("blobs/sha256/")?;
         let (mut manifests, mut items, mut config_digest) = (Vec::new(), Vec::new(), None);
@@ -209,7 +219,11 @@ impl Plan {
                 "config": descriptor(self.types.config, &config, part.config.len() as u64),
                 "layers": layers,
             });
-            if self.annotations.as_object().is_some_and(|all| !all.is_empty()) {
+            if self
+                .annotations
+                .as_object()
+                .is_some_and(|all| !all.is_empty())
+            {
                 manifest["annotations"] = self.annotations.clone();
             }
             let manifest = manifest.to_string().into_bytes();
@@ -288,16 +302,29 @@ impl Plan {
                 .blob_size(layer)
                 .ok_or_else(|| io::Error::other(format!("the layer {layer} is gone")))?;
             if tar.begin(layer, size)? {
-                store.write_blob(layer, 0, tar.output).map_err(io::Error::other)?;
+                store
+                    .write_blob(layer, 0, tar.output)
+                    .map_err(io::Error::other)?;
                 tar.pad(size)?;
             }
             return Ok(descriptor(self.types.layer, layer, size));
         };
         let path = work.join("layer.gz");
-        let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
-        let mut hashing = Hashing { file, digest: Hasher::new(), size: 0 };
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(&path)?;
+        let mut hashing = Hashing {
+            file,
+            digest: Hasher::new(),
+            size: 0,
+        };
         let mut encoder = GzEncoder::new(&mut hashing, Compression::new(level));
-        store.write_blob(layer, 0, &mut encoder).map_err(io::Error::other)?;
+        store
+            .write_blob(layer, 0, &mut encoder)
+            .map_err(io::Error::other)?;
         encoder.finish()?;
         let (digest, size, mut file) = (hashing.digest.finish(), hashing.size, hashing.file);
         if tar.begin(&digest, size)? {

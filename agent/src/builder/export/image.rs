@@ -109,7 +109,12 @@ impl Export<'_> {
             };
             let (shared, cancel) = (self.shop.engine.shared().clone(), self.cancel.clone());
             let pushed = blocking(move || {
-                Ok(shared.images.push(&shared.registries, &request, &cancel, &agent_image::silent)?)
+                Ok(shared.images.push(
+                    &shared.registries,
+                    &request,
+                    &cancel,
+                    &agent_image::silent,
+                )?)
             });
             let pushed = pushed.await?;
             part.done();
@@ -117,7 +122,9 @@ impl Export<'_> {
             events.image(&name.familiar(), &name.familiar(), "push");
             if let Some(pushed) = pushed.first() {
                 let digest = json!(pushed.digest.to_string());
-                result.metadata.insert("containerimage.digest".to_owned(), digest);
+                result
+                    .metadata
+                    .insert("containerimage.digest".to_owned(), digest);
             }
         }
         Ok(())
@@ -151,7 +158,8 @@ impl Export<'_> {
             let snapshots = shop.cache.snapshots();
             let diff_ids = snapshots.adopt(&entries, rewrite).map_err(files)?;
             let made = diff_ids.iter().zip(&entries);
-            let extra = made.filter(|(diff_id, entry)| snapshots.layer_of(entry) != Some(**diff_id));
+            let extra =
+                made.filter(|(diff_id, entry)| snapshots.layer_of(entry) != Some(**diff_id));
             let extra: Vec<Digest> = extra.map(|(diff_id, _)| *diff_id).collect();
             Ok((diff_ids, extra))
         });
@@ -179,7 +187,9 @@ impl Export<'_> {
 }
 
 /// The names of an image; each with a tag, none twice.
-pub(super) fn names<'a>(texts: impl Iterator<Item = &'a String>) -> Result<Vec<Reference>, Failure> {
+pub(super) fn names<'a>(
+    texts: impl Iterator<Item = &'a String>,
+) -> Result<Vec<Reference>, Failure> {
     let mut names = Vec::new();
     for text in texts {
         let name = Reference::parse(text)

@@ -66,17 +66,20 @@ impl Export<'_> {
                 Output::Image(options) => self.image(&built[0], options, &mut result).await?,
                 Output::Local { id, platform_split } => {
                     let split = platform_split.unwrap_or(built.len() > 1);
-                    self.files("exporting to client directory", id, split, built).await?;
+                    self.files("exporting to client directory", id, split, built)
+                        .await?;
                 }
                 Output::Tar { id, platform_split } => {
                     let split = platform_split.unwrap_or(built.len() > 1);
-                    self.files("exporting to client tarball", id, split, built).await?;
+                    self.files("exporting to client tarball", id, split, built)
+                        .await?;
                 }
                 Output::Oci(options) => {
                     self.archive(Kind::Oci, built, options, &mut result).await?;
                 }
                 Output::Docker(options) => {
-                    self.archive(Kind::Docker, built, options, &mut result).await?;
+                    self.archive(Kind::Docker, built, options, &mut result)
+                        .await?;
                 }
                 Output::CacheOnly => {}
             }
@@ -88,7 +91,10 @@ impl Export<'_> {
             progress: self.progress,
             cancel: self.cancel,
         };
-        let steps = built.iter().flat_map(|built| &built.steps).collect::<Vec<_>>();
+        let steps = built
+            .iter()
+            .flat_map(|built| &built.steps)
+            .collect::<Vec<_>>();
         caches.run(&steps).await?;
         Ok(result)
     }
@@ -100,14 +106,20 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Fail
         match output {
             Output::Image(options) => {
                 if options.push_by_digest {
-                    return Err(Failure::invalid("push-by-digest is not supported: give the image a tag"));
+                    return Err(Failure::invalid(
+                        "push-by-digest is not supported: give the image a tag",
+                    ));
                 }
                 if options.push && options.oci_media_types == Some(false) {
-                    return Err(Failure::invalid("oci-mediatypes=false is not supported with push: what is built has OCI's"));
+                    return Err(Failure::invalid(
+                        "oci-mediatypes=false is not supported with push: what is built has OCI's",
+                    ));
                 }
                 compression(&options.compression, options.push)?;
             }
-            Output::Oci(options) | Output::Docker(options) => compression(&options.compression, true)?,
+            Output::Oci(options) | Output::Docker(options) => {
+                compression(&options.compression, true)?
+            }
             Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => {}
         }
     }
@@ -120,8 +132,13 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Fail
     }
     for key in request.annotations.keys() {
         let kind = key.split_once(':').map_or("manifest", |(kind, _)| kind);
-        if kind != "manifest" && ["index", "manifest-descriptor", "index-descriptor"].contains(&kind.split('[').next().unwrap_or(kind)) {
-            return Err(Failure::invalid(format!("annotation {key:?}: only those of manifests are supported")));
+        if kind != "manifest"
+            && ["index", "manifest-descriptor", "index-descriptor"]
+                .contains(&kind.split('[').next().unwrap_or(kind))
+        {
+            return Err(Failure::invalid(format!(
+                "annotation {key:?}: only those of manifests are supported"
+            )));
         }
     }
     if platforms > 1 && image {
@@ -129,7 +146,12 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Fail
             "exporting multiple references to image store is currently unsupported: use an output of type oci, or build one platform",
         ));
     }
-    if platforms > 1 && request.outputs.iter().any(|output| matches!(output, Output::Docker(_))) {
+    if platforms > 1
+        && request
+            .outputs
+            .iter()
+            .any(|output| matches!(output, Output::Docker(_)))
+    {
         return Err(Failure::invalid(
             "docker exporter does not currently support exporting manifest lists",
         ));
@@ -139,7 +161,9 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Fail
 
 fn compression(given: &LayerCompression, packed: bool) -> Result<(), Failure> {
     if given.kind == Some(CompressionKind::Zstd) && packed {
-        return Err(Failure::invalid("compression=zstd is not supported: use gzip or uncompressed"));
+        return Err(Failure::invalid(
+            "compression=zstd is not supported: use gzip or uncompressed",
+        ));
     }
     Ok(())
 }

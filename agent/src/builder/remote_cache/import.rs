@@ -19,7 +19,7 @@ use crate::builder::cache::Lease;
 use crate::builder::failure::Failure;
 use crate::builder::options;
 use crate::builder::progress::{Progress, Seat};
-use crate::builder::records::Record;
+use crate::builder::records::{Made, Record};
 use crate::builder::session::Session;
 use crate::builder::solve::Key;
 use crate::builder::steps::Shop;
@@ -159,10 +159,12 @@ impl Imports {
                 described.facts.description,
                 described.keys,
                 described.created,
-                Stack::of_layers(diff_ids),
-                times,
-                own,
-                size,
+                Made {
+                    stack: Stack::of_layers(diff_ids),
+                    times,
+                    own,
+                    size,
+                },
             ))
         })
         .await

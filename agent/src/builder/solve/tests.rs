@@ -86,7 +86,10 @@ impl Steps for Fake {
                 }
             }
         }
-        match (self.world.failing.contains(name), self.world.outputs.get(name)) {
+        match (
+            self.world.failing.contains(name),
+            self.world.outputs.get(name),
+        ) {
             (true, _) => Err(format!("{name} failed")),
             (false, Some(output)) => Ok((*output).to_owned()),
             (false, None) => Ok(format!("{name}({})", inputs.join(","))),
@@ -154,7 +157,12 @@ impl Daemon {
     }
 
     fn ran(&self) -> String {
-        self.world.ran.lock().drain(..).collect::<Vec<_>>().join(" ")
+        self.world
+            .ran
+            .lock()
+            .drain(..)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     async fn begun(&self, count: u32) {
@@ -175,7 +183,10 @@ impl Daemon {
 
 fn gated(gates: &[&'static str]) -> World {
     World {
-        gates: gates.iter().map(|name| (*name, Semaphore::new(0))).collect(),
+        gates: gates
+            .iter()
+            .map(|name| (*name, Semaphore::new(0)))
+            .collect(),
         begun: Some(Semaphore::new(0)),
         ..World::default()
     }
@@ -206,7 +217,11 @@ async fn what_was_built_is_found_at_the_target_alone() {
     assert_eq!(daemon.ran(), "from copy run");
     // Even when nothing is left of what is below.
     let top = daemon.world.recorded.lock().clone();
-    daemon.world.recorded.lock().retain(|_, output| output.starts_with("run"));
+    daemon
+        .world
+        .recorded
+        .lock()
+        .retain(|_, output| output.starts_with("run"));
     let (solve, progress) = daemon.plan(CHAIN);
     within(solve.solve(2)).await.unwrap();
     assert_eq!(daemon.ran(), "");
@@ -236,21 +251,32 @@ async fn a_step_that_changed_reruns_what_is_above() {
     let daemon = Daemon::new(World::default());
     daemon.build(CHAIN).await.unwrap();
     daemon.ran();
-    daemon.build(&[("from", &[]), ("other", &[0]), ("run", &[1])]).await.unwrap();
+    daemon
+        .build(&[("from", &[]), ("other", &[0]), ("run", &[1])])
+        .await
+        .unwrap();
     assert_eq!(daemon.ran(), "other run");
 }
 
 #[tokio::test]
 async fn stages_run_side_by_side_and_their_base_once() {
     let daemon = Daemon::new(gated(&["one", "two"]));
-    let plan: &[(&str, &[usize])] = &[("from", &[]), ("one", &[0]), ("two", &[0]), ("join", &[1, 2])];
+    let plan: &[(&str, &[usize])] = &[
+        ("from", &[]),
+        ("one", &[0]),
+        ("two", &[0]),
+        ("join", &[1, 2]),
+    ];
     let (solve, _) = daemon.plan(plan);
     let build = tokio::spawn(solve.solve(3));
     // Both have begun before either may go on.
     daemon.begun(2).await;
     daemon.open("one");
     daemon.open("two");
-    assert_eq!(within(build).await.unwrap().unwrap(), "join(one(from()),two(from()))");
+    assert_eq!(
+        within(build).await.unwrap().unwrap(),
+        "join(one(from()),two(from()))"
+    );
     let ran = daemon.ran();
     assert_eq!(ran.matches("from").count(), 1, "{ran}");
 }
@@ -264,11 +290,23 @@ async fn builds_share_a_step_and_each_hears_all_of_it() {
     daemon.begun(1).await;
     let two = tokio::spawn(second.solve(2));
     // The second has joined when the output that was there is told to it, too.
-    while !within(second_news.next()).await.unwrap().logs.iter().any(|log| log.data == b"run") {}
+    while !within(second_news.next())
+        .await
+        .unwrap()
+        .logs
+        .iter()
+        .any(|log| log.data == b"run")
+    {}
     daemon.open("run");
     assert_eq!(within(one).await.unwrap(), within(two).await.unwrap());
     assert_eq!(daemon.ran(), "from copy run");
-    assert!(news(&first_news).await.logs.iter().any(|log| log.data == b"run"));
+    assert!(
+        news(&first_news)
+            .await
+            .logs
+            .iter()
+            .any(|log| log.data == b"run")
+    );
 }
 
 #[tokio::test]
@@ -279,7 +317,13 @@ async fn a_step_goes_on_as_long_as_one_build_waits_for_it() {
     let one = tokio::spawn(first.solve(2));
     daemon.begun(1).await;
     let two = tokio::spawn(second.solve(2));
-    while !within(second_news.next()).await.unwrap().logs.iter().any(|log| log.data == b"run") {}
+    while !within(second_news.next())
+        .await
+        .unwrap()
+        .logs
+        .iter()
+        .any(|log| log.data == b"run")
+    {}
     one.abort();
     assert!(within(one).await.unwrap_err().is_cancelled());
     daemon.open("run");
@@ -297,7 +341,14 @@ async fn a_step_that_nobody_waits_for_is_given_up_and_nothing_is_recorded() {
     build.abort();
     daemon.settled().await;
     assert_eq!(*daemon.world.given_up.lock(), ["run"]);
-    assert!(!daemon.world.recorded.lock().values().any(|output| output.starts_with("run")));
+    assert!(
+        !daemon
+            .world
+            .recorded
+            .lock()
+            .values()
+            .any(|output| output.starts_with("run"))
+    );
     // Who comes later starts anew.
     daemon.ran();
     daemon.open("run");
@@ -310,7 +361,12 @@ async fn the_first_failure_ends_the_build() {
     let mut world = gated(&["slow"]);
     world.failing.insert("bad");
     let daemon = Daemon::new(world);
-    let plan: &[(&str, &[usize])] = &[("slow", &[]), ("first", &[]), ("bad", &[1]), ("join", &[0, 2])];
+    let plan: &[(&str, &[usize])] = &[
+        ("slow", &[]),
+        ("first", &[]),
+        ("bad", &[1]),
+        ("join", &[0, 2]),
+    ];
     let (solve, progress) = daemon.plan(plan);
     assert_eq!(within(solve.solve(3)).await, Err("bad failed".to_owned()));
     daemon.settled().await;
@@ -337,7 +393,13 @@ async fn a_shared_step_fails_for_all() {
     let one = tokio::spawn(first.solve(2));
     daemon.begun(1).await;
     let two = tokio::spawn(second.solve(2));
-    while !within(second_news.next()).await.unwrap().logs.iter().any(|log| log.data == b"run") {}
+    while !within(second_news.next())
+        .await
+        .unwrap()
+        .logs
+        .iter()
+        .any(|log| log.data == b"run")
+    {}
     daemon.open("run");
     for build in [one, two] {
         assert_eq!(within(build).await.unwrap(), Err("run failed".to_owned()));
@@ -374,7 +436,11 @@ async fn a_step_that_cannot_be_keyed_fails_by_itself() {
     assert_eq!(within(solve.solve(2)).await, Err("unreadable".to_owned()));
     assert_eq!(daemon.ran(), "");
     let told = news(&progress).await;
-    let failed: Vec<_> = told.vertexes.iter().filter(|vertex| !vertex.error.is_empty()).collect();
+    let failed: Vec<_> = told
+        .vertexes
+        .iter()
+        .filter(|vertex| !vertex.error.is_empty())
+        .collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].name, "unreadable");
 }

@@ -67,14 +67,8 @@ pub(super) fn request(
     version: ApiVersion,
 ) -> Result<BuildRequest, HttpError> {
     refuse(query)?;
-    let number = |name: &str| {
-        let text = query.text(name);
-        match text.parse::<i64>() {
-            // As dockerd: what is no number is none.
-            Err(_) => 0,
-            Ok(number) => number,
-        }
-    };
+    // As dockerd: what is no number is none.
+    let number = |name: &str| query.text(name).parse::<i64>().unwrap_or_default();
     let context = match query.optional("remote") {
         None => ContextOffer::Stream,
         Some(url) => ContextOffer::Remote {
