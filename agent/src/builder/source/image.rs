@@ -92,8 +92,11 @@ pub(crate) async fn image(
 
 /// What the store has, when that will do.
 fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>> {
-    if request.reference.parse::<ImageId>().is_ok() {
-        return held(store, &request.reference, None).map(Some);
+    // An id that went through the rules of names: nobody else's image is called so.
+    let bare = request.reference.strip_prefix("docker.io/library/");
+    let bare = bare.unwrap_or(&request.reference);
+    if bare.parse::<ImageId>().is_ok() {
+        return held(store, bare, None).map(Some);
     }
     let name = parse(&request.reference)?.with_default_tag();
     let text = name.to_string();

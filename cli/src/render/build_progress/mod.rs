@@ -20,6 +20,7 @@ use crate::out;
 use agent_api::build::{SolveStatus, SourceRange, VertexWarning};
 use jiff::Timestamp;
 use plain::Plain;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use trace::Trace;
 use tty::Tty;
@@ -65,6 +66,8 @@ pub(crate) struct BuildProgress {
     trace: Trace,
     shown: Shown,
     warnings: Vec<VertexWarning>,
+    /// Build and digest of the steps that are not shared with other builds.
+    own: BTreeSet<(String, String)>,
 }
 
 enum Shown {
@@ -88,6 +91,7 @@ impl BuildProgress {
             trace: Trace::default(),
             shown,
             warnings: Vec::new(),
+            own: BTreeSet::new(),
         }
     }
 
@@ -99,6 +103,9 @@ impl BuildProgress {
     /// News of a build; `prefix` tells builds apart when there are several.
     pub(crate) fn update(&mut self, mut status: SolveStatus, prefix: &str) {
         if !prefix.is_empty() {
+            if !matches!(self.shown, Shown::RawJson) {
+                self.tell_apart(&mut status, prefix);
+            }
             for vertex in &mut status.vertexes {
                 vertex.name = prefixed(prefix, &vertex.name);
             }
@@ -117,6 +124,37 @@ impl BuildProgress {
         let now = Timestamp::now();
         self.trace.update(status, now);
         self.print_due(now);
+    }
+
+    /// Steps of a build's own (loading its Dockerfile, exporting) may have the digest of another build's.
+    fn tell_apart(&mut self, status: &mut SolveStatus, prefix: &str) {
+        for vertex in &status.vertexes {
+            if !vertex.name.starts_with('[') || vertex.name.starts_with("[internal]") {
+                self.own.insert((prefix.to_owned(), vertex.digest.clone()));
+            }
+        }
+        let own = &self.own;
+        let rename = |digest: &mut String| {
+            if own.contains(&(prefix.to_owned(), digest.clone())) {
+                digest.push_str(prefix);
+            }
+        };
+        status
+            .vertexes
+            .iter_mut()
+            .for_each(|vertex| rename(&mut vertex.digest));
+        status
+            .statuses
+            .iter_mut()
+            .for_each(|part| rename(&mut part.vertex));
+        status
+            .logs
+            .iter_mut()
+            .for_each(|log| rename(&mut log.vertex));
+        status
+            .warnings
+            .iter_mut()
+            .for_each(|warning| rename(&mut warning.vertex));
     }
 
     /// Prints lines that are due.
