@@ -42,8 +42,15 @@ fn a_build_goes_on_from_a_cache_in_a_registry_a_directory_or_an_image() {
     let first = stamps(&host, "made");
     forget(&host);
     build(&host, &[]);
-    assert_ne!(stamps(&host, "made"), first, "without a cache all is run again");
-    for from in ["type=registry,ref=127.0.0.1:5000/cache:1", "type=local,src=kept"] {
+    assert_ne!(
+        stamps(&host, "made"),
+        first,
+        "without a cache all is run again"
+    );
+    for from in [
+        "type=registry,ref=127.0.0.1:5000/cache:1",
+        "type=local,src=kept",
+    ] {
         forget(&host);
         build(&host, &["--cache-from", from]);
         assert_eq!(stamps(&host, "made"), first, "{from}");
