@@ -298,8 +298,8 @@ fn results_go_where_they_are_sent() {
         assert_eq!(image(&host, "loaded"), id, "{kind}");
         host.muster(&["rmi", "loaded"]).ok();
     }
-    build(&host, &["-t", "none", "-o", "type=cacheonly", "c"]).ok();
-    host.muster(&["inspect", "none"]).fails(1, "none");
+    build(&host, &["-t", "nowhere", "-o", "type=cacheonly", "c"]).ok();
+    host.muster(&["inspect", "nowhere"]).fails(1, "nowhere");
     host.finish();
 }
 
