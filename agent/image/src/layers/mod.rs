@@ -9,6 +9,23 @@
 //! doomed-<n>/                         renamed away, being deleted
 //! ```
 //!
+//! Directories and not tars with an EROFS index (`mkfs.erofs --tar=i`, each mounted with its tar as the extra device): measured with
+//! an image of 1.1 GB, 38,900 files and 20 layers, on Linux 6.18 and a busy machine with two processors:
+//!
+//! ```text
+//!                                  directories        tar + index
+//! load (hash and place), ext4      8.5 to 10.7 s      5.3 to 7.1 s and 1.7 s for the indexes    1.1 to 1.5 times
+//! load, tmpfs                      2.7 to 8.2 s       2.7 to 5.7 s and 1.7 s for the indexes    0.7 to 1.2 times
+//! mount of all 20, and an overlay  0.4 ms             25 ms and 0.3 ms
+//! reading everything, first, again 4.5, 4.1 s         6.4, 2.9 s
+//! delete                           2.5 s              0.03 s
+//! disk                             1,171 MB           1,078 MB
+//! ```
+//!
+//! Deleting wins, the rest does not pay: less than 1.5 times at loading, a mount for each layer before the first container, and the
+//! kernel mounts EROFS from files of ext4 but not of tmpfs (`ENOTBLK`). What made unpacking look slow on ext4 is its search for a
+//! free inode, which passes over those of files deleted in the last minutes one by one (`recently_deleted`).
+//!
 //! The rename is what makes a layer exist. A crash leaves `unfinished-*` and `doomed-*`, which
 //! [`LayerStore::open`] removes on a thread of its own.
 
