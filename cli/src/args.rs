@@ -7,9 +7,9 @@ use crate::failure::{Outcome, USAGE, usage};
 use crate::flags::bools::as_pflag;
 use crate::verbs::inspect::InspectKindArgs;
 use crate::verbs::{
-    build, commit, completion, compose, copy, daemon, dial_stdio, doctor, events, exec, image, image_copy, inspect, lifecycle,
-    login, logs, look, network, node, payload, ps, pull, push, refused, run, search, service, stack, stats, swarm,
-    system, transfer, volume,
+    build, commit, completion, compose, copy, daemon, dial_stdio, doctor, events, exec, image,
+    image_copy, inspect, lifecycle, login, logs, look, network, node, payload, ps, pull, push,
+    refused, run, search, service, stack, stats, swarm, system, transfer, volume,
 };
 use agent_api::client::ObjectKind;
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};

@@ -11,8 +11,8 @@
 //! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
 
 mod add;
-mod artifact;
 mod adopt;
+mod artifact;
 mod changes;
 mod commit;
 mod content;
@@ -43,8 +43,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use adopt::LayerPins;
-pub(crate) use commit::pack_error;
 pub use artifact::ArtifactConfig;
+pub(crate) use commit::pack_error;
 pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;
 pub use import::ImportOptions;

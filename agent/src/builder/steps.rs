@@ -418,7 +418,7 @@ impl PlanSteps {
                 Solved::Files(lease) => Arc::clone(lease),
                 Solved::Context(context) => self.materialise(context, cancel).await?,
             };
-            step_inputs.push(StepInput::Stack {
+            step_inputs.push(StepInput {
                 layers: lease.held().lowers(),
                 identity: identity(&lease.record().stack),
             });

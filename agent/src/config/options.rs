@@ -358,20 +358,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         Done,
         "Address that host-gateway in --add-host stands for",
     ),
-    opt(
-        "http-proxy",
-        "http-proxy",
-        Text,
-        Done,
-        "HTTP proxy",
-    ),
-    opt(
-        "https-proxy",
-        "https-proxy",
-        Text,
-        Done,
-        "HTTPS proxy",
-    ),
+    opt("http-proxy", "http-proxy", Text, Done, "HTTP proxy"),
+    opt("https-proxy", "https-proxy", Text, Done, "HTTPS proxy"),
     opt(
         "icc",
         "icc",

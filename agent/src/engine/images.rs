@@ -305,10 +305,7 @@ impl Engine {
 
     /// Removes one image for the garbage collection, unless somebody needs it. Returns the bytes that came free. Blocks.
     pub(crate) fn collect_image(&self, id: &ImageId) -> Result<u64> {
-        let pruned = self
-            .shared
-            .images
-            .collect_image(id, &uses(&self.shared))?;
+        let pruned = self.shared.images.collect_image(id, &uses(&self.shared))?;
         self.report_removed(pruned.removed);
         Ok(pruned.space_reclaimed)
     }

@@ -10,8 +10,8 @@ use crate::render::json;
 use crate::render::rows::unescape;
 use crate::render::template::{Template, Value};
 use crate::render::units::{bytes_size, human_size};
-use agent_api::swarm::{Info, LocalNodeState};
 use agent_api::client::build::PruneBuildsOptions;
+use agent_api::swarm::{Info, LocalNodeState};
 use agent_api::{
     API_VERSION, ImageDeleteItem, PrunePreview, PruneTarget, SystemInfo, VersionResponse,
 };

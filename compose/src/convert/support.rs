@@ -22,7 +22,9 @@ pub fn check(project: &Project, service: &ServiceConfig) -> Vec<Finding> {
     check_files(project, service, &mut findings);
     check_deploy(service, &mut findings);
     match &service.pull_policy {
-        None | Some(PullPolicy::Always | PullPolicy::Missing | PullPolicy::Never | PullPolicy::Build) => {}
+        None
+        | Some(PullPolicy::Always | PullPolicy::Missing | PullPolicy::Never | PullPolicy::Build) => {
+        }
         Some(policy) => findings.push(Finding::Ignored(
             "pull_policy",
             format!(

@@ -202,7 +202,12 @@ impl<'a> Runner<'a> {
             .map_err(|error| StepError::new(error.to_string()))?;
         let notes = self.notes.clone();
         let built = self.client.build(&request, offers, move |status| {
-            if let Some(vertex) = status.vertexes.iter().rev().find(|vertex| vertex.started.is_some()) {
+            if let Some(vertex) = status
+                .vertexes
+                .iter()
+                .rev()
+                .find(|vertex| vertex.started.is_some())
+            {
                 // News that nobody has room for is dropped: it is only news.
                 let _ = notes.try_send(Note {
                     index,

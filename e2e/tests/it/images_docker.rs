@@ -314,7 +314,8 @@ fn archives_go_to_skopeo_and_back_with_their_ids() {
     }
     docker(&host, &["rm", "one"]).ok();
     let clear = || {
-        for id in &before {
+        // Children before their parent.
+        for id in before.iter().rev() {
             docker(&host, &["rmi", "-f", id]);
         }
     };

@@ -8,9 +8,9 @@
 mod autostart;
 mod build;
 mod build_apt;
-mod bundle;
-mod buildx;
 mod build_run;
+mod buildx;
+mod bundle;
 mod compat;
 mod compose;
 mod copy;

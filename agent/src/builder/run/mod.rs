@@ -71,18 +71,13 @@ pub(crate) struct RunStep {
     pub(crate) cancel: CancellationToken,
 }
 
-/// A file system that a step reads.
+/// A file system that a step reads: layers, put together.
 #[derive(Debug, Clone)]
-pub(crate) enum StepInput {
-    /// Layers, put together.
-    Stack {
-        /// Their directories, the uppermost first. None is an empty file system.
-        layers: Vec<PathBuf>,
-        /// What it is, whatever the directories are called: part of the identity of cache mounts filled from it.
-        identity: String,
-    },
-    /// A directory of the host, as it is.
-    Directory(PathBuf),
+pub(crate) struct StepInput {
+    /// Their directories, the uppermost first. None is an empty file system.
+    pub(crate) layers: Vec<PathBuf>,
+    /// What it is, whatever the directories are called: part of the identity of cache mounts filled from it.
+    pub(crate) identity: String,
 }
 
 /// Why a step has no result.
@@ -275,10 +270,7 @@ async fn follow<F: Future<Output = ()>>(
 fn root_layers(step: &RunStep, place: &Place) -> Result<Vec<PathBuf>, RunError> {
     let layers = match step.op.root {
         None => Vec::new(),
-        Some(index) => match step.input(index)? {
-            StepInput::Stack { layers, .. } => layers.clone(),
-            StepInput::Directory(path) => vec![path.clone()],
-        },
+        Some(index) => step.input(index)?.layers.clone(),
     };
     Ok(match layers.is_empty() {
         true => vec![place.empty()],

@@ -194,13 +194,7 @@ impl Prepared {
     ) -> Result<Made, RunError> {
         let mut layers = match from {
             None => Vec::new(),
-            Some(index) => match step.input(index)? {
-                StepInput::Directory(path) if !writable => {
-                    return Ok(Some((bound(beneath(path, source)?), read_only(true))));
-                }
-                StepInput::Directory(path) => vec![path.clone()],
-                StepInput::Stack { layers, .. } => layers.clone(),
-            },
+            Some(index) => step.input(index)?.layers.clone(),
         };
         // Also what makes one layer an overlay: whiteouts in it are not for the step to see.
         layers.push(place.empty());
@@ -332,16 +326,10 @@ fn cache_request(step: &RunStep, kind: &Kind) -> Result<Option<CacheRequest>, Ru
         return Ok(None);
     };
     let seed = match (from, ownership) {
-        (Some(index), _) => match step.input(*index)? {
-            StepInput::Stack { layers, identity } => Seed::Tree {
-                layers: layers.clone(),
-                identity: identity.clone(),
-            },
-            StepInput::Directory(path) => Seed::Tree {
-                layers: vec![path.clone()],
-                identity: path.to_string_lossy().into_owned(),
-            },
-        },
+        (Some(index), _) => {
+            let StepInput { layers, identity } = step.input(*index)?.clone();
+            Seed::Tree { layers, identity }
+        }
         (None, Some(ownership)) => Seed::Owned(*ownership),
         (None, None) => Seed::Empty,
     };

@@ -9,11 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -315,7 +313,8 @@ fn system_time((seconds, nanoseconds): (i64, i64)) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::fs::{self, File};
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn tree() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

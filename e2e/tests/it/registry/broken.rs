@@ -81,10 +81,7 @@ impl Cable {
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, up: bool) {
         let mut buffer = vec![0; 64 << 10];
         let counter = if up { &self.up } else { &self.down };
-        loop {
-            let Ok(len @ 1..) = from.read(&mut buffer) else {
-                break;
-            };
+        while let Ok(len @ 1..) = from.read(&mut buffer) {
             let now = counter.fetch_add(len as u64, Ordering::SeqCst) + len as u64;
             let mut fault = self.fault.lock().unwrap();
             if let Some((of, at, kind)) = *fault

@@ -258,12 +258,6 @@ fn bound_trees_are_seen_and_never_changed() {
             .mount("/in", bind("/out", false));
         let error = step.run(&world).await.result.unwrap_err();
         assert_eq!(error, RunError::Refused("\"/out\": not found".into()));
-        let directory = StepInput::Directory(world.directory.join("tree"));
-        for writable in [false, true] {
-            let step = world.shell("cat /in/c").input(directory.clone());
-            let done = step.mount("/in", bind("/", writable)).run(&world).await;
-            assert_eq!(done.ok(), "three");
-        }
     });
 }
 

@@ -157,7 +157,7 @@ impl World {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, content).unwrap();
         }
-        StepInput::Stack {
+        StepInput {
             layers: vec![path],
             identity: name.into(),
         }
@@ -183,7 +183,7 @@ impl World {
                 proxy_env: Vec::new(),
                 platform: Platform::default(),
             },
-            inputs: vec![StepInput::Stack {
+            inputs: vec![StepInput {
                 layers: vec![self.layer()],
                 identity: "root".into(),
             }],
