@@ -193,22 +193,31 @@ async fn write(mut archive: ByteStream, path: Option<&Path>) -> anyhow::Result<(
         }
         return Ok(stdout.flush().await?);
     };
+    // A device or a pipe is written to; a rename would put a file in its place.
+    let special = tokio::fs::metadata(path).await;
+    let special = special.is_ok_and(|found| !found.is_file());
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
+    if !special {
+        name.push(format!(".{}.part", std::process::id()));
+    }
     let part = PathBuf::from(name);
     let result = async {
-        let mut file = tokio::fs::File::create(&part).await?;
+        let mut options = tokio::fs::OpenOptions::new();
+        options.write(true).create(!special).truncate(!special);
+        let mut file = options.open(&part).await?;
         while let Some(piece) = archive.next().await {
             file.write_all(&piece?).await?;
         }
         file.flush().await?;
-        tokio::fs::rename(&part, path).await?;
+        if !special {
+            tokio::fs::rename(&part, path).await?;
+        }
         anyhow::Ok(())
     };
     let result = result
         .await
         .with_context(|| format!("cannot write {}", path.display()));
-    if result.is_err() {
+    if result.is_err() && !special {
         let _ = tokio::fs::remove_file(&part).await;
     }
     result

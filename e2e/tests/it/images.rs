@@ -260,3 +260,23 @@ fn a_bomb_is_called_one_and_leaves_nothing() {
     assert_eq!(tree(&host.path("data")), before);
     host.finish();
 }
+
+#[test]
+fn what_is_saved_into_a_pipe_leaves_it_a_pipe() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let host = Host::start();
+    let pipe = host.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::read(pipe).unwrap())
+    };
+    host.muster(&["save", "-o", pipe.to_str().unwrap(), "busybox"])
+        .ok();
+    assert!(pipe.metadata().unwrap().file_type().is_fifo());
+    assert!(
+        reader.join().unwrap().len() > 1_000_000,
+        "the archive went through it"
+    );
+    host.finish();
+}

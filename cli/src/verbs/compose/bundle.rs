@@ -321,6 +321,12 @@ impl Bundling {
             let (lock, digest, _) = self.fill(output, images)?;
             return Ok((lock, digest));
         };
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            let reason = "it is no file; `--output -` is standard output";
+            return Err(
+                Failure::new(1, format!("cannot write {}: {reason}", path.display())).into(),
+            );
+        }
         let mut part = path.as_os_str().to_owned();
         part.push(format!(".{}.part", std::process::id()));
         let part = PathBuf::from(part);
