@@ -290,27 +290,24 @@ fn archives_go_to_skopeo_and_back_with_their_ids() {
         ],
     )
     .ok();
-    // Each through skopeo's formats.
+    // Each through skopeo's formats. From Docker's to OCI's it writes configurations anew, without what OCI does not know,
+    // so each begins as what it becomes.
     for (number, name) in ["au/base:2", "au/child:1", "au/two:1"]
         .into_iter()
         .enumerate()
     {
-        let source = format!("docker-archive:{}:{name}", path("all.tar"));
-        let oci = format!("oci-archive:{}:{name}", path(&format!("oci-{number}.tar")));
-        let archive = format!(
-            "docker-archive:{}:{name}",
-            path(&format!("docker-{number}.tar"))
-        );
-        host.tool(
-            "skopeo",
-            &["--insecure-policy", "copy", "-q", &source, &oci],
-        )
-        .ok();
-        host.tool(
-            "skopeo",
-            &["--insecure-policy", "copy", "-q", &oci, &archive],
-        )
-        .ok();
+        let one = path(&format!("one-{number}.tar"));
+        docker(&host, &["save", "-o", &one, name]).ok();
+        for format in ["oci", "docker"] {
+            let file = path(&format!("{format}-{number}.tar"));
+            let source = match format {
+                "oci" => format!("oci-archive:{one}"),
+                _ => format!("docker-archive:{one}:{name}"),
+            };
+            let target = format!("{format}-archive:{file}:{name}");
+            let copy = ["--insecure-policy", "copy", "-q", &source, &target];
+            host.tool("skopeo", &copy).ok();
+        }
     }
     docker(&host, &["rm", "one"]).ok();
     let clear = || {

@@ -165,7 +165,8 @@ fn a_killed_collection_loses_and_leaks_nothing() {
     assert_eq!(host.stop_daemon(), 0);
     host.start_daemon(&[]);
     for name in names(&host) {
-        host.muster(&["save", "-o", "/dev/null", &name]).ok();
+        host.muster(&["save", "-o", host.path("saved").to_str().unwrap(), &name])
+            .ok();
     }
     adds_up(&host, &[]);
     let layers = std::fs::read_dir(host.path("data/layers")).unwrap();
