@@ -72,7 +72,7 @@ async fn name_of(from: &Client, image: &str) -> anyhow::Result<String> {
     if named || !by_id {
         return Ok(super::pull::with_tag(image));
     }
-    let first = found.repo_tags.iter().next();
+    let first = found.repo_tags.first();
     first.cloned().with_context(|| {
         format!("{image} has no name: give it one with \"muster tag\" and copy it by that")
     })

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use e2e::{Host, Output};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const PROJECT: &str = "name: shop
 services:
@@ -340,6 +343,38 @@ fn a_damaged_bundle_changes_nothing() {
         name.to_string_lossy().contains(".tar")
     });
     assert_eq!(left.count(), 0);
+    pair.finish();
+}
+
+#[test]
+fn an_interrupted_bundle_leaves_no_file() {
+    let pair = Pair::start();
+    let mut command = pair.here.muster_command(&["bundle", "-o", "shop.tar"]);
+    command
+        .current_dir(pair.here.path("shop"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let files = || -> Vec<String> {
+        let entries = fs::read_dir(pair.here.path("shop")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".tar")).collect()
+    };
+    let mut child = pair.here.spawn(command);
+    while files().is_empty() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let _ = kill(pid, Signal::SIGINT);
+    let status = child.wait().unwrap();
+    // It may have been quicker than the signal; then all of it is there.
+    match status.code() {
+        Some(130) => assert_eq!(files(), Vec::<String>::new()),
+        Some(0) => assert_eq!(files(), ["shop.tar"]),
+        _ => panic!("{status}: {:?}", files()),
+    }
+    pair.here.muster_in("shop", &["bundle"]).ok();
+    let up = ["up", "-d", "--pull", "always", "shop/shop.tar"];
+    pair.here.muster(&up).fails(1, "are not for bundles");
     pair.finish();
 }
 

@@ -118,7 +118,7 @@ enum ComposeVerb {
 pub(crate) async fn run(session: &Session, args: ComposeArgs) -> Outcome {
     let flags = &args.project;
     match args.verb {
-        ComposeVerb::Up(args) => up::up(session, flags, *args).await,
+        ComposeVerb::Up(args) => Box::pin(up::up(session, flags, *args)).await,
         ComposeVerb::Create(args) => up::create(session, flags, *args).await,
         ComposeVerb::Scale(args) => up::scale(session, flags, args).await,
         ComposeVerb::Plan(args) => up::plan(session, flags, *args).await,
@@ -153,7 +153,7 @@ pub(crate) async fn run(session: &Session, args: ComposeArgs) -> Outcome {
 }
 
 pub(crate) async fn run_up(session: &Session, short: UpShort) -> Outcome {
-    up::up(session, &short.project, short.args).await
+    Box::pin(up::up(session, &short.project, short.args)).await
 }
 
 pub(crate) async fn run_down(session: &Session, short: DownShort) -> Outcome {

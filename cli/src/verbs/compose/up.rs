@@ -182,7 +182,7 @@ pub(super) async fn up(session: &Session, flags: &ProjectFlags, mut args: UpArgs
     args.convergence.check()?;
     let detached = args.detach || args.wait || args.no_start || flags.dry_run;
     if !detached {
-        return attached::up(session, flags, &args, &loaded, &options).await;
+        return Box::pin(attached::up(session, flags, &args, &loaded, &options)).await;
     }
     apply(
         session,
@@ -444,6 +444,13 @@ impl Convergence {
         loaded: &Loaded,
     ) -> anyhow::Result<()> {
         if let Some(bundle) = flags.bundle()? {
+            if self.build || self.pull.as_deref() == Some("always") {
+                let reason = format!(
+                    "--build and --pull always are not for bundles: {} is brought up with the images of its lock",
+                    bundle.display()
+                );
+                return Err(Failure::new(1, reason).into());
+            }
             return site::bring(session, flags, bundle, &loaded.project).await;
         }
         let client = session.client().await?;

@@ -197,11 +197,11 @@ pub(in super::super) async fn bring(
     let client = session.client().await?;
     let bundle = Arc::new(Mutex::new(bundle));
     load(client, &bundle, view).await?;
-    let mut bundle = bundle.lock().unwrap_or_else(PoisonError::into_inner);
-    give_names(client, &bundle.lock).await?;
-    let unpacked = unpack::unpack(&project.working_dir, &mut bundle);
+    let lock = locked(&bundle).lock.clone();
+    give_names(client, &lock).await?;
+    let unpacked = unpack::unpack(&project.working_dir, &mut locked(&bundle));
     unpacked.with_context(|| path.display().to_string())?;
-    for left in &bundle.lock.left_out {
+    for left in &lock.left_out {
         let place = project.working_dir.join(&left.place);
         if !left.place.starts_with('$') && !place.exists() {
             out::note(format!(
