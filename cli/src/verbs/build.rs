@@ -116,7 +116,7 @@ pub(crate) struct BuildArgs {
     /// Shared memory size for build containers
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
-    /// SSH agent socket to expose to the build (format: "default|<id>[=<socket>]")
+    /// SSH agent socket to expose to the build (format: "default|ID[=SOCKET]")
     #[arg(long)]
     ssh: Vec<String>,
     /// Name and optionally a tag (format: "name:tag")

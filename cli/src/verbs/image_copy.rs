@@ -25,7 +25,7 @@ pub(crate) struct CopyArgs {
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
-    /// Images, and where they go: ssh://[user@]host[:port], muster://host[:port] (TLS), tcp://host:port or unix:///path
+    /// Images, and where they go: ssh://USER@HOST:PORT, muster://HOST:PORT (TLS), tcp://host:port or unix:///path
     #[arg(required = true, num_args = 2.., value_names = ["IMAGE", "HOST"])]
     images_and_host: Vec<String>,
 }

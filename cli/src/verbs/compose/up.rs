@@ -451,7 +451,7 @@ impl Convergence {
                 );
                 return Err(Failure::new(1, reason).into());
             }
-            return site::bring(session, flags, bundle, &loaded.project).await;
+            return Box::pin(site::bring(session, flags, bundle, &loaded.project)).await;
         }
         let client = session.client().await?;
         self.pull(client, &loaded.project).await?;

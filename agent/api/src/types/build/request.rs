@@ -132,7 +132,7 @@ pub enum ContextOffer {
     #[default]
     Empty,
     /// A directory that the client has open. A daemon on the same host reads it through `/proc/<client>/fd/<fd>` once
-    /// device and inode agree; any other opens a channel ([`ChannelPurpose::Context`]) and gets an uncompressed tar
+    /// device and inode agree; any other opens a channel ([`ChannelPurpose::Context`](super::ChannelPurpose::Context)) and gets an uncompressed tar
     /// that has been filtered by the ignore file of [`DockerfileSource::Inline`] or, for named contexts, by their own.
     Directory {
         /// Descriptor of the directory in the client.
@@ -147,7 +147,7 @@ pub enum ContextOffer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ignore: Option<IgnoreFile>,
     },
-    /// A tar on a channel ([`ChannelPurpose::Context`]), perhaps compressed; its own `.dockerignore` applies.
+    /// A tar on a channel ([`ChannelPurpose::Context`](super::ChannelPurpose::Context)), perhaps compressed; its own `.dockerignore` applies.
     Stream,
     /// A git repository or something to be fetched by http: the daemon does it.
     Remote {
@@ -206,7 +206,7 @@ pub enum CacheImport {
         /// Its name.
         reference: String,
     },
-    /// In a directory of the client: an OCI layout as a tar on a channel ([`ChannelPurpose::Cache`]).
+    /// In a directory of the client: an OCI layout as a tar on a channel ([`ChannelPurpose::Cache`](super::ChannelPurpose::Cache)).
     Local {
         /// Names the channel.
         id: String,
@@ -234,7 +234,7 @@ pub enum CacheExport {
         /// An error of the export does not fail the build.
         ignore_error: bool,
     },
-    /// To a directory of the client: an OCI layout as a tar on a channel ([`ChannelPurpose::Output`]).
+    /// To a directory of the client: an OCI layout as a tar on a channel ([`ChannelPurpose::Output`](super::ChannelPurpose::Output)).
     Local {
         /// Names the channel.
         id: String,
@@ -292,7 +292,7 @@ pub enum CompressionKind {
 pub enum Output {
     /// An image of the daemon's store, named by [`BuildRequest::tags`] and `names`.
     Image(ImageOutput),
-    /// The file system as a tar on a channel ([`ChannelPurpose::Output`]) that the client unpacks.
+    /// The file system as a tar on a channel ([`ChannelPurpose::Output`](super::ChannelPurpose::Output)) that the client unpacks.
     Local {
         /// Names the channel.
         id: String,
