@@ -188,12 +188,14 @@ fn a_killed_daemon_goes_on_with_a_pull() {
     client.wait().unwrap();
     cable.mend();
     host.start_daemon(&[]);
-    assert!(partial_bytes(&host) > 12 << 20, "{}", partial_bytes(&host));
+    // What the cable carried may have been in the kernel's buffers still, some megabytes.
+    let kept = partial_bytes(&host);
+    assert!(kept > 8 << 20, "{kept}");
     cable.down.store(0, Ordering::SeqCst);
     host.muster(&["pull", NAME]).ok();
     let fetched = cable.down.load(Ordering::SeqCst);
     assert!(
-        fetched < SIZE - (20 << 20) + (8 << 20),
+        fetched < SIZE - kept + (1 << 20),
         "{fetched} bytes were fetched again"
     );
     assert_eq!(id(&host, NAME), known);
