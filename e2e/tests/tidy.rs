@@ -200,8 +200,10 @@ fn may_be_unsafe(file: &Path) -> bool {
 }
 
 /// Where a new process may be started: the daemon in the background, the keeper, hooks of `muster oci`, the compiler
-/// for the init of containers, and scenarios.
+/// for the init of containers, what users name themselves (credential helpers and ssh), and scenarios.
 const MAY_SPAWN: &[&str] = &[
+    "agent/api/src/client/credentials.rs",
+    "agent/api/src/client/dial.rs",
     "agent/runtime/build.rs",
     "agent/runtime/src/keeper/client.rs",
     "agent/runtime/src/oci/hooks.rs",
