@@ -66,9 +66,14 @@ fn start_first_loses_no_request_though_the_leader_dies() {
         ])
         .ok();
     let leader = swarm.leader(2).expect("there is a leader");
-    // Clients do not ask host 3; only its or another's daemon dies, containers and balancers stay.
     swarm.host_mut(leader).kill_daemon();
     let asked = if leader == 2 { 3 } else { 2 };
+    eventually(SOON, "another one leads", || {
+        swarm.leader(asked).is_some_and(|new| new != leader)
+    });
+    // As whoever supervises it does. A host whose daemon stays away goes on balancing to what it last knew, and is not waited
+    // for once it counts as down.
+    swarm.host_mut(leader).start_daemon(&[]);
     eventually(SOON, "the update is completed", || {
         let state = swarm.host(asked).muster(&[
             "service",
@@ -79,7 +84,6 @@ fn start_first_loses_no_request_though_the_leader_dies() {
         ]);
         state.stdout.trim() == "completed"
     });
-    swarm.host_mut(leader).start_daemon(&[]);
     nothing_failed(load);
     swarm.finish();
 }
