@@ -1,9 +1,12 @@
 # Thin: each line is a command a person could type. Needs Linux, root, a Rust toolchain; installs the rest with apt-get.
-.PHONY: help demo demo-swarm test sim fuzz test-vm lint images tools bench fast
+.PHONY: help demo demo-swarm test properties sim fuzz test-vm lint images tools bench fast
 
 CARGO ?= cargo
 IMAGES := .cache/images
 FUZZ_SECONDS ?= 60
+# Property tests draw the same cases each time, so that what passed passes again; make properties draws others.
+SEED ?= 1
+CASES ?= 5000
 MUSTER := target/fast/muster
 # nextest runs all packages' tests at once; without it cargo's own runner does, one package after the other.
 TEST_RUNNER := $(if $(shell $(CARGO) nextest --version 2>/dev/null),nextest run,test --lib --bins --tests)
@@ -19,8 +22,11 @@ demo-swarm: tools images fast ## five hosts on this machine as one swarm: a stac
 
 test: tools images ## everything: unit, integration and end-to-end tests
 	$(CARGO) build --locked -p cli
-	MUSTER_TEST_IMAGES=$(CURDIR)/$(IMAGES) $(CARGO) $(TEST_RUNNER) --workspace --locked
+	PROPTEST_RNG_SEED=$(SEED) MUSTER_TEST_IMAGES=$(CURDIR)/$(IMAGES) $(CARGO) $(TEST_RUNNER) --workspace --locked
 	$(CARGO) test --doc --workspace --locked --quiet
+
+properties:      ## the packages' tests again, CASES drawn anew for each property
+	PROPTEST_CASES=$(CASES) $(CARGO) test --workspace --exclude e2e --locked --lib --tests
 
 sim:             ## simulated swarms without end; SIM_SEED and SIM_STEPS repeat one
 	$(CARGO) test --profile fast --locked -p cluster --test it -- --ignored --nocapture sim::endless

@@ -1,7 +1,7 @@
 //! Over any order of events: what an agent was told piece by piece is what it would be told at once, and no task is
 //! unbound while a live node may still send to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agent_api::swarm::NodeState;
@@ -157,29 +157,33 @@ fn sends_to(endpoints: &Endpoints, task_id: &str) -> bool {
         .any(|b| b.task_id == task_id && b.state == BackendState::Ready)
 }
 
-/// Newly unbound tasks to which a live node would still send, within the time nodes are waited for.
+/// What the leader lets stop.
+fn unbound(world: &World) -> BTreeSet<String> {
+    let ids = world.stage.store.tasks().map(|task| task.id.clone());
+    ids.filter(|id| world.dispatcher.drains.is_unbound(id))
+        .collect()
+}
+
+/// Newly unbound tasks to which a live node would still send, within the time nodes are waited for. A node that was down
+/// when a task was unbound was not waited for, and may come back with what it had.
 fn check_unbound(
     world: &World,
+    before: &BTreeSet<String>,
     programmed: &Programmed,
     since: &BTreeMap<String, u64>,
 ) -> Result<(), TestCaseError> {
-    for agent in world.agents.values() {
-        for (kind, task_id) in agent.items.keys() {
-            if *kind != ItemKind::Unbound {
+    for task_id in unbound(world).difference(before) {
+        let waited = world.stage.now.mono.0 - since.get(task_id).copied().unwrap_or(0);
+        for (node_id, endpoints) in programmed {
+            let node = world.stage.store.node(node_id).unwrap();
+            let is_concerned = world.stage.store.tasks_of_node(node_id).next().is_some();
+            if node.status.state == NodeState::Down || !is_concerned || waited >= 10_000 {
                 continue;
             }
-            let waited = world.stage.now.mono.0 - since.get(task_id).copied().unwrap_or(0);
-            for (node_id, endpoints) in programmed {
-                let node = world.stage.store.node(node_id).unwrap();
-                let is_concerned = world.stage.store.tasks_of_node(node_id).next().is_some();
-                if node.status.state == NodeState::Down || !is_concerned || waited >= 10_000 {
-                    continue;
-                }
-                prop_assert!(
-                    !sends_to(endpoints, task_id),
-                    "{node_id} sends to {task_id} after {waited} ms"
-                );
-            }
+            prop_assert!(
+                !sends_to(endpoints, task_id),
+                "{node_id} sends to {task_id} after {waited} ms"
+            );
         }
     }
     Ok(())
@@ -196,10 +200,12 @@ proptest! {
         let mut programmed = Programmed::new();
         let mut since = BTreeMap::new();
         for (slot, step) in (1..).zip(&moves) {
+            let mut before = unbound(&world);
             perform(&mut world, step, slot, &mut programmed);
             if matches!(step, Move::NewLeader) {
-                // Each leader counts for itself.
+                // Each leader counts, and decides, for itself.
                 since.clear();
+                before.clear();
             }
             for task in world.stage.store.tasks() {
                 if task.desired >= DesiredState::Shutdown {
@@ -225,7 +231,24 @@ proptest! {
                     prop_assert!(same, "{} of {node_id} is out of date", key.1);
                 }
             }
-            check_unbound(&world, &programmed, &since)?;
+            check_unbound(&world, &before, &programmed, &since)?;
         }
     }
+}
+
+/// Nobody hears the leader for seven seconds: all are down, so nothing is waited for, and one comes back that still sends.
+#[test]
+fn a_node_that_was_down_is_not_waited_for() {
+    let mut world = World::in_session(3);
+    let service = world.serve("a");
+    let id = world.put(&service, 1, "n3", TaskState::Running);
+    world.acknowledge("n3");
+    world.want(&id, DesiredState::Shutdown);
+    assert!(unbound(&world).is_empty());
+    world.pass(7_000, &[]);
+    assert_eq!(unbound(&world), BTreeSet::from([id.clone()]));
+    world.join("n3");
+    let told = &world.agents["n3"].items;
+    assert!(told.contains_key(&(ItemKind::Unbound, id)));
+    assert_eq!(world.backends("n3", "a"), "a.1 draining");
 }
