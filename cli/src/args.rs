@@ -5,7 +5,7 @@ use crate::buildx::verbs::BuilderVerb;
 use crate::connect::Session;
 use crate::failure::{Outcome, USAGE, usage};
 use crate::flags::bools::as_pflag;
-use crate::verbs::inspect::InspectKindArgs;
+use crate::verbs::inspect::{InspectImageArgs, InspectKindArgs};
 use crate::verbs::{
     build, commit, completion, compose, copy, daemon, dial_stdio, doctor, events, exec, image,
     image_copy, inspect, lifecycle, login, logs, look, network, node, payload, ps, pull, push,
@@ -201,8 +201,7 @@ enum ImageGroup {
     Shared(ImageVerb),
     #[command(alias = "list")]
     Ls(image::ImagesArgs),
-    /// Display detailed information on one or more images
-    Inspect(InspectKindArgs),
+    Inspect(InspectImageArgs),
     #[command(alias = "remove")]
     Rm(image::RmiArgs),
     Prune(image::PruneArgs),
@@ -338,7 +337,7 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::ImageGroup { verb } => match verb {
             ImageGroup::Shared(verb) => image(session, verb).await,
             ImageGroup::Ls(args) => image::list(session, args).await,
-            ImageGroup::Inspect(args) => inspect::kind(session, ObjectKind::Image, args).await,
+            ImageGroup::Inspect(args) => inspect::image(session, args).await,
             ImageGroup::Rm(args) => image::rmi(session, args).await,
             ImageGroup::Prune(args) => image::prune(session, args).await,
             ImageGroup::Copy(args) => image_copy::run(session, args).await,

@@ -48,8 +48,8 @@ pub use limits::Limits;
 pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
-    Artifact, Credentials, Description, LayerBlob, Partial, Proxies, Registry, RegistryConfig,
-    RegistryError, SearchFilter, SearchResult,
+    Artifact, Credentials, Description, LayerBlob, Partial, Proxies, ProxyDialer, Registry,
+    RegistryConfig, RegistryError, SearchFilter, SearchResult,
 };
 pub use remove::remove_tree;
 pub use store::*;

@@ -66,6 +66,7 @@ pub(crate) use job::Job;
 pub(crate) use progress::Progress;
 pub(crate) use prune::PruneOptions;
 pub(crate) use session::{Ask, Output, Session, SessionError, Sessions};
+pub(crate) use source::{Download, download};
 
 use crate::engine::{Engine, blocking};
 use crate::error::Result;

@@ -1,15 +1,17 @@
 //! `/images`: what is stored here. What needs a registry is in `registry`.
 
-use agent_api::{ErrorDetail, ImageSummary, ProgressMessage};
+use agent_api::{ErrorDetail, ImageSummary, ProgressDetail, ProgressMessage};
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::body::{self, BrokenOff};
 use super::error::HttpError;
 use super::router::{Route, delete, get, post};
 use super::{Call, Outcome, compat, registry, to_the_end};
-use crate::engine::{ImageImport, ImageListing, ProgressStream};
+use crate::builder::{self, Download};
+use crate::engine::{Engine, ImageImport, ImageListing, ProgressStream};
 use crate::error::Error;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -57,7 +59,7 @@ fn platforms(call: &Call, parameter: &str, since: u16) -> Result<Vec<String>, Ht
 }
 
 /// The one platform a request may name.
-fn platform(call: &Call, since: u16) -> Result<Option<String>, HttpError> {
+pub(super) fn platform(call: &Call, since: u16) -> Result<Option<String>, HttpError> {
     Ok(platforms(call, "platform", since)?.pop())
 }
 
@@ -118,19 +120,13 @@ async fn create(call: Call) -> Outcome {
         return with_status(progress).await;
     }
     let source = call.query.text("fromSrc").to_owned();
-    if source != "-" {
-        return Err(HttpError::not_implemented(format!(
-            "importing from {source:?} is not supported: download it and send it as the request body (docker import -)"
-        )));
-    }
     let import = ImageImport {
         repository: call.query.text("repo").to_owned(),
         tag: call.query.text("tag").to_owned(),
         message: call
             .query
             .optional("message")
-            .unwrap_or("Imported from -")
-            .to_owned(),
+            .map_or_else(|| format!("Imported from {source}"), str::to_owned),
         changes: call.query.all("changes"),
         platform: if call.version.before(32) {
             String::new()
@@ -139,8 +135,53 @@ async fn create(call: Call) -> Outcome {
         },
     };
     let engine = call.engine.clone();
+    if source != "-" {
+        return import_from(&engine, &source, import).await;
+    }
     let progress = engine.import_image(call.archive(), import).await?;
     with_status(progress).await
+}
+
+/// Imports what is at an address. The client hears how far it is, and stops the download by leaving.
+async fn import_from(engine: &Engine, source: &str, import: ImageImport) -> Outcome {
+    let cancel = CancellationToken::new();
+    let leaving = cancel.clone().drop_guard();
+    let proxies = &engine.shared().options.registries.proxies;
+    let Download {
+        from,
+        total,
+        received,
+        archive,
+    } = builder::download(source, proxies, &cancel).await?;
+    let imported = engine.import_image(archive, import).await?;
+    let begun = ProgressMessage {
+        status: Some(format!("Downloading from {from}")),
+        ..ProgressMessage::default()
+    };
+    let news = stream::unfold(received, move |mut received| async move {
+        received.changed().await.ok()?;
+        let current = *received.borrow_and_update();
+        Some((Ok(importing(current, total)), received))
+    });
+    let all = stream::iter([Ok(begun)])
+        .chain(stream::select(news, imported))
+        .map(move |message| {
+            let _kept = &leaving;
+            or_error(message)
+        });
+    Ok(body::json_lines(all))
+}
+
+fn importing(current: u64, total: Option<u64>) -> ProgressMessage {
+    let bytes = |count: u64| i64::try_from(count).ok();
+    ProgressMessage {
+        status: Some("Importing".to_owned()),
+        progress_detail: Some(ProgressDetail {
+            current: bytes(current),
+            total: total.and_then(bytes),
+        }),
+        ..ProgressMessage::default()
+    }
 }
 
 /// A failure before any progress is a reply with a status; a later one is the last message.

@@ -7,7 +7,7 @@ use agent_image::{Credentials, SearchFilter};
 use serde_json::json;
 
 use super::error::HttpError;
-use super::images::json_progress;
+use super::images::{json_progress, platform};
 use super::router::{Route, get, post};
 use super::{Call, Outcome, body};
 use crate::engine::ProgressStream;
@@ -55,15 +55,17 @@ pub(super) fn pull(call: &Call) -> Result<ProgressStream, HttpError> {
 }
 
 async fn push(call: Call) -> Outcome {
-    if !call.version.before(46) && call.query.optional("platform").is_some() {
-        return Err(HttpError::not_implemented(
-            "choosing a platform is not supported: images are stored for one platform, which is pushed without saying so",
-        ));
-    }
+    let platform = platform(&call, 46)?;
     let reference = match call.query.text("tag") {
         "" => call.name.clone(),
         tag => format!("{}:{tag}", call.name),
     };
+    if let Some(platform) = platform {
+        // What is stored is one variant: it is the one that is asked for, or there is none.
+        call.engine
+            .inspect_image(&reference, Some(&platform))
+            .await?;
+    }
     let progress = call.engine.push_image(&reference, credentials(&call))?;
     Ok(json_progress(progress))
 }

@@ -199,7 +199,7 @@ pub(crate) async fn remove_intermediate(client: &Client, results: &Results, want
             continue;
         }
         let options = RemoveImageOptions::default();
-        if let Err(error) = client.remove_image(id, options).await {
+        if let Err(error) = client.remove_image(id, &options).await {
             tracing::debug!(%error, image = id, "an intermediate image stays");
         }
     }

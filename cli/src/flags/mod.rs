@@ -9,6 +9,7 @@ pub(crate) mod env;
 pub(crate) mod filter;
 pub(crate) mod mounts;
 pub(crate) mod network;
+pub(crate) mod platform;
 pub(crate) mod ports;
 pub(crate) mod service;
 pub(crate) mod time;

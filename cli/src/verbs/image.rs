@@ -3,7 +3,7 @@
 use super::ps::{ellipsis, short_id};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome, describe};
-use crate::flags::filter;
+use crate::flags::{filter, platform};
 use crate::out;
 use crate::render::rows::{self, Format};
 use crate::render::template::Row;
@@ -37,6 +37,9 @@ pub(crate) struct ImagesArgs {
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
+    /// List multi-platform images as a tree (not supported: images are stored for one platform each)
+    #[arg(long, hide = true)]
+    tree: bool,
     /// Only images of this name
     #[arg(value_name = "REPOSITORY[:TAG]")]
     reference: Option<String>,
@@ -57,6 +60,10 @@ const TITLES: rows::Titles = &[
 ];
 
 pub(crate) async fn list(session: &Session, args: ImagesArgs) -> Outcome {
+    if args.tree {
+        let reason = "--tree is not supported: images are stored for one platform each";
+        return Err(Failure::new(1, reason).into());
+    }
     let mut filters = filter::filters(&args.filter).map_err(|reason| Failure::new(1, reason))?;
     if let Some(reference) = &args.reference {
         filters.add("reference", reference.as_str());
@@ -196,6 +203,9 @@ pub(crate) struct RmiArgs {
     /// Do not delete untagged parents
     #[arg(long)]
     no_prune: bool,
+    /// Remove only the given platform variant
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    platform: Vec<String>,
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -205,11 +215,12 @@ pub(crate) async fn rmi(session: &Session, args: RmiArgs) -> Outcome {
     let options = RemoveImageOptions {
         force: args.force,
         no_prune: args.no_prune,
+        platforms: platform::platforms(&args.platform)?,
     };
     let mut code = 0;
     // One after the other: images share parents, and what is reported depends on the order.
     for name in &args.images {
-        match client.remove_image(name, options).await {
+        match client.remove_image(name, &options).await {
             Ok(steps) => show_steps(&steps)?,
             Err(error) => {
                 code = if args.force && error.is_not_found() {
@@ -279,6 +290,9 @@ pub(crate) struct HistoryArgs {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
+    /// Show history for the given platform
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    platform: Option<String>,
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
@@ -286,7 +300,9 @@ pub(crate) struct HistoryArgs {
 }
 
 pub(crate) async fn history(session: &Session, args: HistoryArgs) -> Outcome {
-    let items = session.client().await?.image_history(&args.image).await?;
+    let platform = platform::platform(args.platform.as_deref())?;
+    let client = session.client().await?;
+    let items = client.image_history(&args.image, platform.as_ref()).await?;
     let since = if args.human {
         "{{.CreatedSince}}"
     } else {

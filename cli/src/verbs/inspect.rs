@@ -2,12 +2,14 @@
 
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome, describe};
+use crate::flags::platform;
 use crate::out;
 use crate::render::json;
 use crate::render::rows::unescape;
 use crate::render::template::{Template, Value};
 use agent_api::Client;
 use agent_api::client::{ClientError, ObjectKind};
+use agent_build::plan::Platform;
 use clap::Args;
 
 /// Return low-level information on objects
@@ -46,6 +48,41 @@ pub(crate) struct InspectKindArgs {
     names: Vec<String>,
 }
 
+/// Display detailed information on one or more images
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  muster image inspect debian:13
+  muster image inspect -f '{{json .Config.Env}}' web
+  muster image inspect --platform linux/arm64 web")]
+pub(crate) struct InspectImageArgs {
+    /// Format output: 'json' or a Go template
+    #[arg(short, long)]
+    format: Option<String>,
+    /// Inspect a specific platform of the multi-platform image
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    platform: Option<String>,
+    #[arg(required = true, value_name = "IMAGE")]
+    names: Vec<String>,
+}
+
+/// What is asked for beyond the object.
+#[derive(Debug, Default)]
+pub(super) struct Detail {
+    /// The sizes of a container's files.
+    size: bool,
+    /// The variant of an image.
+    platform: Option<Platform>,
+}
+
+impl Detail {
+    fn sizes(size: bool) -> Self {
+        Self {
+            size,
+            platform: None,
+        }
+    }
+}
+
 const ANY: &[ObjectKind] = &[
     ObjectKind::Container,
     ObjectKind::Image,
@@ -69,7 +106,7 @@ pub(crate) async fn run(session: &Session, args: InspectArgs) -> Outcome {
         kinds,
         &args.names,
         args.format.as_deref(),
-        args.size,
+        &Detail::sizes(args.size),
     )
     .await
 }
@@ -80,9 +117,19 @@ pub(crate) async fn kind(session: &Session, kind: ObjectKind, args: InspectKindA
         &[kind],
         &args.names,
         args.format.as_deref(),
-        args.size,
+        &Detail::sizes(args.size),
     )
     .await
+}
+
+pub(crate) async fn image(session: &Session, args: InspectImageArgs) -> Outcome {
+    let detail = Detail {
+        size: false,
+        platform: platform::platform(args.platform.as_deref())?,
+    };
+    let client = session.client().await?;
+    let format = args.format.as_deref();
+    show(client, &[ObjectKind::Image], &args.names, format, &detail).await
 }
 
 /// Prints all that are found, then what is wrong with the others.
@@ -91,7 +138,7 @@ pub(super) async fn show(
     kinds: &[ObjectKind],
     names: &[String],
     format: Option<&str>,
-    size: bool,
+    detail: &Detail,
 ) -> Outcome {
     let template = match format {
         None | Some("" | "json") => None,
@@ -102,7 +149,7 @@ pub(super) async fn show(
     };
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for name in names {
-        match lookup(client, kinds, name, size).await {
+        match lookup(client, kinds, name, detail).await {
             Ok(object) => found.push(object),
             Err(error) => errors.push(error),
         }
@@ -133,10 +180,13 @@ async fn lookup(
     client: &Client,
     kinds: &[ObjectKind],
     name: &str,
-    size: bool,
+    detail: &Detail,
 ) -> anyhow::Result<serde_json::Value> {
     for &kind in kinds {
-        match client.inspect_raw(kind, name, size).await {
+        let found = client
+            .inspect_raw(kind, name, detail.size, detail.platform.as_ref())
+            .await;
+        match found {
             Err(error) if kind == ObjectKind::Service && error.is_not_found() => {
                 return Err(NoSuchObject(format!("no such service: {name}")).into());
             }

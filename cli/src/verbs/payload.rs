@@ -206,7 +206,7 @@ async fn show(session: &Session, kind: Kind, args: InspectArgs) -> Outcome {
             &[object],
             &args.names,
             args.format.as_deref(),
-            false,
+            &Default::default(),
         )
         .await;
     }

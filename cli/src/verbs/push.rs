@@ -3,6 +3,7 @@
 use super::pull::{Lines, auth, progress, split_tag};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
+use crate::flags::platform;
 use crate::out;
 use clap::Args;
 
@@ -17,6 +18,9 @@ pub(crate) struct PushArgs {
     /// Skip image signing (images are not signed; accepted for scripts)
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     disable_content_trust: Option<bool>,
+    /// Push a platform-specific manifest as a single-platform image to the registry
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
+    platform: Option<String>,
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
@@ -30,6 +34,7 @@ pub(crate) async fn run(session: &Session, args: PushArgs) -> Outcome {
         let reason = "--disable-content-trust=false is not supported: images are not signed";
         return Err(Failure::new(1, reason).into());
     }
+    let platform = platform::platform(args.platform.as_deref())?;
     let (repository, tag) = split_tag(&args.image);
     let tag = match (args.all_tags, tag) {
         (true, Some(_)) => {
@@ -46,7 +51,9 @@ pub(crate) async fn run(session: &Session, args: PushArgs) -> Outcome {
     };
     let auth = auth(&args.image).await?;
     let client = session.client().await?;
-    let messages = client.push_image(repository, tag, auth.as_ref()).await?;
+    let messages = client
+        .push_image(repository, tag, platform.as_ref(), auth.as_ref())
+        .await?;
     progress(messages, Lines::of(args.quiet)).await?;
     if args.quiet {
         out::line(match tag {

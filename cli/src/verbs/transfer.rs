@@ -3,6 +3,7 @@
 use super::pull::{Lines, progress};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
+use crate::flags::platform;
 use crate::out;
 use agent_api::client::{ByteStream, ImportOptions};
 use anyhow::Context as _;
@@ -19,14 +20,16 @@ const PIECE: usize = 256 << 10;
 
 /// Load an image from a tar archive or STDIN
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster load -i images.tar.gz")]
+#[command(after_help = "Examples:
+  muster load -i images.tar.gz
+  ssh other muster save web | muster load
+  muster load --platform linux/arm64 -i multi.tar")]
 pub(crate) struct LoadArgs {
     /// Read from tar archive file, instead of STDIN
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Load only the given platform variant
-    #[arg(long)]
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
     platform: Option<String>,
     /// Suppress the load output
     #[arg(short, long)]
@@ -34,13 +37,7 @@ pub(crate) struct LoadArgs {
 }
 
 pub(crate) async fn load(session: &Session, args: LoadArgs) -> Outcome {
-    if args.platform.is_some() {
-        return Err(Failure::new(
-            1,
-            "--platform is not supported: the variant for this machine is loaded",
-        )
-        .into());
-    }
+    let platform = platform::platform(args.platform.as_deref())?;
     if args.input.is_none() && io::stdin().is_terminal() {
         return Err(Failure::new(
             1,
@@ -52,7 +49,11 @@ pub(crate) async fn load(session: &Session, args: LoadArgs) -> Outcome {
     let messages = session
         .client()
         .await?
-        .load_images(archive, args.quiet || !out::stdout_is_terminal())
+        .load_images(
+            archive,
+            platform.as_ref(),
+            args.quiet || !out::stdout_is_terminal(),
+        )
         .await?;
     progress(messages, Lines::Stdout).await?;
     Ok(0)
@@ -60,7 +61,9 @@ pub(crate) async fn load(session: &Session, args: LoadArgs) -> Outcome {
 
 /// Import the contents from a tarball to create a filesystem image
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
+  muster import https://example.com/rootfs.tar.xz base:1
+  tar c -C rootfs . | muster import - base:1
   muster import -c 'CMD [\"sh\"]' rootfs.tar busybox:latest")]
 pub(crate) struct ImportArgs {
     /// Apply Dockerfile instruction to the created image
@@ -72,67 +75,65 @@ pub(crate) struct ImportArgs {
     /// Set platform if server is multi-platform capable
     #[arg(long)]
     platform: Option<String>,
-    /// A tar archive, '-' for STDIN
-    #[arg(value_name = "FILE|-")]
+    /// A tar archive, an address that the daemon downloads it from, or '-' for STDIN
+    #[arg(value_name = "FILE|URL|-")]
     source: String,
     #[arg(value_name = "REPOSITORY[:TAG]")]
     reference: Option<String>,
 }
 
 pub(crate) async fn import(session: &Session, args: ImportArgs) -> Outcome {
-    if args.source.contains("://") {
-        let reason = format!(
-            "cannot import from {}: download it first and name the file",
-            args.source
-        );
-        return Err(Failure::new(1, reason).into());
-    }
-    let archive = open(
-        Some(args.source.as_str())
-            .filter(|&source| source != "-")
-            .map(Path::new),
-    )
-    .await?;
     let options = ImportOptions {
         reference: args.reference,
         message: args.message,
         changes: args.change,
         platform: args.platform,
     };
-    let messages = session
-        .client()
-        .await?
-        .import_image(&options, archive)
-        .await?;
+    let client = session.client().await?;
+    let messages = match is_url(&args.source) {
+        true => client.import_image_from(&options, &args.source).await?,
+        false => {
+            let path = Some(args.source.as_str()).filter(|&source| source != "-");
+            let archive = open(path.map(Path::new)).await?;
+            client.import_image(&options, archive).await?
+        }
+    };
     progress(messages, Lines::Stdout).await?;
     Ok(0)
 }
 
+/// An address that the daemon downloads; everything else is a file.
+fn is_url(source: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| source.starts_with(scheme))
+}
+
 /// Save one or more images to a tar archive (streamed to STDOUT by default)
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster save busybox nginx | zstd > images.tar.zst")]
+#[command(after_help = "Examples:
+  muster save -o web.tar web:1.2
+  muster save busybox nginx | zstd > images.tar.zst
+  muster save --platform linux/amd64 -o web.tar web")]
 pub(crate) struct SaveArgs {
     /// Write to a file, instead of STDOUT
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Save only the given platform variant
-    #[arg(long)]
+    #[arg(long, value_name = "OS[/ARCH[/VARIANT]]")]
     platform: Option<String>,
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 pub(crate) async fn save(session: &Session, args: SaveArgs) -> Outcome {
-    if args.platform.is_some() {
-        return Err(Failure::new(
-            1,
-            "--platform is not supported: images are saved as they are",
-        )
-        .into());
-    }
+    let platform = platform::platform(args.platform.as_deref())?;
     check_output(args.output.as_deref())?;
-    let archive = session.client().await?.save_images(&args.images).await?;
+    let archive = session
+        .client()
+        .await?
+        .save_images(&args.images, platform.as_ref())
+        .await?;
     write(archive, args.output.as_deref()).await?;
     Ok(0)
 }

@@ -187,7 +187,7 @@ impl<'a> Runner<'a> {
             Operation::BuildImage { build } => self.build(index, build).await,
             Operation::RemoveImage { reference } => gone(
                 self.client
-                    .remove_image(reference, RemoveImageOptions::default())
+                    .remove_image(reference, &RemoveImageOptions::default())
                     .await,
             ),
         }

@@ -135,7 +135,7 @@ pub async fn resolve(
                     .collect(),
             },
             Err(error) => match client
-                .inspect_raw(ObjectKind::Image, &reference, false)
+                .inspect_raw(ObjectKind::Image, &reference, false, None)
                 .await
             {
                 Ok(_) => ResolvedImage::Local,

@@ -21,6 +21,7 @@ mod examples;
 mod harness;
 mod image_copy;
 mod images;
+mod images_cli;
 mod images_docker;
 mod images_space;
 mod networks;

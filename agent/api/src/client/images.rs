@@ -9,6 +9,7 @@ use crate::types::{
     Filters, ImageDeleteItem, ImageHistoryItem, ImageInspect, ImageSummary, ProgressMessage,
     PruneResponse,
 };
+use agent_build::plan::Platform;
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderValue, Method, header};
@@ -27,12 +28,14 @@ pub struct ListImagesOptions {
 }
 
 /// How to remove.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RemoveImageOptions {
     /// Also when stopped containers use it or it has several names.
     pub force: bool,
     /// Keep parents that have no name.
     pub no_prune: bool,
+    /// Only these variants; the whole image when empty.
+    pub platforms: Vec<Platform>,
 }
 
 /// What a file system tree becomes when it is imported.
@@ -48,8 +51,25 @@ pub struct ImportOptions {
     pub platform: Option<String>,
 }
 
+impl ImportOptions {
+    fn query(&self, source: &str) -> Query {
+        let query = Query::new()
+            .with("fromSrc", source)
+            .maybe("repo", self.reference.as_deref())
+            .maybe("message", self.message.as_deref())
+            .maybe("platform", self.platform.as_deref());
+        let changes = self.changes.iter();
+        changes.fold(query, |query, change| query.with("changes", change))
+    }
+}
+
 fn of(name: &str, verb: &str) -> String {
     format!("/images/{}{verb}", segment(name))
+}
+
+/// A platform as the API has it in queries.
+pub(super) fn platform_json(platform: &Platform) -> String {
+    serde_json::to_string(platform).expect("JSON has a text")
 }
 
 impl Client {
@@ -76,9 +96,14 @@ impl Client {
     /// How an image came to be, newest step first.
     ///
     /// # Errors
-    /// 404 when there is none of this name or id.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryItem>> {
-        self.get(&of(name, "/history"), &Query::new()).await
+    /// 404 when there is none of this name or id, or none for the platform.
+    pub async fn image_history(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<ImageHistoryItem>> {
+        let query = Query::new().maybe("platform", platform.map(platform_json));
+        self.get(&of(name, "/history"), &query).await
     }
 
     /// Gives an image a further name.
@@ -99,11 +124,14 @@ impl Client {
     pub async fn remove_image(
         &self,
         name: &str,
-        options: RemoveImageOptions,
+        options: &RemoveImageOptions,
     ) -> Result<Vec<ImageDeleteItem>> {
-        let query = Query::new()
+        let mut query = Query::new()
             .flag("force", options.force)
             .flag("noprune", options.no_prune);
+        for platform in &options.platforms {
+            query = query.with("platforms", platform_json(platform));
+        }
         let request = self
             .request(Method::DELETE, &of(name, ""), &query, empty())
             .await?;
@@ -111,16 +139,19 @@ impl Client {
         super::decode("/images", &reply)
     }
 
-    /// Loads the images of an archive (docker-archive or OCI layout, compressed or not).
+    /// Loads the images of an archive (docker-archive or OCI layout, compressed or not); with a platform, those for it.
     ///
     /// # Errors
     /// Of the request; what is wrong with the archive comes as a message with `error`.
     pub async fn load_images(
         &self,
         archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        platform: Option<&Platform>,
         quiet: bool,
     ) -> Result<JsonStream<ProgressMessage>> {
-        let query = Query::new().with("quiet", u8::from(quiet));
+        let query = Query::new()
+            .with("quiet", u8::from(quiet))
+            .maybe("platform", platform.map(platform_json));
         self.upload(Method::POST, "/images/load", &query, archive)
             .await
     }
@@ -134,30 +165,43 @@ impl Client {
         options: &ImportOptions,
         archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<JsonStream<ProgressMessage>> {
-        let mut query = Query::new()
-            .with("fromSrc", "-")
-            .maybe("repo", options.reference.as_deref())
-            .maybe("message", options.message.as_deref())
-            .maybe("platform", options.platform.as_deref());
-        for change in &options.changes {
-            query = query.with("changes", change);
-        }
-        self.upload(Method::POST, "/images/create", &query, archive)
+        self.upload(Method::POST, "/images/create", &options.query("-"), archive)
             .await
     }
 
-    /// Images as one archive that is a docker-archive and an OCI layout.
+    /// Images as one archive that is a docker-archive and an OCI layout; with a platform, their variants for it.
     ///
     /// # Errors
-    /// 404 when one of them does not exist.
-    pub async fn save_images(&self, names: &[String]) -> Result<ByteStream> {
+    /// 404 when one of them does not exist, or not for the platform.
+    pub async fn save_images(
+        &self,
+        names: &[String],
+        platform: Option<&Platform>,
+    ) -> Result<ByteStream> {
         let query = names
             .iter()
-            .fold(Query::new(), |query, name| query.with("names", name));
+            .fold(Query::new(), |query, name| query.with("names", name))
+            .maybe("platform", platform.map(platform_json));
         let request = self
             .request(Method::GET, "/images/get", &query, empty())
             .await?;
         Ok(bytes_of(self.stream(request).await?, "save"))
+    }
+
+    /// Makes an image of a root file system in a tar archive that the daemon downloads from `url`.
+    ///
+    /// # Errors
+    /// Of the request or the address; what is wrong with the archive comes as a message with `error`.
+    pub async fn import_image_from(
+        &self,
+        options: &ImportOptions,
+        url: &str,
+    ) -> Result<JsonStream<ProgressMessage>> {
+        let path = "/images/create";
+        let request = self
+            .request(Method::POST, path, &options.query(url), empty())
+            .await?;
+        Ok(JsonStream::new(self.stream(request).await?, path))
     }
 
     /// Removes images that nothing uses.

@@ -2,11 +2,13 @@
 
 use super::credentials::Login;
 use super::error::{ClientError, Result};
+use super::images::platform_json;
 use super::request::{Query, segment};
 use super::stream::JsonStream;
 use super::transport::Body;
 use super::{Client, RegistryAuth, empty};
 use crate::types::{DistributionInspect, Filters, ImageSearchResult, ProgressMessage};
+use agent_build::plan::Platform;
 use http::{HeaderValue, Method, Request};
 use serde::Deserialize;
 
@@ -45,7 +47,7 @@ impl Client {
         Ok(JsonStream::new(self.stream(request).await?, path))
     }
 
-    /// Sends an image to its registry; with an empty tag, all of the repository.
+    /// Sends an image to its registry; with an empty tag, all of the repository; with a platform, its variant for that.
     ///
     /// # Errors
     /// Of the request; what fails later comes as a message with `error`.
@@ -53,10 +55,13 @@ impl Client {
         &self,
         repository: &str,
         tag: &str,
+        platform: Option<&Platform>,
         auth: Option<&RegistryAuth>,
     ) -> Result<JsonStream<ProgressMessage>> {
         let path = format!("/images/{}/push", segment(repository));
-        let query = Query::new().with("tag", tag);
+        let query = Query::new()
+            .with("tag", tag)
+            .maybe("platform", platform.map(platform_json));
         let mut request = self.request(Method::POST, &path, &query, empty()).await?;
         let nobody = RegistryAuth(NOBODY.to_owned());
         identify(&mut request, &path, Some(auth.unwrap_or(&nobody)))?;

@@ -1,12 +1,14 @@
 //! The daemon itself: ping, version, info, events, disk usage; and any object as the daemon describes it.
 
 use super::error::{ClientError, Result};
+use super::images::platform_json;
 use super::request::{Query, segment};
 use super::stream::JsonStream;
 use super::{Client, MAX_REPLY, empty};
 use crate::types::{
     DiskExplanation, DiskUsage, EventMessage, Filters, PrunePreview, SystemInfo, VersionResponse,
 };
+use agent_build::plan::Platform;
 use http::{Method, Request, header};
 
 /// What `_ping` says.
@@ -145,12 +147,13 @@ impl Client {
     /// An object exactly as the daemon describes it, fields unknown to the types included.
     ///
     /// # Errors
-    /// 404 when there is none.
+    /// 404 when there is none, or an image is not for the platform that is given.
     pub async fn inspect_raw(
         &self,
         kind: ObjectKind,
         name: &str,
         size: bool,
+        platform: Option<&Platform>,
     ) -> Result<serde_json::Value> {
         let name = segment(name);
         let (path, query) = match kind {
@@ -158,7 +161,10 @@ impl Client {
                 format!("/containers/{name}/json"),
                 Query::new().flag("size", size),
             ),
-            ObjectKind::Image => (format!("/images/{name}/json"), Query::new()),
+            ObjectKind::Image => (
+                format!("/images/{name}/json"),
+                Query::new().maybe("platform", platform.map(platform_json)),
+            ),
             ObjectKind::Network => (format!("/networks/{name}"), Query::new()),
             ObjectKind::Volume => (format!("/volumes/{name}"), Query::new()),
             ObjectKind::Node => (format!("/nodes/{name}"), Query::new()),

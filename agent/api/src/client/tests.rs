@@ -334,7 +334,7 @@ async fn progress_streams_are_read_message_by_message_while_the_archive_is_sent(
     });
     let archive = futures_util::stream::iter([Ok(Bytes::from_static(b"tar"))]);
     let messages = client
-        .load_images(archive, true)
+        .load_images(archive, None, true)
         .await
         .unwrap()
         .map(|message| message.unwrap());

@@ -49,7 +49,7 @@ pub use artifact::{Artifact, LayerBlob};
 pub use auth::Credentials;
 pub use endpoint::RegistryConfig;
 pub use error::RegistryError;
-pub use proxy::Proxies;
+pub use proxy::{Proxies, ProxyDialer};
 pub use search::{SearchFilter, SearchResult};
 
 pub(crate) use blob::BlobReader;

@@ -87,7 +87,8 @@ impl Proxies {
     }
 
     /// What a proxy that reads requests for `uri` wants as `Proxy-Authorization`.
-    pub(super) fn authorization(&self, uri: &Uri) -> Option<&str> {
+    #[must_use]
+    pub fn authorization(&self, uri: &Uri) -> Option<&str> {
         let forwarded = uri.scheme_str() != Some("https");
         let proxy = self.of(uri).filter(|_| forwarded)?;
         proxy.authorization.as_deref()
@@ -196,16 +197,25 @@ impl Exempt {
     }
 }
 
-/// Connects directly or through a proxy, as the address asks for.
-#[derive(Clone)]
-pub(super) struct Dialer {
-    pub(super) tcp: HttpConnector,
-    pub(super) proxies: Proxies,
+/// Connects directly or through a proxy, as the address asks for. A client that speaks HTTP over it adds
+/// [`Proxies::authorization`] to its requests.
+#[derive(Debug, Clone)]
+pub struct ProxyDialer {
+    tcp: HttpConnector,
+    proxies: Proxies,
+}
+
+impl ProxyDialer {
+    /// `tcp` makes the connections, to proxies also.
+    #[must_use]
+    pub fn new(tcp: HttpConnector, proxies: Proxies) -> Self {
+        Self { tcp, proxies }
+    }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-impl Service<Uri> for Dialer {
+impl Service<Uri> for ProxyDialer {
     type Response = Dialed;
     type Error = Failure;
     type Future = Pin<Box<dyn Future<Output = Result<Dialed, Failure>> + Send>>;
@@ -280,7 +290,7 @@ async fn tunnel(stream: &mut TcpStream, uri: &Uri, proxy: &Proxy) -> io::Result<
 }
 
 /// A connection, and whether a proxy reads its requests.
-pub(super) struct Dialed {
+pub struct Dialed {
     io: TokioIo<TcpStream>,
     forwarded: bool,
 }

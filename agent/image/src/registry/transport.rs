@@ -23,7 +23,7 @@ use url::Url;
 use super::auth::{Challenge, TokenKey};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::proxy::Dialer;
+use super::proxy::ProxyDialer;
 use super::{Registry, Session, tls};
 
 /// For a connection, and for the head of a reply.
@@ -44,7 +44,7 @@ const DETAIL_MAX: usize = 300;
 
 /// Body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
-type HttpClient = Client<HttpsConnector<Dialer>, Body>;
+type HttpClient = Client<HttpsConnector<ProxyDialer>, Body>;
 pub(super) type Connection = Arc<HttpClient>;
 
 /// A body that is all there.
@@ -161,10 +161,7 @@ impl Registry {
             .with_tls_config(config)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(Dialer {
-                tcp,
-                proxies: self.config.proxies.clone(),
-            });
+            .wrap_connector(ProxyDialer::new(tcp, self.config.proxies.clone()));
         Ok(Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))

@@ -2,11 +2,14 @@
 //!
 //! Must not: decide what an answer means, or log an address with a password in it.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use agent_image::{Proxies, ProxyDialer};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, COOKIE, HOST, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -43,6 +46,8 @@ pub(super) enum FetchError {
 
 /// What to ask for.
 pub(super) struct Question {
+    /// The way there.
+    pub(super) proxies: Proxies,
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
@@ -50,14 +55,21 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// A plain `GET`.
+    /// A plain `GET`, without proxies.
     pub(super) fn get(url: Url) -> Self {
         Self {
+            proxies: Proxies::default(),
             method: Method::GET,
             url,
             headers: HeaderMap::new(),
             body: Bytes::new(),
         }
+    }
+
+    /// Goes through proxies where they apply.
+    pub(super) fn through(mut self, proxies: &Proxies) -> Self {
+        self.proxies = proxies.clone();
+        self
     }
 }
 
@@ -128,7 +140,14 @@ async fn once(
     if let Some(basic) = basic(&question.url) {
         request.headers_mut().entry(AUTHORIZATION).or_insert(basic);
     }
-    let answer = tokio::time::timeout(HEAD_LIMIT, client().request(request));
+    if let Some(value) = question.proxies.authorization(request.uri()) {
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            FetchError::Address("the proxy's password cannot be sent in a header".to_owned())
+        })?;
+        request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+    }
+    let client = client(&question.proxies);
+    let answer = tokio::time::timeout(HEAD_LIMIT, client.request(request));
     let answer = tokio::select! {
         answer = answer => answer,
         () = cancel.cancelled() => return Err(FetchError::Cancelled),
@@ -205,32 +224,35 @@ fn basic(url: &Url) -> Option<HeaderValue> {
     Some(value)
 }
 
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type HttpsClient = Client<HttpsConnector<ProxyDialer>, Full<Bytes>>;
 
-/// One client for all builds, made when it is first needed.
-fn client() -> &'static HttpsClient {
-    static CLIENT: OnceLock<HttpsClient> = OnceLock::new();
-    CLIENT.get_or_init(|| {
+/// Nothing is kept open: downloads are rare, and what is idle would outlive the runtime of a test.
+fn client(proxies: &Proxies) -> HttpsClient {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_LIMIT));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls().clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(ProxyDialer::new(tcp, proxies.clone()));
+    Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build(connector)
+}
+
+/// The system's certificates, read when they are first needed.
+fn tls() -> &'static rustls::ClientConfig {
+    static CONFIG: OnceLock<rustls::ClientConfig> = OnceLock::new();
+    CONFIG.get_or_init(|| {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("ring speaks TLS 1.2 and 1.3")
             .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_LIMIT));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        // Nothing is kept open: builds are rare, and what is idle would outlive the runtime of a test.
-        Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(connector)
+            .with_no_client_auth()
     })
 }
 

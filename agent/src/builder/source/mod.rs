@@ -4,6 +4,7 @@
 //! image ── store, else registry ─▶ layers held while they are used
 //! http  ── resolve (asks whether it changed, or downloads) ─▶ digest ─▶ place: one file of mode 0600
 //! git   ── resolve (which commit a name is) ─▶ commit ─▶ checkout: its tree, owned by root
+//! download ─ an archive at an address, handed on as it comes: for `import`
 //! remote ─ a main context given by its address: a repository, an archive, or a Dockerfile
 //! ```
 //!
@@ -11,11 +12,13 @@
 //! program, or keep credentials longer than a request lasts.
 
 mod client;
+mod download;
 mod git;
 mod http;
 mod image;
 mod remote;
 
+pub(crate) use download::{Download, download};
 pub(crate) use git::{checkout as git_checkout, resolve as git_resolve};
 pub(crate) use http::{HttpState, place as http_place, resolve as http_resolve};
 pub(crate) use image::{ImageRequest, Pull, ResolvedImage, image};

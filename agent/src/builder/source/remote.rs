@@ -52,7 +52,9 @@ pub(crate) async fn remote(
         return Ok(Remote::Tree(commit));
     }
     let url = http::parse(address)?;
-    let (_, answer) = ask(Question::get(url.clone()), cancel).await?;
+    let proxies = &engine.shared().options.registries.proxies;
+    let question = Question::get(url.clone()).through(proxies);
+    let (_, answer) = ask(question, cancel).await?;
     let download = http::receive(&http::root(engine), &url, answer, cancel).await?;
     blocking(move || {
         let mut file = download.file;

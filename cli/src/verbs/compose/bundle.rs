@@ -290,7 +290,7 @@ impl Bundling {
         let mut terminations = signal(SignalKind::terminate())?;
         let ids: Vec<String> = self.images.iter().map(|image| image.id.clone()).collect();
         let archive: ByteStream = match self.with_images && !ids.is_empty() {
-            true => client.save_images(&ids).await?,
+            true => client.save_images(&ids, None).await?,
             false => Box::pin(futures_util::stream::empty()),
         };
         let (sender, receiver) = mpsc::channel(QUEUE);

@@ -350,6 +350,8 @@ async fn push_image(client: &Client, image: &str, quiet: bool) -> anyhow::Result
     let (repository, tag) = image_pull::split_tag(image);
     let auth = image_pull::auth(image).await?;
     let tag = tag.unwrap_or("latest");
-    let messages = client.push_image(repository, tag, auth.as_ref()).await?;
+    let messages = client
+        .push_image(repository, tag, None, auth.as_ref())
+        .await?;
     image_pull::progress(messages, image_pull::Lines::of(quiet)).await
 }

@@ -37,7 +37,8 @@ pub(super) async fn run(session: &Session, args: InspectArgs) -> Outcome {
     if !args.pretty {
         let kinds = &[ObjectKind::Node];
         let format = args.format.as_deref();
-        return crate::verbs::inspect::show(client, kinds, &names, format, false).await;
+        return crate::verbs::inspect::show(client, kinds, &names, format, &Default::default())
+            .await;
     }
     if args.format.is_some() {
         return Err(Failure::new(1, "--format is incompatible with human friendly format").into());

@@ -32,13 +32,22 @@ pub(super) async fn run(session: &Session, args: InspectArgs) -> Outcome {
     if !args.pretty {
         let kinds = &[ObjectKind::Service];
         let format = args.format.as_deref();
-        return crate::verbs::inspect::show(client, kinds, &args.services, format, false).await;
+        return crate::verbs::inspect::show(
+            client,
+            kinds,
+            &args.services,
+            format,
+            &Default::default(),
+        )
+        .await;
     }
     if args.format.is_some() {
         return Err(Failure::new(1, "--format is incompatible with human friendly format").into());
     }
     for name in &args.services {
-        let service = client.inspect_raw(ObjectKind::Service, name, false).await?;
+        let service = client
+            .inspect_raw(ObjectKind::Service, name, false, None)
+            .await?;
         let service: Service = serde_json::from_value(service)?;
         let networks = network_names(client, &service).await;
         out::text(&pretty(&service, &networks, Timestamp::now()))?;

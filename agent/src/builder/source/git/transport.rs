@@ -212,6 +212,7 @@ impl HttpClient {
             all.insert(AUTHORIZATION, value.clone());
         }
         Ok(Question {
+            proxies: agent_image::Proxies::default(),
             method,
             url,
             headers: all,

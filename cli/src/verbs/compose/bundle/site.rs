@@ -267,7 +267,7 @@ async fn load(
         }
     };
     let loading = async {
-        let messages = client.load_images(archive, true).await?;
+        let messages = client.load_images(archive, None, true).await?;
         progress(messages, Lines::None).await
     };
     let (loaded, ()) = tokio::join!(loading, show);
