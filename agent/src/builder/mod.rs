@@ -51,7 +51,7 @@ use std::sync::Arc;
 
 use agent_api::build::{BuildFailure, BuildResult};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use cache::Cache;
@@ -64,7 +64,7 @@ use work::WorkRoot;
 pub(crate) use cache::CacheRecord;
 pub(crate) use job::Job;
 pub(crate) use progress::Progress;
-pub(crate) use prune::PruneOptions;
+pub(crate) use prune::{Bounds, PruneOptions, least_recently_used};
 pub(crate) use session::{Ask, Output, Session, SessionError, Sessions};
 pub(crate) use source::{Download, download};
 
@@ -85,6 +85,8 @@ struct Inner {
     shop: Mutex<Option<Arc<Shop>>>,
     /// Builds that can be cancelled by name.
     jobs: Mutex<HashMap<String, CancellationToken>>,
+    /// A build is over, and what it has cached is on disk.
+    settled: Notify,
 }
 
 impl Builder {
@@ -99,6 +101,7 @@ impl Builder {
                 swept: OnceCell::new(),
                 shop: Mutex::new(None),
                 jobs: Mutex::default(),
+                settled: Notify::new(),
             }),
         }
     }
@@ -117,6 +120,11 @@ impl Builder {
             Ok(shop) => shop,
             Err(error) => return Err(Box::new(Failure::from(error).report(None))),
         };
+        // Also when the client leaves: what was complete by then stays cached.
+        let _settle = Settle {
+            builder: self,
+            cache: Arc::clone(&shop.cache),
+        };
         let run = job::Run {
             shop: &shop,
             flights: &self.inner.flights,
@@ -129,13 +137,12 @@ impl Builder {
             () = cancel.cancelled() => Err(Failure::cancelled().report(None)),
         };
         progress.close();
-        let cache = Arc::clone(&shop.cache);
-        self.inner
-            .engine
-            .shared()
-            .tasks
-            .spawn_blocking(move || cache.settle());
         result.map_err(Box::new)
+    }
+
+    /// Waits for a build to be over that nobody has waited for before. For one who waits, again and again.
+    pub(crate) async fn settled(&self) {
+        self.inner.settled.notified().await;
     }
 
     /// Cancels the build of this name, if there is one.
@@ -186,6 +193,27 @@ impl Builder {
 
     fn root(&self) -> std::path::PathBuf {
         self.inner.engine.shared().options.data_root.join("build")
+    }
+}
+
+/// A build that is over when this is dropped.
+struct Settle<'a> {
+    builder: &'a Builder,
+    cache: Arc<Cache>,
+}
+
+impl Drop for Settle<'_> {
+    fn drop(&mut self) {
+        let (builder, cache) = (self.builder.clone(), Arc::clone(&self.cache));
+        let settle = move || {
+            cache.settle();
+            builder.inner.settled.notify_one();
+        };
+        let tasks = &self.builder.inner.engine.shared().tasks;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(tasks.spawn_blocking_on(settle, &runtime)),
+            Err(_) => settle(),
+        }
     }
 }
 

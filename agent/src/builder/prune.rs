@@ -2,12 +2,12 @@
 //!
 //! Without a bound on space everything goes that the filters leave and that is old enough; with one the least recently
 //! used goes first, as long as there is too much. Unless `all` is asked for, what images have, too, stays: it would free
-//! nothing.
+//! nothing, and does not count as the cache's. The collector (`space`) chooses by the same bounds and in the same order.
 //!
 //! Source: moby `builder-next/builder.go` (`toBuildkitPruneInfo`), buildkit `cache/manager.go` (`prune`,
-//! `calculateKeepBytes`).
+//! `calculateKeepBytes`). Unlike there a bound on free space that is kept already removes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use agent_api::Filters;
 use jiff::Timestamp;
@@ -66,63 +66,78 @@ fn choose(records: &[CacheRecord], options: &PruneOptions, free: u64) -> Vec<Str
             && matches(record, &options.filters)
     };
     let candidates: Vec<&CacheRecord> = records.iter().filter(may_go).collect();
-    let total: u64 = records.iter().map(|record| record.size).sum();
-    match bytes_to_keep(total, free, options) {
-        None => candidates
-            .into_iter()
-            .map(|record| record.id.clone())
-            .collect(),
-        Some(keep) => oldest(records, candidates, total, keep),
-    }
-}
-
-/// How many bytes the cache may have; `None` for nothing at all.
-fn bytes_to_keep(total: u64, free: u64, options: &PruneOptions) -> Option<u64> {
-    let (most, reserved, wanted) = (
-        options.max_used_space,
-        options.reserved_space,
-        options.min_free_space,
-    );
-    if (most, reserved, wanted) == (0, 0, 0) {
-        return None;
-    }
-    let lacking = wanted.saturating_sub(free);
-    let keep = match (most, lacking) {
-        (0, 0) if reserved > 0 && wanted == 0 => 0,
-        (0, 0) => total,
-        (0, lacking) => total.saturating_sub(lacking),
-        (most, 0) => most,
-        (most, lacking) => most.min(total.saturating_sub(lacking)),
+    let bounds = Bounds {
+        reserved: options.reserved_space,
+        max_used: options.max_used_space,
+        min_free: options.min_free_space,
     };
-    Some(keep.max(reserved))
+    least_recently_used(records, candidates, bounds, free)
 }
 
-/// The least recently used that nothing else is made on, again and again, until `keep` bytes are left.
-fn oldest(
+/// How much disk the cache may have, in bytes; 0 is no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// It may always have as much. On its own it is what it may have at most, as Docker's `keepStorage`.
+    pub(crate) reserved: u64,
+    /// It may never have more.
+    pub(crate) max_used: u64,
+    /// So much of the disk shall stay free.
+    pub(crate) min_free: u64,
+}
+
+impl Bounds {
+    /// How many of its `total` bytes the cache keeps when `free` are free on the disk; `None`: nothing bounds it.
+    pub(crate) fn keep(self, total: u64, free: u64) -> Option<u64> {
+        if self == Self::default() {
+            return None;
+        }
+        let lacking = self.min_free.saturating_sub(free);
+        let keep = match (self.max_used, lacking) {
+            (0, 0) if self.min_free == 0 => 0,
+            (0, lacking) => total.saturating_sub(lacking),
+            (most, 0) => most,
+            (most, lacking) => most.min(total.saturating_sub(lacking)),
+        };
+        Some(keep.max(self.reserved))
+    }
+}
+
+/// Of the candidates among all `records` the least recently used that no other record is made on, again and again, until the
+/// bounds are kept; without bounds all of them. The sizes are what removing frees at most: several records may have the same
+/// files, so whoever is after space asks again afterwards.
+pub(crate) fn least_recently_used(
     records: &[CacheRecord],
     candidates: Vec<&CacheRecord>,
-    total: u64,
-    keep: u64,
+    bounds: Bounds,
+    free: u64,
 ) -> Vec<String> {
+    let mut waiting = candidates;
+    waiting.sort_by(|a, b| age(a).cmp(&age(b)));
+    let own = records.iter().filter(|record| !record.shared);
+    let mut left: u64 = own.map(|record| record.size).sum();
+    let Some(keep) = bounds.keep(left, free) else {
+        let ids = waiting.into_iter().map(|record| record.id.clone());
+        return ids.collect();
+    };
     let mut children: HashMap<&str, usize> = HashMap::new();
     for parent in records.iter().flat_map(|record| &record.parents) {
         *children.entry(parent).or_default() += 1;
     }
-    let mut waiting = candidates;
-    waiting.sort_by_key(|record| (record.last_used.unwrap_or(record.created), record.uses));
-    let (mut left, mut chosen) = (total, Vec::new());
-    let mut gone = HashSet::new();
+    let mut chosen = Vec::new();
     while left > keep {
-        let leaf = |record: &&&CacheRecord| {
-            !gone.contains(record.id.as_str())
-                && children.get(record.id.as_str()).copied().unwrap_or(0) == 0
+        let leaf = |record: &&CacheRecord| {
+            children
+                .get(record.id.as_str())
+                .is_none_or(|count| *count == 0)
         };
-        let Some(record) = waiting.iter().find(leaf) else {
+        let Some(place) = waiting.iter().position(leaf) else {
             break;
         };
-        gone.insert(record.id.as_str());
+        let record = waiting.remove(place);
         chosen.push(record.id.clone());
-        left = left.saturating_sub(record.size);
+        if !record.shared {
+            left = left.saturating_sub(record.size);
+        }
         for parent in &record.parents {
             if let Some(count) = children.get_mut(parent.as_str()) {
                 *count -= 1;
@@ -130,6 +145,12 @@ fn oldest(
         }
     }
     chosen
+}
+
+/// What goes first has the least.
+fn age(record: &CacheRecord) -> (Timestamp, u64, &str) {
+    let last_used = record.last_used.unwrap_or(record.created);
+    (last_used, record.uses, &record.id)
 }
 
 fn matches(record: &CacheRecord, filters: &Filters) -> bool {
@@ -193,12 +214,12 @@ mod tests {
 
     #[test]
     fn what_images_have_stays_unless_all_is_asked_for() {
-        assert_eq!(chosen(&PruneOptions::default(), 0), "middle top other");
+        assert_eq!(chosen(&PruneOptions::default(), 0), "other middle top");
         let all = PruneOptions {
             all: true,
             ..PruneOptions::default()
         };
-        assert_eq!(chosen(&all, 0), "base middle top other");
+        assert_eq!(chosen(&all, 0), "other base middle top");
     }
 
     #[test]
@@ -209,7 +230,7 @@ mod tests {
             ("type", "exec.cachemount", ""),
             ("description", "step top", "top"),
             ("inuse", "", ""),
-            ("private", "true", "middle top other"),
+            ("private", "true", "other middle top"),
             ("shared", "true", ""),
         ] {
             let options = PruneOptions {
@@ -222,7 +243,7 @@ mod tests {
             until: Some(Timestamp::from_second(20).unwrap()),
             ..PruneOptions::default()
         };
-        assert_eq!(chosen(&options, 0), "middle other");
+        assert_eq!(chosen(&options, 0), "other middle");
     }
 
     #[test]
@@ -231,9 +252,10 @@ mod tests {
             max_used_space,
             ..PruneOptions::default()
         };
+        // What images have, too, is not counted: 1011 are the cache's own.
         assert_eq!(chosen(&budget(2000), 0), "");
-        assert_eq!(chosen(&budget(1110), 0), "other");
-        assert_eq!(chosen(&budget(110), 0), "other top");
+        assert_eq!(chosen(&budget(1010), 0), "other");
+        assert_eq!(chosen(&budget(10), 0), "other top");
         assert_eq!(chosen(&budget(1), 0), "other top middle");
     }
 
@@ -246,7 +268,7 @@ mod tests {
         assert_eq!(chosen(&options, 600), "");
         assert_eq!(chosen(&options, 400), "other");
         let options = PruneOptions {
-            reserved_space: 105,
+            reserved_space: 5,
             ..PruneOptions::default()
         };
         assert_eq!(chosen(&options, 0), "other top middle");
@@ -255,5 +277,25 @@ mod tests {
             ..PruneOptions::default()
         };
         assert_eq!(chosen(&options, 0), "");
+    }
+
+    #[test]
+    fn amounts_are_weighed_as_in_buildkit() {
+        let kept = |reserved, max_used, min_free| {
+            let bounds = Bounds {
+                reserved,
+                max_used,
+                min_free,
+            };
+            bounds.keep(10_000, 50_000)
+        };
+        assert_eq!(kept(0, 0, 0), None);
+        assert_eq!(kept(0, 4000, 0), Some(4000));
+        assert_eq!(kept(6000, 4000, 0), Some(6000), "what is reserved stays");
+        assert_eq!(kept(0, 0, 53_000), Some(7000), "3000 more are to be free");
+        assert_eq!(kept(0, 0, 50_000), Some(10_000), "enough is free");
+        assert_eq!(kept(0, 8000, 53_000), Some(7000));
+        assert_eq!(kept(9000, 0, 53_000), Some(9000));
+        assert_eq!(kept(5000, 0, 0), Some(5000), "keepStorage alone is a cap");
     }
 }

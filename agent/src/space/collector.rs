@@ -2,28 +2,29 @@
 //!
 //! ```text
 //! start ──┐                                     ┌─ rules of the build cache, one after the other
-//! events ─┴─▶ one pass at a time, on a thread ──┤
+//! events ─┤                                     │
+//! builds ─┴─▶ one pass at a time, on a thread ──┤
 //!                                               └─ budget: the oldest image or record goes, until the rest fits
 //! ```
 //!
 //! Every removal is one change of the image store or the builder, and an event. What came in while a pass was at work
 //! makes one more pass. A pass that is killed leaves less to do for the next one, nothing else.
 
-use agent_api::{EventMessage, Filters};
+use agent_api::Filters;
 use agent_image::{Image, ImageId, ListFilter};
 use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 
-use super::policy::{CacheItem, Candidate, Disk, Policy, by_age, cache_victims};
-use crate::builder::{Builder, CacheRecord};
+use super::policy::{Candidate, Disk, Policy, by_age, cache_victims, uses};
+use crate::builder::Builder;
 use crate::engine::{Engine, EventOptions, blocking};
 use crate::error::{Error, Result};
 
-/// After these events the disk may be fuller, or something on it may be unused.
-const OCCASIONS: [(&str, &[&str]); 3] = [
+/// After these events the disk may be fuller, or something on it may be unused. The end of a build is another occasion, for
+/// which Docker has no event.
+const OCCASIONS: [(&str, &[&str]); 2] = [
     ("image", &["pull", "load", "import", "create", "tag"]),
     ("container", &["commit", "destroy"]),
-    ("builder", &["build"]),
 ];
 
 /// Starts the collector, unless there is nothing for it to keep. It ends with the engine.
@@ -53,14 +54,16 @@ pub(crate) async fn start(engine: Engine, builder: Builder, policy: Policy) -> R
         loop {
             // One pass for all that has happened.
             while let Some(Some(_)) = events.next().now_or_never() {}
-            let (engine, builder, policy) = (engine.clone(), builder.clone(), policy.clone());
-            let passed = blocking(move || pass(&engine, &builder, &policy)).await;
+            let passed = {
+                let (engine, builder, policy) = (engine.clone(), builder.clone(), policy.clone());
+                blocking(move || pass(&engine, &builder, &policy)).await
+            };
             if let Err(error) = passed {
                 tracing::warn!(%error, "the garbage collection did not get to its end; it goes on after the next change");
             }
-            match events.next().await {
-                Some(EventMessage { .. }) => {}
-                None => return,
+            tokio::select! {
+                event = events.next() => if event.is_none() { return },
+                () = builder.settled() => {}
             }
         }
     };
@@ -78,11 +81,17 @@ fn pass(engine: &Engine, builder: &Builder, policy: &Policy) -> Result<()> {
         if !builder.has_cache() {
             break;
         }
-        let records = builder.usage()?;
-        let items: Vec<CacheItem<'_>> = records.iter().map(item).collect();
-        let victims = cache_victims(rule, &items, disk(engine)?, Timestamp::now());
-        if !victims.is_empty() {
-            freed += remove_records(engine, builder, &victims)?;
+        // Records may have files in common: what came free is known afterwards only.
+        loop {
+            let victims = cache_victims(rule, &builder.usage()?, disk(engine)?, Timestamp::now());
+            if victims.is_empty() {
+                break;
+            }
+            let (removed, bytes) = remove_records(engine, builder, &victims)?;
+            freed += bytes;
+            if removed == 0 {
+                break;
+            }
         }
     }
     if let Some(budget) = policy.budget {
@@ -118,7 +127,7 @@ fn keep_budget(engine: &Engine, builder: &Builder, policy: &Policy, budget: u64)
     ) {
         let freed = match what {
             What::Image(id) => engine.collect_image(&id)?,
-            What::Record(id) => remove_records(engine, builder, &[id])?,
+            What::Record(id) => remove_records(engine, builder, &[id])?.1,
         };
         total = total.saturating_sub(freed);
         if total <= budget {
@@ -175,17 +184,21 @@ fn candidates(engine: &Engine, builder: &Builder, policy: &Policy) -> Result<Vec
         }
     }
     if builder.has_cache() {
-        for record in builder.usage()?.into_iter().filter(|record| !record.in_use) {
-            candidates.push(Candidate {
-                last_used: record.last_used.unwrap_or(record.created),
-                what: What::Record(record.id),
-            });
+        let records = builder.usage()?;
+        for (record, last_used) in uses(&records) {
+            if !record.in_use {
+                candidates.push(Candidate {
+                    last_used,
+                    what: What::Record(record.id.clone()),
+                });
+            }
         }
     }
     Ok(candidates)
 }
 
-fn remove_records(engine: &Engine, builder: &Builder, ids: &[String]) -> Result<u64> {
+/// How many went, and the bytes that came free.
+fn remove_records(engine: &Engine, builder: &Builder, ids: &[String]) -> Result<(usize, u64)> {
     let (removed, freed) = builder.remove_records(ids)?;
     if !removed.is_empty() {
         let reclaimed = freed.to_string();
@@ -193,19 +206,7 @@ fn remove_records(engine: &Engine, builder: &Builder, ids: &[String]) -> Result<
         let events = &engine.shared().events;
         events.other("builder", "", "prune", &attributes);
     }
-    Ok(freed)
-}
-
-fn item(record: &CacheRecord) -> CacheItem<'_> {
-    CacheItem {
-        id: &record.id,
-        kind: record.kind,
-        description: &record.description,
-        in_use: record.in_use,
-        shared: record.shared,
-        bytes: record.size,
-        last_used: record.last_used.unwrap_or(record.created),
-    }
+    Ok((removed.len(), freed))
 }
 
 fn disk(engine: &Engine) -> Result<Disk> {

@@ -7,9 +7,12 @@
 //!   `cmd/buildkitd/config/gcpolicy.go`.
 //! - `image-gc-budget`: images and build cache together, least recently used first, until both fit.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::builder::{Bounds, CacheRecord, least_recently_used};
 
 /// An amount of disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub enum CacheFilter {
 /// One rule of `builder.gc.policy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheRule {
-    /// Also what the builder needs for itself (`internal`, `frontend`).
+    /// Also what the builder needs for itself (`internal`, `frontend`), and what images have, too.
     pub all: bool,
     /// What the rule is about.
     pub filters: Vec<CacheFilter>,
@@ -106,72 +109,80 @@ impl CacheRule {
         ]
     }
 
-    fn concerns(&self, item: &CacheItem<'_>) -> bool {
-        (self.all || !matches!(item.kind, "internal" | "frontend"))
+    fn concerns(&self, record: &CacheRecord) -> bool {
+        (self.all || !(record.shared || matches!(record.kind, "internal" | "frontend")))
             && self.filters.iter().all(|filter| match filter {
-                CacheFilter::Kind(kinds) => kinds.iter().any(|kind| kind == item.kind),
-                CacheFilter::Id(id) => id == item.id,
-                CacheFilter::Description(text) => text == item.description,
-                CacheFilter::Shared(shared) => *shared == item.shared,
+                CacheFilter::Kind(kinds) => kinds.iter().any(|kind| kind == record.kind),
+                CacheFilter::Id(id) => *id == record.id,
+                CacheFilter::Description(text) => *text == record.description,
+                CacheFilter::Shared(shared) => *shared == record.shared,
             })
     }
 
-    /// How much of `total` bytes stays; `None`: nothing limits it, everything that fits the rule goes.
-    fn keeps(&self, total: u64, disk: Disk) -> Option<u64> {
-        let bytes = |limit: Option<Limit>| limit.map(|limit| limit.bytes(disk));
-        let (reserved, max_used, min_free) = (
-            bytes(self.reserved),
-            bytes(self.max_used),
-            bytes(self.min_free),
-        );
-        if reserved.is_none() && max_used.is_none() && min_free.is_none() {
-            return None;
+    fn bounds(&self, disk: Disk) -> Bounds {
+        let bytes = |limit: Option<Limit>| limit.map_or(0, |limit| limit.bytes(disk));
+        Bounds {
+            reserved: bytes(self.reserved),
+            max_used: bytes(self.max_used),
+            min_free: bytes(self.min_free),
         }
-        let excess = min_free.unwrap_or(0).saturating_sub(disk.free);
-        let mut keep = max_used;
-        if excess > 0 {
-            let left = total.saturating_sub(excess);
-            keep = Some(keep.map_or(left, |keep| keep.min(left)));
-        }
-        Some(keep.unwrap_or(0).max(reserved.unwrap_or(0)))
     }
 }
 
-/// A record of the build cache, as far as rules look at it.
-#[derive(Debug, Clone)]
-pub(super) struct CacheItem<'a> {
-    pub(super) id: &'a str,
-    pub(super) kind: &'a str,
-    pub(super) description: &'a str,
-    pub(super) in_use: bool,
-    pub(super) shared: bool,
-    pub(super) bytes: u64,
-    pub(super) last_used: Timestamp,
-}
-
-/// The records that a rule lets go, least recently used first. Their sizes are what removing them frees at most: who removes
-/// them asks again afterwards.
+/// The records that a rule lets go, least recently used first, and none before what is made on it. Their sizes are what
+/// removing them frees at most: who removes them asks again afterwards.
 pub(super) fn cache_victims(
     rule: &CacheRule,
-    items: &[CacheItem<'_>],
+    records: &[CacheRecord],
     disk: Disk,
     now: Timestamp,
 ) -> Vec<String> {
-    let mut concerned: Vec<&CacheItem<'_>> =
-        items.iter().filter(|item| rule.concerns(item)).collect();
-    let mut total: u64 = concerned.iter().map(|item| item.bytes).sum();
-    let keep = rule.keeps(total, disk);
-    concerned.retain(|item| !item.in_use && is_older(item.last_used, rule.unused_for, now));
-    concerned.sort_by(|a, b| (a.last_used, a.id).cmp(&(b.last_used, b.id)));
-    let mut victims = Vec::new();
-    for item in concerned {
-        if keep.is_some_and(|keep| total <= keep) {
-            break;
+    let concerned = records.iter().filter(|record| {
+        rule.concerns(record) && !record.in_use && is_older(last_used(record), rule.unused_for, now)
+    });
+    least_recently_used(records, concerned.collect(), rule.bounds(disk), disk.free)
+}
+
+fn last_used(record: &CacheRecord) -> Timestamp {
+    record.last_used.unwrap_or(record.created)
+}
+
+/// When each record was last used, be it through one that is made on it; ordered so that none comes before what is made on
+/// it.
+pub(super) fn uses(records: &[CacheRecord]) -> Vec<(&CacheRecord, Timestamp)> {
+    let places: HashMap<&str, usize> = records
+        .iter()
+        .enumerate()
+        .map(|(place, record)| (record.id.as_str(), place))
+        .collect();
+    let parents = |record: &CacheRecord| {
+        let known = record.parents.iter();
+        known
+            .filter_map(|parent| places.get(parent.as_str()).copied())
+            .collect::<Vec<_>>()
+    };
+    let mut children = vec![0_usize; records.len()];
+    for record in records {
+        for parent in parents(record) {
+            children[parent] += 1;
         }
-        total = total.saturating_sub(item.bytes);
-        victims.push(item.id.to_owned());
     }
-    victims
+    let mut times: Vec<Timestamp> = records.iter().map(last_used).collect();
+    let mut ready: Vec<usize> = (0..records.len())
+        .filter(|place| children[*place] == 0)
+        .collect();
+    let mut ordered = Vec::with_capacity(records.len());
+    while let Some(place) = ready.pop() {
+        ordered.push((&records[place], times[place]));
+        for parent in parents(&records[place]) {
+            times[parent] = times[parent].max(times[place]);
+            children[parent] -= 1;
+            if children[parent] == 0 {
+                ready.push(parent);
+            }
+        }
+    }
+    ordered
 }
 
 /// Something that the budget can do without.
@@ -242,20 +253,20 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn item(
-        id: &'static str,
-        kind: &'static str,
-        bytes: u64,
-        last_used: i64,
-    ) -> CacheItem<'static> {
-        CacheItem {
-            id,
+    fn record(id: &str, kind: &'static str, size: u64, used: i64) -> CacheRecord {
+        CacheRecord {
+            id: id.to_owned(),
+            parents: Vec::new(),
             kind,
-            description: "",
+            mutable: false,
+            description: String::new(),
             in_use: false,
             shared: false,
-            bytes,
-            last_used: at(last_used),
+            size,
+            loose: size,
+            created: at(0),
+            last_used: Some(at(used)),
+            uses: 1,
         }
     }
 
@@ -272,12 +283,12 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_go_until_the_rest_fits() {
-        let items = [
-            item("new", "regular", 100, 30),
-            item("old", "regular", 100, 10),
-            item("middle", "regular", 100, 20),
+        let records = [
+            record("new", "regular", 100, 30),
+            record("old", "regular", 100, 10),
+            record("middle", "regular", 100, 20),
         ];
-        let victims = |max| cache_victims(&rule(max), &items, DISK, at(100));
+        let victims = |max| cache_victims(&rule(max), &records, DISK, at(100));
         assert_eq!(victims(Some(300)), [""; 0]);
         assert_eq!(victims(Some(299)), ["old"]);
         assert_eq!(victims(Some(200)), ["old"]);
@@ -292,51 +303,96 @@ mod tests {
 
     #[test]
     fn what_is_in_use_young_or_internal_stays() {
-        let mut items = [
-            item("used", "regular", 100, 10),
-            item("young", "regular", 100, 95),
-            item("own", "internal", 100, 10),
-            item("old", "regular", 100, 10),
-            item("ahead", "regular", 100, 1000),
+        let mut records = [
+            record("used", "regular", 100, 10),
+            record("young", "regular", 100, 95),
+            record("own", "internal", 100, 10),
+            record("old", "regular", 100, 10),
+            record("ahead", "regular", 100, 1000),
         ];
-        items[0].in_use = true;
+        records[0].in_use = true;
         let mut rule = CacheRule {
             unused_for: Duration::from_secs(10),
             ..rule(Some(0))
         };
-        assert_eq!(cache_victims(&rule, &items, DISK, at(100)), ["old"]);
+        assert_eq!(cache_victims(&rule, &records, DISK, at(100)), ["old"]);
         rule.all = true;
-        assert_eq!(cache_victims(&rule, &items, DISK, at(100)), ["old", "own"]);
+        assert_eq!(
+            cache_victims(&rule, &records, DISK, at(100)),
+            ["old", "own"]
+        );
     }
 
     #[test]
-    fn amounts_are_weighed_as_in_buildkit() {
-        let kept = |reserved: u64, max: u64, free: u64| {
-            let limit = |bytes: u64| (bytes > 0).then_some(Limit::Bytes(bytes));
-            CacheRule {
-                reserved: limit(reserved),
-                max_used: limit(max),
-                min_free: limit(free),
-                ..rule(None)
-            }
-            .keeps(10_000, DISK)
-        };
-        assert_eq!(kept(0, 0, 0), None);
-        assert_eq!(kept(0, 4000, 0), Some(4000));
-        assert_eq!(kept(6000, 4000, 0), Some(6000), "what is reserved stays");
-        assert_eq!(kept(0, 0, 53_000), Some(7000), "3000 more are to be free");
-        assert_eq!(kept(0, 8000, 53_000), Some(7000));
-        assert_eq!(kept(9000, 0, 53_000), Some(9000));
-        assert_eq!(kept(5000, 0, 0), Some(5000), "keepStorage alone is a cap");
+    fn a_limit_in_hundredths_is_one_of_the_disk() {
         assert_eq!(Limit::Percent(10).bytes(DISK), 10_000);
+        let rule = CacheRule {
+            min_free: Some(Limit::Percent(51)),
+            ..rule(None)
+        };
+        let records = [
+            record("a", "regular", 1500, 1),
+            record("b", "regular", 1, 2),
+        ];
+        assert_eq!(cache_victims(&rule, &records, DISK, at(9)), ["a"]);
+    }
+
+    /// `base` ← `middle` ← `top`; `top` was used last, and through it the others.
+    fn chain() -> Vec<CacheRecord> {
+        let mut records = vec![
+            record("base", "regular", 100, 10),
+            record("middle", "regular", 100, 20),
+            record("top", "regular", 100, 90),
+            record("other", "regular", 100, 50),
+        ];
+        records[1].parents = vec!["base".to_owned()];
+        records[2].parents = vec!["middle".to_owned()];
+        records
+    }
+
+    #[test]
+    fn nothing_goes_before_what_is_made_on_it() {
+        let victims = |max| cache_victims(&rule(Some(max)), &chain(), DISK, at(100));
+        assert_eq!(victims(350), ["other"]);
+        assert_eq!(victims(250), ["other", "top"]);
+        assert_eq!(victims(1), ["other", "top", "middle", "base"]);
+    }
+
+    #[test]
+    fn a_record_was_used_when_what_is_made_on_it_was() {
+        let records = chain();
+        let mut uses = uses(&records);
+        uses.sort_by_key(|(_, time)| *time);
+        let shown: Vec<(&str, i64)> = uses
+            .iter()
+            .map(|(record, time)| (record.id.as_str(), time.as_second()))
+            .collect();
+        assert_eq!(
+            shown,
+            [("other", 50), ("top", 90), ("middle", 90), ("base", 90)]
+        );
+    }
+
+    #[test]
+    fn what_images_have_is_not_counted_and_stays_unless_the_rule_is_about_all() {
+        let mut records = chain();
+        records[0].shared = true;
+        records[3].shared = true;
+        let mut rule = rule(Some(200));
+        assert_eq!(cache_victims(&rule, &records, DISK, at(100)), [""; 0]);
+        rule.max_used = Some(Limit::Bytes(1));
+        assert_eq!(
+            cache_victims(&rule, &records, DISK, at(100)),
+            ["top", "middle"]
+        );
     }
 
     #[test]
     fn filters_must_all_fit() {
-        let items = [
-            item("a", "source.local", 1, 1),
-            item("b", "exec.cachemount", 1, 2),
-            item("c", "regular", 1, 3),
+        let records = [
+            record("a", "source.local", 1, 1),
+            record("b", "exec.cachemount", 1, 2),
+            record("c", "regular", 1, 3),
         ];
         let rule = CacheRule {
             filters: vec![
@@ -345,11 +401,11 @@ mod tests {
             ],
             ..rule(Some(0))
         };
-        assert_eq!(cache_victims(&rule, &items, DISK, at(9)), ["a", "c"]);
+        assert_eq!(cache_victims(&rule, &records, DISK, at(9)), ["a", "c"]);
         let defaults = CacheRule::defaults(Some(Limit::Bytes(2)), None, None);
         assert_eq!(defaults.len(), 4);
         assert_eq!(defaults[1].max_used, None);
-        assert_eq!(cache_victims(&defaults[2], &items, DISK, at(9)), ["a"]);
+        assert_eq!(cache_victims(&defaults[2], &records, DISK, at(9)), ["a"]);
     }
 
     #[test]
