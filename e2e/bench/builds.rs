@@ -1,9 +1,17 @@
-//! Building: a file of six stages cold, cached and after an edit; a large context; peak memory of the engine.
+//! Building: a file of six stages cold, cached and after an edit; a large context; peak memory meanwhile.
+//!
+//! Every side builds the same files in its turn, round by round. A step that fails on one side is left out from then on,
+//! for that side alone. What the builds made is removed at the end, but for the peers' build caches.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::measure::{Table, milliseconds, settle};
-use crate::peer::{Options, Peer};
+use anyhow::Context as _;
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::cost::{Cost, Costs, cost};
+use crate::measure::{Beside, Table, settle};
+use crate::peer::Peer;
 
 /// Files of the large context.
 const FILES: usize = 20_000;
@@ -39,6 +47,179 @@ USER 65534
 CMD ["/bin/sh", "-c", "cat /app/objects"]
 "#;
 
+/// What is built, and with what aim beside the best peer.
+const STEPS: [(&str, Option<f64>); 4] = [
+    ("build of six stages: cold", None),
+    ("build of six stages: nothing changed", Some(0.2)),
+    ("build of six stages: one source changed", None),
+    ("build, 20000 files, nothing changed", None),
+];
+
+/// One side, with what its builds have cost.
+struct Side<'a> {
+    peer: &'a Peer,
+    steps: [Costs; STEPS.len()],
+    failed: [bool; STEPS.len()],
+    images: BTreeSet<String>,
+}
+
+/// All of it.
+pub(crate) fn run(table: &mut Table, muster: &Peer, peers: &[&Peer], rounds: usize) {
+    let mut sides: Vec<Side<'_>> = std::iter::once(muster)
+        .chain(peers.iter().copied())
+        .map(|peer| Side {
+            peer,
+            steps: Default::default(),
+            failed: [false; STEPS.len()],
+            images: BTreeSet::new(),
+        })
+        .collect();
+    // The first one warms up. No two runs have the same edits, which a cache may have kept.
+    for round in 0..=rounds {
+        for side in &mut sides {
+            let contents = project(side.peer);
+            let Some(context) = noted(table, side.peer, "builds", contents) else {
+                side.failed = [true; STEPS.len()];
+                continue;
+            };
+            let kept = round > 0;
+            side.build(table, 0, &context, &["--no-cache"], kept);
+            side.build(table, 1, &context, &[], kept);
+            let edit = format!("changed in round {round} of {}\n", std::process::id());
+            let edited = side.peer.file("bench-build/src/s7.c", &edit);
+            if noted(table, side.peer, "an edit", edited).is_some() {
+                side.build(table, 2, &context, &[], kept);
+            }
+            settle();
+        }
+    }
+    for side in &mut sides {
+        let contents = large_context(side.peer);
+        let Some(context) = noted(table, side.peer, STEPS[3].0, contents) else {
+            continue;
+        };
+        for round in 0..=rounds {
+            side.build(table, 3, &context, &[], round > 0);
+        }
+    }
+    for (step, (what, aim)) in STEPS.into_iter().enumerate() {
+        let line = Line {
+            what,
+            unit: "ms",
+            aim,
+        };
+        show(table, line, &sides, |steps| &steps[step].milliseconds);
+    }
+    for (step, what) in [
+        (0, "  six stages, cold: peak memory"),
+        (3, "  20000 files: peak memory"),
+    ] {
+        let line = Line {
+            what,
+            unit: "MiB",
+            aim: None,
+        };
+        show(table, line, &sides, |steps| &steps[step].peak_mib);
+    }
+    for side in &sides {
+        noted(table, side.peer, "cleaning up", side.clean());
+    }
+}
+
+/// The head of a line of the table.
+struct Line {
+    what: &'static str,
+    unit: &'static str,
+    aim: Option<f64>,
+}
+
+fn show(table: &mut Table, line: Line, sides: &[Side<'_>], values: impl Fn(&[Costs]) -> &Vec<f64>) {
+    let (muster, peers) = sides.split_first().expect("muster is a side");
+    let beside = |side: &Side<'_>| Beside {
+        name: side.peer.name(),
+        how: "",
+        values: values(&side.steps).clone(),
+        all: true,
+    };
+    let beside = peers.iter().map(beside).collect();
+    table.compare(
+        line.what,
+        line.unit,
+        values(&muster.steps),
+        beside,
+        line.aim,
+    );
+}
+
+/// What failed is told and is nothing.
+fn noted<T>(table: &mut Table, peer: &Peer, what: &str, done: anyhow::Result<T>) -> Option<T> {
+    done.map_err(|error| table.left_out(&format!("{}: {what}", peer.name()), &format!("{error:#}")))
+        .ok()
+}
+
+impl Side<'_> {
+    /// One build, unless this step has failed before.
+    fn build(&mut self, table: &mut Table, step: usize, context: &str, flags: &[&str], kept: bool) {
+        if self.failed[step] {
+            return;
+        }
+        let built = self.cost(context, flags);
+        self.failed[step] = built.is_err();
+        let cost = noted(table, self.peer, STEPS[step].0, built);
+        if let Some(cost) = cost.filter(|_| kept) {
+            self.steps[step].push(cost);
+        }
+    }
+
+    fn cost(&mut self, context: &str, flags: &[&str]) -> anyhow::Result<Cost> {
+        let tag = tag(context);
+        let mut command = self.peer.command(&["build", "-q", "-t", &tag]);
+        command.args(flags).args(limits(self.peer)).arg(context);
+        let cost = cost(self.peer, command)?;
+        let id = self
+            .peer
+            .run(&["image", "inspect", "--format", "{{.Id}}", &tag])?;
+        self.images.insert(id.trim().to_owned());
+        Ok(cost)
+    }
+
+    /// Removes the images and the files.
+    fn clean(&self) -> anyhow::Result<()> {
+        for name in ["bench-build", "bench-context"] {
+            let (outside, _) = self.peer.place(name);
+            match std::fs::remove_dir_all(&outside) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", outside.display()));
+                }
+                _ => {}
+            }
+        }
+        if self.images.is_empty() {
+            return Ok(());
+        }
+        let mut remove = vec!["rmi", "-f"];
+        remove.extend(self.images.iter().map(String::as_str));
+        self.peer.run(&remove).map(drop)
+    }
+}
+
+/// Podman gives steps higher limits than its own unless told, which without `CAP_SYS_RESOURCE` is not allowed.
+fn limits(peer: &Peer) -> Vec<String> {
+    if peer.name() != "podman" {
+        return Vec::new();
+    }
+    let kinds = [
+        ("nofile", Resource::RLIMIT_NOFILE),
+        ("nproc", Resource::RLIMIT_NPROC),
+    ];
+    let known = kinds.into_iter().filter_map(|(name, kind)| {
+        let (_, hard) = getrlimit(kind).ok()?;
+        let number = i64::try_from(hard).unwrap_or(-1);
+        Some(format!("--ulimit={name}={number}:{number}"))
+    });
+    known.collect()
+}
+
 /// The project in a directory of one side; its path as that side sees it.
 fn project(peer: &Peer) -> anyhow::Result<String> {
     for number in 0..60 {
@@ -49,140 +230,25 @@ fn project(peer: &Peer) -> anyhow::Result<String> {
         peer.file(&format!("bench-build/src/s{number}.c"), &text)?;
         peer.file(&format!("bench-build/docs/d{number}.md"), &text)?;
     }
-    let dockerfile = peer.file("bench-build/Dockerfile", DOCKERFILE)?;
-    Ok(dockerfile.trim_end_matches("/Dockerfile").to_owned())
+    directory(peer.file("bench-build/Dockerfile", DOCKERFILE))
 }
 
-/// Six stages: cold, nothing changed, one source changed. `aims` are ratios, where there are any.
-pub(crate) fn stages(
-    table: &mut Table,
-    name: &'static str,
-    muster: &Peer,
-    peer: Option<&Peer>,
-    rounds: usize,
-) -> anyhow::Result<()> {
-    let sides: Vec<&Peer> = std::iter::once(muster).chain(peer).collect();
-    let mut times: [[Vec<f64>; 3]; 2] = Default::default();
-    for round in 0..=rounds {
-        for (side, peer) in sides.iter().enumerate() {
-            let context = project(peer)?;
-            let plain = ["build", "-q", "-t", "bench-build", context.as_str()];
-            let cold = [
-                "build",
-                "-q",
-                "--no-cache",
-                "-t",
-                "bench-build",
-                context.as_str(),
-            ];
-            let mut measured = [milliseconds(|| peer.run(&cold))?.0, 0.0, 0.0];
-            measured[1] = milliseconds(|| peer.run(&plain))?.0;
-            peer.file(
-                "bench-build/src/s7.c",
-                &format!("changed in round {round}\n"),
-            )?;
-            measured[2] = milliseconds(|| peer.run(&plain))?.0;
-            if round > 0 {
-                for (times, time) in times[side].iter_mut().zip(measured) {
-                    times.push(time);
-                }
-            }
-            settle();
-        }
+/// A context of many files.
+fn large_context(peer: &Peer) -> anyhow::Result<String> {
+    for number in 0..FILES {
+        let name = format!("bench-context/d{}/f{number}", number % 100);
+        peer.file(&name, &format!("file {number}\n"))?;
     }
-    let [ours, theirs] = times;
-    let names = ["cold", "nothing changed", "one source changed"];
-    let aims = [None, Some(0.2), None];
-    for (((ours, theirs), what), aim) in ours.into_iter().zip(theirs).zip(names).zip(aims) {
-        table.add_beside(
-            name,
-            format!("build of six stages: {what}"),
-            ours,
-            theirs,
-            aim,
-        );
-    }
-    Ok(())
+    directory(peer.file("bench-context/Dockerfile", "FROM busybox\nCOPY . /src\n"))
 }
 
-/// A context of many files of which nothing has changed.
-pub(crate) fn large_context(
-    table: &mut Table,
-    muster: &Peer,
-    docker: Option<&Peer>,
-    rounds: usize,
-) -> anyhow::Result<()> {
-    let mut times = [Vec::new(), Vec::new()];
-    for (side, peer) in [Some(muster), docker].into_iter().enumerate() {
-        let Some(peer) = peer else { continue };
-        let mut context = String::new();
-        for number in 0..FILES {
-            let name = format!("bench-context/d{}/f{number}", number % 100);
-            context = peer.file(&name, &format!("file {number}\n"))?;
-        }
-        let _ = context;
-        let dockerfile = peer.file("bench-context/Dockerfile", "FROM busybox\nCOPY . /src\n")?;
-        let context = dockerfile.trim_end_matches("/Dockerfile").to_owned();
-        let build = ["build", "-q", "-t", "bench-context", context.as_str()];
-        peer.run(&build)?;
-        for _ in 0..rounds {
-            times[side].push(milliseconds(|| peer.run(&build))?.0);
-        }
-    }
-    let [ours, theirs] = times;
-    table.add(
-        format!("build, {FILES} files, nothing changed"),
-        "ms",
-        ours,
-        theirs,
-        None,
-    );
-    Ok(())
+fn directory(dockerfile: anyhow::Result<String>) -> anyhow::Result<String> {
+    let suffix = "/Dockerfile";
+    dockerfile.map(|path| path.trim_end_matches(suffix).to_owned())
 }
 
-/// The most memory the engine's processes have had while six stages are built cold.
-pub(crate) fn peak(table: &mut Table, muster: &Peer, docker: Option<&Peer>) -> anyhow::Result<()> {
-    let mut peaks = [Vec::new(), Vec::new()];
-    for (side, peer) in [Some(muster), docker].into_iter().enumerate() {
-        let Some(peer) = peer else { continue };
-        let context = project(peer)?;
-        peer.forget_peaks()?;
-        peer.run(&[
-            "build",
-            "-q",
-            "--no-cache",
-            "-t",
-            "bench-build",
-            context.as_str(),
-        ])?;
-        peaks[side].push(peer.peak_memory()?);
-    }
-    let [ours, theirs] = peaks;
-    table.add(
-        "peak memory of the engine, six stages cold",
-        "MiB",
-        ours,
-        theirs,
-        None,
-    );
-    Ok(())
-}
-
-/// All of it.
-pub(crate) fn run(
-    table: &mut Table,
-    muster: &Peer,
-    docker: Option<&Peer>,
-    options: &Options,
-) -> anyhow::Result<()> {
-    let rounds = options.rounds.div_ceil(4);
-    stages(table, "docker", muster, docker, rounds)?;
-    if let Some(podman) = Peer::podman(options)? {
-        match podman.run(&["run", "--rm", "--network", "none", "busybox", "true"]) {
-            Ok(_) => stages(table, "podman", muster, Some(&podman), rounds.div_ceil(2))?,
-            Err(error) => table.left_out("podman build", &format!("{error:#}")),
-        }
-    }
-    large_context(table, muster, docker, rounds)?;
-    peak(table, muster, docker)
+/// An image is called like its context.
+fn tag(context: &str) -> String {
+    let last = context.rsplit('/').next();
+    last.unwrap_or(context).to_owned()
 }

@@ -16,6 +16,7 @@
 
 mod builds;
 mod cases;
+mod cost;
 mod images;
 mod measure;
 mod packages;
@@ -73,11 +74,62 @@ fn one_host(
     if options.wants("oci") {
         cases::runtime(table, muster, options)?;
     }
-    if options.wants("build") {
-        builds::run(table, muster, docker, options)?;
+    if options.wants("build") || options.wants("images") {
+        beside_all(table, muster, docker, options)?;
     }
-    if options.wants("images") {
-        images::run(table, muster, docker, options)?;
+    Ok(())
+}
+
+/// Building and moving images, beside every peer that can.
+fn beside_all(
+    table: &mut Table,
+    muster: &Peer,
+    docker: Option<&Peer>,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let podman = Peer::podman(options).context("look for podman")?;
+    let skopeo = Peer::skopeo(options);
+    let found = [
+        ("docker", docker),
+        ("podman", podman.as_ref()),
+        ("skopeo", skopeo.as_ref()),
+    ];
+    let mut peers = Vec::new();
+    for (name, peer) in found {
+        let Some(peer) = peer else {
+            table.left_out(name, "its command does not answer");
+            continue;
+        };
+        let entrance = peer
+            .entrance()
+            .map(|command| cost::cost(peer, command))
+            .transpose()?;
+        let entrance = entrance.map(|cost| {
+            format!(
+                "; {:.0} ms of each of its times are the way in",
+                cost.milliseconds
+            )
+        });
+        table.note(format!(
+            "{name} is {}{}",
+            peer.describe(),
+            entrance.unwrap_or_default()
+        ));
+        peers.push(peer);
+    }
+    if options.wants("build") {
+        // Skopeo builds nothing.
+        let builders: Vec<&Peer> = peers
+            .iter()
+            .copied()
+            .filter(|peer| peer.name() != "skopeo")
+            .collect();
+        builds::run(table, muster, &builders, options.rounds.div_ceil(4));
+    }
+    if options.wants("images")
+        && let Err(error) = images::run(table, muster, &peers, options)
+    {
+        table.left_out("images", &format!("{error:#}"));
     }
     Ok(())
 }

@@ -10,8 +10,19 @@ struct Row {
     unit: &'static str,
     muster: Vec<f64>,
     peer: Vec<f64>,
-    peer_name: &'static str,
+    peer_name: String,
     aim: Option<f64>,
+}
+
+/// What one of several peers needed.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    pub(crate) name: &'static str,
+    /// What it did, where that is not plain.
+    pub(crate) how: &'static str,
+    pub(crate) values: Vec<f64>,
+    /// Whether it did all that muster does, and can be the best.
+    pub(crate) all: bool,
 }
 
 /// All lines.
@@ -36,7 +47,7 @@ impl Table {
             unit,
             muster,
             peer,
-            peer_name: "docker",
+            peer_name: "docker".to_owned(),
             aim,
         });
     }
@@ -61,7 +72,8 @@ impl Table {
         self.note(format!("{what} left out: {why}"));
     }
 
-    fn note(&mut self, note: String) {
+    /// Says something about the whole.
+    pub(crate) fn note(&mut self, note: String) {
         eprintln!("bench: {note}");
         self.notes.push(note);
     }
@@ -79,28 +91,49 @@ impl Table {
             unit: "ms",
             muster,
             peer,
-            peer_name,
+            peer_name: peer_name.to_owned(),
             aim: None,
         });
     }
 
-    /// Adds a line of milliseconds against a peer by its name; `aim` is the ratio to reach.
-    pub(crate) fn add_beside(
+    /// Adds a line for each peer. The aim is for the best of those that do all of it.
+    pub(crate) fn compare(
         &mut self,
-        peer_name: &'static str,
-        what: impl Into<String>,
-        muster: Vec<f64>,
-        peer: Vec<f64>,
+        what: &str,
+        unit: &'static str,
+        muster: &[f64],
+        beside: Vec<Beside>,
         aim: Option<f64>,
     ) {
-        self.push(Row {
-            what: what.into(),
-            unit: "ms",
-            muster,
-            peer,
-            peer_name,
-            aim,
-        });
+        let contenders = beside.iter().enumerate().filter(|(_, peer)| peer.all);
+        let best = contenders
+            .filter(|(_, peer)| !peer.values.is_empty())
+            .min_by(|(_, one), (_, other)| median(&one.values).total_cmp(&median(&other.values)))
+            .map(|(at, _)| at);
+        let measured = beside.into_iter().enumerate();
+        let mut measured: Vec<_> = measured
+            .filter(|(_, peer)| !peer.values.is_empty())
+            .collect();
+        if measured.is_empty() && !muster.is_empty() {
+            self.add_alone(what, unit, muster.to_vec());
+        }
+        for (at, peer) in measured.drain(..) {
+            let mut peer_name = peer.name.to_owned();
+            if Some(at) == best {
+                peer_name.push_str(", best");
+            }
+            if !peer.how.is_empty() {
+                peer_name = format!("{peer_name}: {}", peer.how);
+            }
+            self.push(Row {
+                what: what.to_owned(),
+                unit,
+                muster: muster.to_vec(),
+                peer: peer.values,
+                peer_name,
+                aim: aim.filter(|_| Some(at) == best),
+            });
+        }
     }
 
     fn push(&mut self, row: Row) {
@@ -145,14 +178,19 @@ pub(crate) fn settle() {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ours, theirs) = (median(&self.muster), median(&self.peer));
-        write!(f, "{:<44} {ours:>9.1} {:<3}", self.what, self.unit)?;
+        match self.muster.is_empty() {
+            true => write!(f, "{:<44} {:>9} {:<3}", self.what, "-", "")?,
+            false => write!(f, "{:<44} {ours:>9.1} {:<3}", self.what, self.unit)?,
+        }
         if !self.peer.is_empty() {
+            let ratio = match self.muster.is_empty() {
+                true => "-".to_owned(),
+                false => format!("{:.3}", ours / theirs),
+            };
             write!(
                 f,
-                " {theirs:>9.1} {:<3} {:>6.3}  {}",
-                self.unit,
-                ours / theirs,
-                self.peer_name
+                " {theirs:>9.1} {:<3} {ratio:>6}  {}",
+                self.unit, self.peer_name
             )?;
             if let Some(aim) = self.aim {
                 write!(f, "  (aim {aim})")?;

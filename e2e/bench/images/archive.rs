@@ -1,7 +1,8 @@
 //! Makes the image: twenty layers of files of this machine's `/usr`, a gigabyte in all, as a docker-archive.
 //!
 //! Whole directories go to one layer, chosen by the hash of their name: programs, libraries, text and many small files in
-//! each, as images have them, and the same ones every time on the same machine.
+//! each, as images have them, and the same ones every time on the same machine. The first file of each layer says which
+//! round of which run it is for, so that no peer has a layer from before.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -9,6 +10,7 @@ use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -118,7 +120,9 @@ fn gather(directory: &Path, all: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 
 fn layer(files: &[PathBuf], round: usize) -> anyhow::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    append(&mut tar, ".round", round.to_string().as_bytes())?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let mark = format!("round {round}, {since:?}\n");
+    append(&mut tar, ".round", mark.as_bytes())?;
     for path in files {
         let name = path.strip_prefix("/").context("paths are absolute")?;
         let metadata = path.symlink_metadata()?;
