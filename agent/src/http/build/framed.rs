@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_api::build::{
     BuildRequest, CONTROL, ChannelPurpose, Frame, FrameCodec, FrameKind, MAX_BUILD_REQUEST,
@@ -33,6 +34,8 @@ const OUTGOING: usize = 16;
 const INCOMING: usize = 16;
 /// Bytes that wait on either side of a connection to an agent.
 const AGENT_BUFFER: usize = 64 << 10;
+/// How long all of a client's frames wait for a step that does not read what its agent answers; then it has lost it.
+const AGENT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn build(mut call: Call) -> Outcome {
     let request: BuildRequest = call.json_within(MAX_BUILD_REQUEST).await?;
@@ -63,7 +66,25 @@ struct Line {
 #[derive(Default)]
 struct Channels {
     last: u32,
-    open: HashMap<u32, mpsc::Sender<Piece>>,
+    open: HashMap<u32, Channel>,
+}
+
+/// Where the frames of one channel go.
+#[derive(Clone)]
+struct Channel {
+    pieces: mpsc::Sender<Piece>,
+    /// How long the others wait for this one. `None`: what takes its frames is the daemon itself, which never stops.
+    patience: Option<Duration>,
+}
+
+impl Channel {
+    /// Whether it took the piece.
+    async fn send(&self, piece: Piece) -> bool {
+        match self.patience {
+            None => self.pieces.send(piece).await.is_ok(),
+            Some(patience) => self.pieces.send_timeout(piece, patience).await.is_ok(),
+        }
+    }
 }
 
 /// What the client said it has.
@@ -149,7 +170,7 @@ async fn hear(mut reader: FramedRead<OwnedReadHalf, FrameCodec>, line: &Line) {
             }
             FrameKind::Message => return,
         };
-        if channel.send(piece).await.is_err() || last {
+        if !channel.send(piece).await || last {
             line.channels.lock().open.remove(&frame.channel);
         }
     }
@@ -210,7 +231,8 @@ async fn answer(mut questions: mpsc::Receiver<Ask>, line: &Line, offered: &Offer
 impl Line {
     /// Opens a channel; `None` when there are too many, or the client has left.
     async fn open(&self, what: ChannelPurpose) -> Option<(u32, mpsc::Receiver<Piece>)> {
-        let (sender, receiver) = mpsc::channel(INCOMING);
+        let (pieces, receiver) = mpsc::channel(INCOMING);
+        let patience = matches!(what, ChannelPurpose::Ssh { .. }).then_some(AGENT_PATIENCE);
         let channel = {
             let mut channels = self.channels.lock();
             if channels.open.len() >= MAX_CHANNELS {
@@ -218,7 +240,7 @@ impl Line {
             }
             channels.last += 1;
             let channel = channels.last;
-            channels.open.insert(channel, sender);
+            channels.open.insert(channel, Channel { pieces, patience });
             channel
         };
         let message = Message::Open { channel, what };
@@ -331,4 +353,48 @@ async fn stream_out(line: &Line, id: String) -> Option<Output> {
         bytes: sender,
         taken,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+
+    /// A step that asks its agent and never reads the answers: the others get theirs, and the client can leave.
+    #[tokio::test]
+    async fn a_channel_that_is_not_read_holds_up_no_other() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (frames, mut opened) = mpsc::channel(OUTGOING);
+        let line = Line {
+            frames,
+            channels: Arc::default(),
+        };
+        let id = || "default".to_owned();
+        let (full, unread) = line.open(ChannelPurpose::Ssh { id: id() }).await.unwrap();
+        let (secret, mut read) = line
+            .open(ChannelPurpose::Secret { id: id() })
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            assert!(opened.recv().await.is_some());
+        }
+        let client = async {
+            let mut write = FramedWrite::new(theirs, FrameCodec);
+            for _ in 0..=INCOMING {
+                let answer = Frame::data(full, Bytes::from_static(b"answer"));
+                write.send(answer).await.unwrap();
+            }
+            let data = Frame::data(secret, Bytes::from_static(b"secret"));
+            write.send(data).await.unwrap();
+            let piece = read.recv().await;
+            assert!(matches!(piece, Some(Piece::Data(data)) if data == "secret"));
+        };
+        let reader = FramedRead::new(ours.into_split().0, FrameCodec);
+        let both = async { tokio::join!(hear(reader, &line), client) };
+        tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .expect("the client has left");
+        assert!(!line.channels.lock().open.contains_key(&full));
+        drop(unread);
+    }
 }
