@@ -41,7 +41,14 @@ pub(crate) struct Context {
     pub(crate) view: View,
     /// Patterns of its ignore file.
     pub(crate) ignored: Arc<Vec<String>>,
-    _unpacked: Option<Arc<WorkDirectory>>,
+    unpacked: Option<Arc<WorkDirectory>>,
+}
+
+impl Context {
+    /// Whether others may write to it while it is read: it is a directory of the client's.
+    pub(crate) fn may_change(&self) -> bool {
+        self.unpacked.is_none()
+    }
 }
 
 /// A directory before anything of it is ignored.
@@ -168,7 +175,7 @@ impl Contexts {
         Ok(Context {
             view: View::context(directory, ignored),
             ignored: Arc::new(patterns),
-            _unpacked: raw.unpacked.clone(),
+            unpacked: raw.unpacked.clone(),
         })
     }
 

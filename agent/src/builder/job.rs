@@ -436,6 +436,8 @@ impl Run<'_> {
             network: self.job.request.network.clone(),
             session: self.job.session.clone(),
             stats: self.shop.cache.snapshots().stat_cache(),
+            readings: Mutex::default(),
+            digests: Mutex::default(),
             commits: Mutex::default(),
             downloads: Mutex::default(),
             imports: Arc::clone(imports),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use agent_image::build::{Entry, Stack};
+use agent_image::build::{Entry, Snapshot, Stack};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +83,34 @@ pub(crate) struct Made {
     pub(crate) own: usize,
     /// Bytes of those.
     pub(crate) size: u64,
+}
+
+impl Made {
+    /// A snapshot on top of another result.
+    pub(crate) fn on(root: Option<&Record>, snapshot: Snapshot) -> Self {
+        let layer = Entry::Loose(snapshot.id);
+        Self::over(root, layer, Some(Timestamp::now()), snapshot.disk_bytes)
+    }
+
+    /// A layer that was made at some time on top of another result.
+    pub(crate) fn over(
+        root: Option<&Record>,
+        layer: Entry,
+        time: Option<Timestamp>,
+        size: u64,
+    ) -> Self {
+        let (below, mut times) = match root {
+            Some(record) => (record.stack.clone(), record.times.clone()),
+            None => (Stack::default(), Vec::new()),
+        };
+        times.push(time);
+        Self {
+            stack: below.with(layer),
+            times,
+            own: 1,
+            size,
+        }
+    }
 }
 
 impl Record {

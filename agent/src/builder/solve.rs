@@ -12,8 +12,11 @@
 //! ```
 //!
 //! A step with `fresh` (`--no-cache`) is not looked up; steps above it are looked up only by content. The first failure
-//! is the build's: what else is under way for it is given up, unless another build waits for it. Must not: know what
-//! steps do, where results are, or how keys are made ([`Steps`] does).
+//! is the build's: what else is under way for it is given up, unless another build waits for it.
+//!
+//! What a step reads may have changed since its key was made ([`Read`]). Its result, and what is made of that, is then not
+//! what the definition says: it is remembered by content alone, and another build that waited for it makes its own.
+//! Must not: know what steps do, where results are, or how keys are made ([`Steps`] does).
 //!
 //! Source: buildkit `solver/{jobs,edge,scheduler}.go`, reduced to two keys.
 
@@ -33,7 +36,41 @@ use super::session::Session;
 pub(crate) type Key = Digest;
 
 /// The work under way in all builds.
-pub(crate) type StepFlights<S> = Flights<Key, <S as Steps>::Output, <S as Steps>::Failure>;
+pub(crate) type StepFlights<S> = Flights<Key, Outcome<<S as Steps>::Output>, <S as Steps>::Failure>;
+
+/// What a step has read, compared with what its keys were made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// The same.
+    AsKeyed,
+    /// Something else, which had changed in between: with this content key.
+    Changed(Key),
+    /// It kept changing, and so the result has no key.
+    Unsteady,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome<T> {
+    output: T,
+    /// It is what the key of its flight says.
+    as_keyed: bool,
+}
+
+impl<T> Outcome<T> {
+    fn keyed(output: T) -> Self {
+        Self {
+            output,
+            as_keyed: true,
+        }
+    }
+
+    /// The same as the result of a definition, if there is one that names what it was made of.
+    fn of(mut self, definition: Option<Key>) -> Self {
+        self.as_keyed &= definition.is_some();
+        self
+    }
+}
 
 /// What the solver needs of the world. A seam for tests: in the daemon there is one implementation.
 pub(crate) trait Steps: Send + Sync + 'static {
@@ -58,14 +95,15 @@ pub(crate) trait Steps: Send + Sync + 'static {
     /// Remembers a result under keys.
     fn record(&self, step: usize, keys: &[Key], output: &Self::Output);
 
-    /// Does what the step says. Ends soon after `cancel`, and leaves nothing then.
+    /// Does what the step says, and tells whether it was done on what the keys were made of. Ends soon after `cancel`, and
+    /// leaves nothing then.
     fn execute(
         &self,
         step: usize,
         inputs: Vec<Self::Output>,
         cabin: Cabin,
         cancel: CancellationToken,
-    ) -> impl Future<Output = Result<Self::Output, Self::Failure>> + Send;
+    ) -> impl Future<Output = Result<(Self::Output, Read), Self::Failure>> + Send;
 
     /// The failure of work that nobody wants any more.
     fn cancelled(&self) -> Self::Failure;
@@ -92,7 +130,7 @@ pub(crate) struct Solve<S: Steps> {
     /// A step or one below it is fresh: what was recorded for the definition says nothing.
     tainted: Vec<bool>,
     keys: Vec<OnceCell<Key>>,
-    results: Vec<OnceCell<S::Output>>,
+    results: Vec<OnceCell<Outcome<S::Output>>>,
     seats: Vec<Seat>,
     session: Option<Session>,
     flights: Arc<StepFlights<S>>,
@@ -132,7 +170,15 @@ impl<S: Steps> Solve<S> {
     pub(crate) fn solve(
         self: &Arc<Self>,
         step: usize,
-    ) -> BoxFuture<'static, Result<S::Output, S::Failure>> {
+    ) -> impl Future<Output = Result<S::Output, S::Failure>> + Send + use<S> {
+        let outcome = self.outcome(step);
+        async move { Ok(outcome.await?.output) }
+    }
+
+    fn outcome(
+        self: &Arc<Self>,
+        step: usize,
+    ) -> BoxFuture<'static, Result<Outcome<S::Output>, S::Failure>> {
         let this = Arc::clone(self);
         Box::pin(async move {
             let result = this.results[step].get_or_try_init(|| this.once(step));
@@ -145,29 +191,54 @@ impl<S: Steps> Solve<S> {
         self.seats.iter().for_each(Seat::given_up);
     }
 
-    async fn once(self: &Arc<Self>, step: usize) -> Result<S::Output, S::Failure> {
+    async fn once(self: &Arc<Self>, step: usize) -> Result<Outcome<S::Output>, S::Failure> {
         let definition = self.definition(step).await?;
         if self.nodes[step].private {
             let (inputs, never) = (self.inputs(step).await?, CancellationToken::new());
-            return self
-                .steps
-                .execute(step, inputs, Cabin::default(), never)
-                .await;
+            let inputs = inputs.into_iter().map(|input| input.output).collect();
+            let executed = self.steps.execute(step, inputs, Cabin::default(), never);
+            let (output, _) = executed.await?;
+            return Ok(Outcome::keyed(output));
         }
         if !self.tainted[step]
             && let Some(found) = self.steps.find(&definition).await
         {
             self.found(step);
-            return Ok(found);
+            return Ok(Outcome::keyed(found));
         }
         // What is run again must not be confused with what may be looked up meanwhile.
         let flight = match self.tainted[step] {
             true => Digest::of(format!("fresh {definition}").as_bytes()),
             false => definition,
         };
+        let (mut result, joined) = self.fly(step, definition, flight).await;
+        if joined && result.as_ref().is_ok_and(|outcome| !outcome.as_keyed) {
+            // What another build read had changed by then. What this one reads is its own affair.
+            let own = format!("own {:p} {definition}", Arc::as_ptr(self));
+            result = self
+                .fly(step, definition, Digest::of(own.as_bytes()))
+                .await
+                .0;
+        }
         let seat = &self.seats[step];
+        match &result {
+            Ok(_) => seat.done(),
+            // The failure of an input is told there.
+            Err(failure) if seat.started() => seat.failed(&self.steps.describe(failure)),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// The step's result by a flight; and whether somebody else's.
+    async fn fly(
+        self: &Arc<Self>,
+        step: usize,
+        definition: Key,
+        flight: Key,
+    ) -> (Result<Outcome<S::Output>, S::Failure>, bool) {
         let passenger = Passenger {
-            seat: seat.clone(),
+            seat: self.seats[step].clone(),
             session: self.session.clone(),
         };
         let this = Arc::clone(self);
@@ -189,18 +260,12 @@ impl<S: Steps> Solve<S> {
             () = inputs => None,
         };
         let result = result.unwrap_or_else(|| Err(self.steps.cancelled()));
-        match &result {
-            Ok(_) => seat.done(),
-            // The failure of an input is told there.
-            Err(failure) if seat.started() => seat.failed(&self.steps.describe(failure)),
-            Err(_) => {}
-        }
-        result
+        (result, joined)
     }
 
-    async fn inputs(self: &Arc<Self>, step: usize) -> Result<Vec<S::Output>, S::Failure> {
+    async fn inputs(self: &Arc<Self>, step: usize) -> Result<Vec<Outcome<S::Output>>, S::Failure> {
         let inputs = self.nodes[step].inputs.iter();
-        try_join_all(inputs.map(|input| self.solve(*input))).await
+        try_join_all(inputs.map(|input| self.outcome(*input))).await
     }
 
     /// The flight of a step: its inputs, then itself.
@@ -210,44 +275,79 @@ impl<S: Steps> Solve<S> {
         definition: Key,
         cabin: Cabin,
         cancel: CancellationToken,
-    ) -> Result<S::Output, S::Failure> {
+    ) -> Result<Outcome<S::Output>, S::Failure> {
         let given_up = self.steps.cancelled();
         let inputs = tokio::select! {
             inputs = self.inputs(step) => inputs?,
             () = cancel.cancelled() => return Err(given_up),
         };
+        // Otherwise the definition names other inputs.
+        let definition = inputs
+            .iter()
+            .all(|input| input.as_keyed)
+            .then_some(definition);
+        let inputs: Vec<S::Output> = inputs.into_iter().map(|input| input.output).collect();
         let content = tokio::select! {
             content = self.steps.content_key(step, &inputs) => content?,
             () = cancel.cancelled() => return Err(given_up),
         };
         let Some(content) = content else {
-            let output = self.steps.execute(step, inputs, cabin, cancel).await?;
-            self.steps.record(step, &[definition], &output);
-            return Ok(output);
+            let executed = self.execute(step, inputs, None, definition, cabin, cancel);
+            return Ok(executed.await?.of(definition));
         };
         let fresh = self.nodes[step].fresh;
         if !fresh && let Some(found) = self.steps.find(&content).await {
-            self.steps.record(step, &[definition], &found);
-            return Ok(found);
+            self.steps.record(step, definition.as_slice(), &found);
+            return Ok(Outcome::keyed(found).of(definition));
         }
         let flight = match fresh {
             true => Digest::of(format!("fresh content {content}").as_bytes()),
             false => Digest::of(format!("content {content}").as_bytes()),
         };
-        let this = Arc::clone(&self);
-        let own = cabin.clone();
+        let (this, own, read) = (Arc::clone(&self), cabin.clone(), inputs.clone());
         let ticket = self.flights.join(flight, None, |_, cancel| async move {
-            let output = this.steps.execute(step, inputs, own, cancel).await?;
-            this.steps.record(step, &[definition, content], &output);
-            Ok(output)
+            let content = Some(content);
+            this.execute(step, read, content, definition, own, cancel)
+                .await
         });
+        let joined = !ticket.started_it();
         let result = tokio::select! {
             result = ticket.wait() => result,
             () = cancel.cancelled() => return Err(given_up),
         };
-        let output = result.unwrap_or(Err(given_up))?;
-        self.steps.record(step, &[definition], &output);
-        Ok(output)
+        let mut outcome = result.unwrap_or(Err(given_up))?;
+        if joined && !outcome.as_keyed {
+            let executed = self.execute(step, inputs, Some(content), definition, cabin, cancel);
+            outcome = executed.await?;
+        }
+        if joined && outcome.as_keyed {
+            self.steps
+                .record(step, definition.as_slice(), &outcome.output);
+        }
+        Ok(outcome.of(definition))
+    }
+
+    /// Does what a step says and remembers the result under the keys that it has.
+    async fn execute(
+        &self,
+        step: usize,
+        inputs: Vec<S::Output>,
+        content: Option<Key>,
+        definition: Option<Key>,
+        cabin: Cabin,
+        cancel: CancellationToken,
+    ) -> Result<Outcome<S::Output>, S::Failure> {
+        let (output, read) = self.steps.execute(step, inputs, cabin, cancel).await?;
+        let keys: Vec<Key> = match read {
+            Read::AsKeyed => definition.into_iter().chain(content).collect(),
+            Read::Changed(content) => vec![content],
+            Read::Unsteady => Vec::new(),
+        };
+        self.steps.record(step, &keys, &output);
+        Ok(Outcome {
+            output,
+            as_keyed: read == Read::AsKeyed,
+        })
     }
 
     /// The step's result was there, and so nothing below it is needed either.

@@ -313,6 +313,9 @@ impl Copier<'_> {
         way: &mut Way,
         name: &[u8],
     ) -> Result<()> {
+        let Some((from, stat)) = view.open_present(parent, node)? else {
+            return Ok(());
+        };
         let inode = (node.stat.st_dev, node.stat.st_ino);
         if node.stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&inode)
@@ -324,7 +327,6 @@ impl Copier<'_> {
             names.push(name.to_vec());
             self.links.insert(inode, names);
         }
-        let (from, stat) = view.open_file(parent, node)?;
         let to = self.target.create_file(way, name)?;
         copy_content(&from, &to, &stat).map_err(FilesError::io("copy to", way.shown(name)))?;
         let (uid, gid) = self.owner(&stat);

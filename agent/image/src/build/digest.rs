@@ -7,9 +7,11 @@
 //!
 //! An entry is its name, kind, mode, owner, link target or device, attributes and the digest of its content, each with its
 //! length, so that no two trees run together. Times are no part of it, and neither are inodes, hard links or holes: two checkouts
-//! of one project have one digest.
+//! of one project have one digest. Whether files changed between two readings of one tree says a second number, made of what
+//! every change of a file changes.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -38,8 +40,17 @@ const BYTES_MAX: usize = 64 << 10;
 /// Part of every digest: changed together with what entries consist of.
 const VERSION: &[u8] = b"muster files 1\n";
 
-/// Digest of everything that `op` selects in one of its inputs: names, kinds, modes, owners, link targets, attributes
-/// and content; no times. Selecting nothing has a digest, too.
+/// What a step reads of one of its inputs, as it was at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Of names, kinds, modes, owners, link targets, attributes and content; no times. The part of a cache key.
+    pub digest: Digest,
+    /// Of inodes and times of everything but directories. Of two equal readings of one tree it says that nothing was changed
+    /// in between, not even to and fro; of two different trees it says nothing.
+    pub stamp: u64,
+}
+
+/// Everything that `op` selects in one of its inputs. Selecting nothing is a reading, too.
 ///
 /// # Errors
 /// [`FilesError::NotFound`] as the copy itself would, and what cannot be read.
@@ -49,7 +60,7 @@ pub fn content_digest(
     view: &View,
     stats: Option<&StatCache>,
     cancel: &CancellationToken,
-) -> Result<Digest> {
+) -> Result<Reading> {
     let mut selections = Vec::new();
     for source in &op.sources {
         selections.extend(Selection::of(op, source)?.filter(|selection| selection.input == input));
@@ -57,7 +68,7 @@ pub fn content_digest(
     digest(&selections, view, stats, cancel)
 }
 
-/// Digest of one path and everything below it, links on the way followed (a bind mount's source).
+/// One path and everything below it, links on the way followed (a bind mount's source).
 ///
 /// # Errors
 /// As [`content_digest`].
@@ -66,7 +77,7 @@ pub fn path_digest(
     path: &str,
     stats: Option<&StatCache>,
     cancel: &CancellationToken,
-) -> Result<Digest> {
+) -> Result<Reading> {
     digest(&[Selection::everything(path)], view, stats, cancel)
 }
 
@@ -75,7 +86,7 @@ fn digest(
     view: &View,
     stats: Option<&StatCache>,
     cancel: &CancellationToken,
-) -> Result<Digest> {
+) -> Result<Reading> {
     let workers = available_parallelism().map_or(1, NonZero::get);
     let (to_hash, from_walk) = sync_channel::<Job>(QUEUE);
     let from_walk = Mutex::new(from_walk);
@@ -85,6 +96,7 @@ fn digest(
         to_hash,
         pending: VecDeque::new(),
         hasher: Hasher::new(),
+        stamps: DefaultHasher::new(),
         contents: false,
     };
     digester.hasher.update(VERSION);
@@ -186,6 +198,7 @@ struct Digester<'a> {
     to_hash: SyncSender<Job>,
     pending: VecDeque<Part>,
     hasher: Hasher,
+    stamps: DefaultHasher,
     /// Of a directory that is the source only the content counts.
     contents: bool,
 }
@@ -226,10 +239,13 @@ impl Digester<'_> {
         Ok(())
     }
 
-    fn finish(mut self, walked: Result<()>) -> Result<Digest> {
+    fn finish(mut self, walked: Result<()>) -> Result<Reading> {
         walked?;
         self.drain(0)?;
-        Ok(self.hasher.finish())
+        Ok(Reading {
+            digest: self.hasher.finish(),
+            stamp: self.stamps.finish(),
+        })
     }
 
     fn entry(&mut self, name: &[u8], stat: &Stat) -> Vec<u8> {
@@ -286,6 +302,7 @@ impl Visitor for Digester<'_> {
     fn file(&mut self, view: &View, parent: &Directory, node: &Node, top: bool) -> Result<()> {
         let name = if top { &[][..] } else { &node.name };
         if node.kind() != FileType::RegularFile {
+            Stamp::of(&node.stat).hash(&mut self.stamps);
             let mut bytes = self.entry(name, &node.stat);
             match node.kind() {
                 FileType::Symlink => {
@@ -298,12 +315,16 @@ impl Visitor for Digester<'_> {
         if let Some(stats) = self.stats
             && let Some(digest) = stats.get(&Stamp::of(&node.stat))
         {
+            Stamp::of(&node.stat).hash(&mut self.stamps);
             let mut bytes = self.entry(name, &node.stat);
             bytes.push(b'C');
             bytes.extend_from_slice(digest.bytes());
             return self.push(Part::Bytes(bytes));
         }
-        let (file, stat) = view.open_file(parent, node)?;
+        let Some((file, stat)) = view.open_present(parent, node)? else {
+            return Ok(());
+        };
+        Stamp::of(&stat).hash(&mut self.stamps);
         let mut bytes = self.entry(name, &stat);
         let plain = !attributes(&mut bytes, &file);
         bytes.push(b'C');

@@ -34,7 +34,7 @@ mod view;
 
 pub use adopt::Rewrite;
 pub use copy::{copy, make_directory};
-pub use digest::{content_digest, path_digest};
+pub use digest::{Reading, content_digest, path_digest};
 pub use error::FilesError;
 pub use export::write_tar;
 pub use snapshots::{Snapshot, SnapshotId, Snapshots, Work};

@@ -310,7 +310,9 @@ impl Walk<'_> {
                 if nothing_below {
                     continue;
                 }
-                let child = self.view.enter(&directory, &node)?;
+                let Some(child) = self.view.enter_present(&directory, &node)? else {
+                    continue;
+                };
                 let role = if included { Role::Inner } else { Role::Parent };
                 self.directory(child, path, role, !included || node.ignored)?;
             } else if included {

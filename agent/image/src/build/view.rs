@@ -154,7 +154,9 @@ impl View {
             }
             Found::Missing => return Ok(None),
         };
-        let (file, _) = self.open_file(&directory, &node)?;
+        let Some((file, _)) = self.open_present(&directory, &node)? else {
+            return Ok(None);
+        };
         let mut content = Vec::new();
         let mut bounded = File::from(file).take(limit.saturating_add(1));
         bounded
@@ -269,6 +271,19 @@ impl View {
 
     /// Opens the directory `node`.
     pub(super) fn enter(&self, directory: &Directory, node: &Node) -> Result<Arc<Directory>> {
+        let gone = || {
+            let path = join(&directory.path, &node.name);
+            FilesError::NotFound(format!("/{}", String::from_utf8_lossy(&path)))
+        };
+        self.enter_present(directory, node)?.ok_or_else(gone)
+    }
+
+    /// The same of a directory that counts as not listed when somebody has removed it from a context since: then `None`.
+    pub(super) fn enter_present(
+        &self,
+        directory: &Directory,
+        node: &Node,
+    ) -> Result<Option<Arc<Directory>>> {
         let path = join(&directory.path, &node.name);
         let failed = |error: Errno| FilesError::io("open", &path)(error);
         let mut layers = Vec::new();
@@ -276,6 +291,7 @@ impl View {
             let opened = match open_directory(fd, &node.name) {
                 Ok(opened) => opened,
                 Err(Errno::NOENT) if !layers.is_empty() => continue,
+                Err(Errno::NOENT) if self.is_context() => return Ok(None),
                 // Something else, which hides what is below it.
                 Err(Errno::NOTDIR | Errno::LOOP) if !layers.is_empty() => break,
                 Err(error) => return Err(failed(error)),
@@ -287,23 +303,39 @@ impl View {
             }
         }
         let stat = rustix::fs::fstat(&layers[0]).map_err(failed)?;
-        Ok(Arc::new(Directory {
+        Ok(Some(Arc::new(Directory {
             stat: self.owned(stat),
             layers,
             path,
             ignored: node.ignored,
-        }))
+        })))
     }
 
     /// Opens the regular file `node` and says what it is now.
     pub(super) fn open_file(&self, directory: &Directory, node: &Node) -> Result<(OwnedFd, Stat)> {
+        let gone = || {
+            let path = join(&directory.path, &node.name);
+            FilesError::NotFound(format!("/{}", String::from_utf8_lossy(&path)))
+        };
+        self.open_present(directory, node)?.ok_or_else(gone)
+    }
+
+    /// The same of a file that counts as not listed when somebody has removed it from a context since: then `None`.
+    pub(super) fn open_present(
+        &self,
+        directory: &Directory,
+        node: &Node,
+    ) -> Result<Option<(OwnedFd, Stat)>> {
         let shown = || join(&directory.path, &node.name);
         // Not blocking, in case somebody put a fifo there since.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = flags | OFlags::CLOEXEC;
         let parent = &directory.layers[node.layer];
-        let file = rustix::fs::openat(parent, node.name(), flags, Mode::empty())
-            .map_err(|e| FilesError::io("open", shown())(e))?;
+        let file = match rustix::fs::openat(parent, node.name(), flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) if self.is_context() => return Ok(None),
+            Err(error) => return Err(FilesError::io("open", shown())(error)),
+        };
         let stat = rustix::fs::fstat(&file).map_err(|e| FilesError::io("stat", shown())(e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             let shown = String::from_utf8_lossy(&shown()).into_owned();
@@ -311,7 +343,7 @@ impl View {
                 "/{shown} is no regular file, or changed while it was being read"
             )));
         }
-        Ok((file, self.owned(stat)))
+        Ok(Some((file, self.owned(stat))))
     }
 
     pub(super) fn read_link(&self, directory: &Directory, node: &Node) -> Result<Vec<u8>> {

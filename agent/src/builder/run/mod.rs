@@ -56,8 +56,6 @@ pub(crate) struct RunStep {
     /// The network of steps that do not choose one: empty, `default` or `bridge`, `host`, `none`, or the name of a
     /// network.
     pub(crate) network: String,
-    /// Size of `/dev/shm`; `None` is the engine's default.
-    pub(crate) shm_bytes: Option<u64>,
     /// Whom to ask for secrets and agents.
     pub(crate) sessions: Sessions,
     /// Where cache mounts are kept: those of `<root>/build/mounts`.
@@ -186,9 +184,7 @@ async fn attempt(
         place: place.directory(),
         net: network.namespace.clone(),
         cgroup,
-        shm_bytes: step
-            .shm_bytes
-            .unwrap_or(engine.shared().options.default_shm_size),
+        shm_bytes: engine.shared().options.default_shm_size,
         default_ulimits: &engine.shared().options.default_ulimits,
         own_cgroup_namespace: engine.shared().hierarchy.version()
             == agent_runtime::cgroup::Version::V2,

@@ -24,6 +24,8 @@ struct World {
     failing: HashSet<&'static str>,
     /// What steps yield, if it is not their name and their inputs.
     outputs: HashMap<&'static str, &'static str>,
+    /// What these steps read changes the next time that they run, to another version or all the time.
+    changed: Mutex<HashMap<&'static str, Option<&'static str>>>,
 }
 
 /// The steps of one plan: `name`, or `name@version` for another step that yields what `name` does.
@@ -69,7 +71,7 @@ impl Steps for Fake {
         inputs: Vec<String>,
         cabin: Cabin,
         cancel: CancellationToken,
-    ) -> Result<String, String> {
+    ) -> Result<(String, Read), String> {
         let name = self.name(step);
         cabin.begin();
         cabin.log(1, name.as_bytes());
@@ -91,8 +93,19 @@ impl Steps for Fake {
             self.world.outputs.get(name),
         ) {
             (true, _) => Err(format!("{name} failed")),
-            (false, Some(output)) => Ok((*output).to_owned()),
-            (false, None) => Ok(format!("{name}({})", inputs.join(","))),
+            (false, Some(output)) => Ok(((*output).to_owned(), Read::AsKeyed)),
+            (false, None) => {
+                let changed = self.world.changed.lock().remove(name);
+                let (version, read) = match changed {
+                    None => ("", Read::AsKeyed),
+                    Some(Some(version)) => {
+                        let text = format!("{}{version} of {inputs:?}", self.names[step]);
+                        (version, Read::Changed(Digest::of(text.as_bytes())))
+                    }
+                    Some(None) => ("?", Read::Unsteady),
+                };
+                Ok((format!("{name}{version}({})", inputs.join(",")), read))
+            }
         }
     }
 
@@ -443,4 +456,55 @@ async fn a_step_that_cannot_be_keyed_fails_by_itself() {
         .collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(failed[0].name, "unreadable");
+}
+
+/// A copy of files that may change, and what is made of it.
+const CHANGING: &[(&str, &[usize])] = &[("from", &[]), ("copy", &[0]), ("run", &[1])];
+
+#[tokio::test]
+async fn what_changed_while_it_was_read_is_not_found_as_what_it_was() {
+    for version in [Some("2"), None] {
+        let daemon = Daemon::new(World::default());
+        daemon.world.changed.lock().insert("copy", version);
+        let shown = version.unwrap_or("?");
+        let made = daemon.build(CHANGING).await.unwrap();
+        assert_eq!(made, format!("run(copy{shown}(from()))"));
+        assert_eq!(daemon.ran(), "from copy run");
+        // The same files as before the change: nothing made of others is found.
+        assert_eq!(daemon.build(CHANGING).await.unwrap(), "run(copy(from()))");
+        assert_eq!(daemon.ran(), "copy run");
+        assert_eq!(daemon.build(CHANGING).await.unwrap(), "run(copy(from()))");
+        assert_eq!(daemon.ran(), "");
+    }
+}
+
+#[tokio::test]
+async fn what_changed_once_is_found_by_what_it_is_now() {
+    let daemon = Daemon::new(World::default());
+    daemon.world.changed.lock().insert("copy", Some("@2"));
+    let first = daemon.build(CHANGING).await.unwrap();
+    assert_eq!(daemon.ran(), "from copy run");
+    let now: &[(&str, &[usize])] = &[("from", &[]), ("copy@2", &[0]), ("run", &[1])];
+    assert_eq!(daemon.build(now).await.unwrap(), first);
+    assert_eq!(daemon.ran(), "");
+}
+
+#[tokio::test]
+async fn a_change_of_one_builds_files_is_no_change_of_anothers() {
+    let daemon = Daemon::new(gated(&["copy"]));
+    daemon.world.changed.lock().insert("copy", Some("2"));
+    let (one, _) = daemon.plan(CHANGING);
+    let (other, _) = daemon.plan(CHANGING);
+    let one = tokio::spawn(one.solve(2));
+    daemon.begun(1).await;
+    let mut other = std::pin::pin!(other.solve(2));
+    // It waits for the same copy.
+    assert!(futures_util::poll!(&mut other).is_pending());
+    daemon.open("copy");
+    assert_eq!(
+        within(one).await.unwrap().unwrap(),
+        "run(copy2(from()))",
+        "the files had changed"
+    );
+    assert_eq!(within(other).await.unwrap(), "run(copy(from()))");
 }

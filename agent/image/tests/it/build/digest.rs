@@ -1,12 +1,15 @@
 //! Digests of what steps read: equal exactly when what would be copied is.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use agent_build::plan::{CopyOp, CopySource, InputIndex};
 use agent_image::Digest;
-use agent_image::build::{FilesError, StatCache, View, content_digest, copy, path_digest};
+use agent_image::build::{FilesError, Reading, StatCache, View, content_digest, copy, path_digest};
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +34,10 @@ fn paths(path: &str) -> CopyOp {
 }
 
 fn digest_with(op: &CopyOp, view: &View, stats: Option<&StatCache>) -> Result<Digest, FilesError> {
+    read(op, view, stats).map(|reading| reading.digest)
+}
+
+fn read(op: &CopyOp, view: &View, stats: Option<&StatCache>) -> Result<Reading, FilesError> {
     content_digest(op, InputIndex(0), view, stats, &CancellationToken::new())
 }
 
@@ -197,7 +204,7 @@ fn a_path_and_what_is_below_it_has_a_digest() {
     fill(root.path(), TREE);
     let view = context(root.path(), &[]);
     let cancel = CancellationToken::new();
-    let of = |path: &str| path_digest(&view, path, None, &cancel).unwrap();
+    let of = |path: &str| path_digest(&view, path, None, &cancel).unwrap().digest;
     assert_eq!(of("/d/sub/link"), of("d/a"), "links are followed");
     assert_ne!(of("/d"), of("/"));
     cancel.cancel();
@@ -317,4 +324,125 @@ proptest! {
             }
         }
     }
+}
+
+/// Writes a file anew until the file system's clock tells the difference.
+fn rewrite(path: &Path, content: &[u8]) {
+    let before = fs::metadata(path).unwrap();
+    loop {
+        fs::write(path, content).unwrap();
+        let now = fs::metadata(path).unwrap();
+        if (now.ctime(), now.ctime_nsec()) != (before.ctime(), before.ctime_nsec()) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_change_to_and_fro_is_no_part_of_the_digest_and_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path(), TREE);
+    let (view, op) = (context(root.path(), &[]), paths("/d"));
+    let first = read(&op, &view, None).unwrap();
+    assert_eq!(read(&op, &view, None).unwrap(), first);
+    rewrite(&root.path().join("d/a"), b"else");
+    assert_ne!(read(&op, &view, None).unwrap().digest, first.digest);
+    rewrite(&root.path().join("d/a"), b"one");
+    let back = read(&op, &view, None).unwrap();
+    assert_eq!(back.digest, first.digest);
+    assert_ne!(back, first);
+    // What the step does not read may change as it likes.
+    rewrite(&root.path().join("x.txt"), b"y");
+    fs::write(root.path().join("new"), "").unwrap();
+    assert_eq!(read(&op, &view, None).unwrap(), back);
+}
+
+#[test]
+fn between_two_equal_readings_nothing_else_is_copied() {
+    let yard = Yard::new();
+    let stats = yard.snapshots.stat_cache();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("file");
+    let versions = [vec![b'a'; 300_000], vec![b'b'; 300_000]];
+    fs::write(&path, &versions[0]).unwrap();
+    let (view, op) = (context(root.path(), &[]), paths("/file"));
+    let digests: Vec<Digest> = versions
+        .iter()
+        .map(|version| {
+            fs::write(&path, version).unwrap();
+            digest(&op, &view)
+        })
+        .collect();
+    let stop = AtomicBool::new(false);
+    let (mut steady, mut changed) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for version in versions.iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let new = root.path().join("new");
+                fs::write(&new, version).unwrap();
+                fs::rename(&new, &path).unwrap();
+                // Sometimes there is time for a copy in between.
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        });
+        while steady < 20 || changed < 20 {
+            let before = read(&op, &view, Some(&stats)).unwrap();
+            let work = yard.snapshots.begin().unwrap();
+            copy(
+                &op,
+                slice::from_ref(&view),
+                &work,
+                &CancellationToken::new(),
+            )
+            .unwrap();
+            if read(&op, &view, Some(&stats)).unwrap() != before {
+                changed += 1;
+                continue;
+            }
+            steady += 1;
+            let copied = fs::read(work.diff().join("dest/file")).unwrap();
+            let version = versions.iter().position(|version| *version == copied);
+            let version = version.expect("a file that is replaced is copied whole");
+            assert_eq!(before.digest, digests[version]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn what_is_removed_while_it_is_read_was_not_there() {
+    let yard = Yard::new();
+    let root = tempfile::tempdir().unwrap();
+    let (view, op) = (context(root.path(), &[]), paths("/"));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for number in 0..20 {
+                    fs::create_dir(root.path().join(format!("d{number}"))).unwrap();
+                    fs::write(root.path().join(format!("d{number}/f")), "x").unwrap();
+                    fs::write(root.path().join(format!("f{number}")), "x").unwrap();
+                }
+                for number in 0..20 {
+                    fs::remove_file(root.path().join(format!("f{number}"))).unwrap();
+                    fs::remove_dir_all(root.path().join(format!("d{number}"))).unwrap();
+                }
+            }
+        });
+        for _ in 0..200 {
+            read(&op, &view, None).unwrap();
+            let work = yard.snapshots.begin().unwrap();
+            copy(
+                &op,
+                slice::from_ref(&view),
+                &work,
+                &CancellationToken::new(),
+            )
+            .unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }

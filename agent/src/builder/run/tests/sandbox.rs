@@ -283,7 +283,6 @@ impl Step {
             op: self.op,
             inputs: self.inputs,
             network: self.network,
-            shm_bytes: None,
             sessions: world.sessions.clone(),
             cache_mounts: world.cache_mounts.clone(),
             work: world.work(),
