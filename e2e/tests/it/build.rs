@@ -304,6 +304,71 @@ fn results_go_where_they_are_sent() {
 }
 
 #[test]
+fn an_archive_of_several_platforms_is_read_by_others() {
+    let host = Host::start();
+    host.write(
+        "c/Dockerfile",
+        "FROM scratch\nARG TARGETARCH\nCOPY file.$TARGETARCH /file\nLABEL for=$TARGETARCH\n",
+    );
+    for architecture in ["amd64", "arm64"] {
+        host.write(&format!("c/file.{architecture}"), architecture);
+    }
+    let both = ["--platform", "linux/amd64,linux/arm64"];
+    let archive = ["-t", "both:1", "-o", "type=oci,dest=both.tar", "c"];
+    build(&host, &[&both[..], &archive].concat()).ok();
+    build(&host, &[&both[..], &["-o", "files", "c"]].concat()).ok();
+    for architecture in ["amd64", "arm64"] {
+        let file = host.path(&format!("files/linux_{architecture}/file"));
+        assert_eq!(std::fs::read_to_string(file).unwrap(), architecture);
+    }
+    build(&host, &[&both[..], &["-t", "both:1", "c"]].concat()).fails(1, "type oci");
+    // Our own store takes the one that fits.
+    host.muster(&["load", "-i", "both.tar"]).ok();
+    let format = "{{.Architecture}} {{.Config.Labels.for}}";
+    let loaded = host.muster(&["inspect", "--format", format, "both:1"]).ok();
+    assert!(
+        ["amd64 amd64", "arm64 arm64"].contains(&&*loaded),
+        "{loaded}"
+    );
+    if Command::new("skopeo").arg("--version").output().is_err() {
+        eprintln!("skipped: skopeo is not installed");
+        return host.finish();
+    }
+    let (from, to) = (host.path("both.tar"), host.path("copy"));
+    let from = format!("oci-archive:{}", from.display());
+    let raw = host.tool("skopeo", &["inspect", "--raw", &from]).ok();
+    let index: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    let platforms: Vec<String> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|manifest| {
+            manifest["platform"]["architecture"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    let to = format!("oci:{}:both", to.display());
+    host.tool("skopeo", &["copy", "--quiet", "--all", &from, &to])
+        .ok();
+    for architecture in platforms {
+        let choice = ["--override-os", "linux", "--override-arch", &architecture];
+        let config = [
+            "inspect",
+            "--config",
+            "--format",
+            "{{.Config.Labels.for}}",
+            &to,
+        ];
+        let label = host.tool("skopeo", &[&choice[..], &config].concat()).ok();
+        assert_eq!(label, architecture);
+    }
+    host.finish();
+}
+
+#[test]
 fn with_an_epoch_the_same_image_comes_out_twice() {
     let host = Host::start();
     host.write("c/file", "x");

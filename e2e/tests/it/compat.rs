@@ -8,22 +8,22 @@ use serde_json::{Value, json};
 
 /// A reply: its status and its body as text, chunks joined.
 #[derive(Debug)]
-struct Reply {
-    status: u16,
+pub(super) struct Reply {
+    pub(super) status: u16,
     head: String,
     body: String,
 }
 
 impl Reply {
     #[track_caller]
-    fn json(&self, status: u16) -> Value {
+    pub(super) fn json(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 /// One request on a connection of its own.
-fn ask(host: &Host, method: &str, path: &str, body: Option<&Value>) -> Reply {
+pub(super) fn ask(host: &Host, method: &str, path: &str, body: Option<&Value>) -> Reply {
     let body = body.map(Value::to_string).unwrap_or_default();
     let kind = if body.is_empty() {
         ""

@@ -48,7 +48,7 @@ fn names(host: &Host) -> HashSet<String> {
 }
 
 /// Bytes below a directory as `du -x` counts them.
-fn du(root: &Path) -> u64 {
+pub(super) fn du(root: &Path) -> u64 {
     let device = std::fs::metadata(root).unwrap().dev();
     let mut seen = HashSet::new();
     let mut total = std::fs::metadata(root).unwrap().blocks() * 512;
@@ -80,7 +80,7 @@ fn explained(host: &Host) -> Value {
 }
 
 /// The parts add up, equal what `du` says within a hundredth, and are all known but those named.
-fn adds_up(host: &Host, strangers: &[&str]) {
+pub(super) fn adds_up(host: &Host, strangers: &[&str]) {
     let explained = explained(host);
     let total = explained["Bytes"].as_u64().unwrap();
     let parts = explained["Parts"].as_array().unwrap();

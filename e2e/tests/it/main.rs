@@ -8,7 +8,11 @@
 mod autostart;
 mod build;
 mod build_apt;
+mod build_cancel;
+mod build_crash;
 mod build_run;
+mod build_space;
+mod build_terminal;
 mod buildx;
 mod bundle;
 mod compat;

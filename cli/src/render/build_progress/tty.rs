@@ -112,11 +112,12 @@ impl Tty {
             ""
         };
         let head = format!("[+] Building {time:.1}s ({complete}/{all}) {finished}");
-        align(
-            &head,
-            &self.corner,
-            width.saturating_sub(usize::from(!self.corner.is_empty())),
-        )
+        // A line that went on in the next one would be drawn over in the wrong place.
+        let room = width.saturating_sub(usize::from(!self.corner.is_empty()));
+        match head.len() + self.corner.len() <= room {
+            true => align(&head, &self.corner, room),
+            false => align(&cut(head.trim_end(), width), "", width),
+        }
     }
 
     fn paint(&self, text: &mut String, colour: &str, line: &str) {

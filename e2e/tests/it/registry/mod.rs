@@ -3,6 +3,7 @@
 //! `SKOPEO` name other places of the programs.
 
 mod broken;
+mod build;
 mod cache;
 mod credentials;
 mod depot;
