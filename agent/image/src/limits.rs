@@ -8,7 +8,7 @@
 pub struct Limits {
     /// Members of the outer archive.
     pub members: u64,
-    /// Entries in one layer.
+    /// Entries in one layer, extension headers counted.
     pub entries: u64,
     /// Bytes of one layer's tar stream after inflating, and the sum of its files' apparent sizes.
     pub layer_bytes: u64,

@@ -56,7 +56,7 @@ pub use prune::{PruneFilter, Pruned};
 pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};
 pub use remove::{ImageUse, RemoveOptions, Removed};
-pub use transfer::{BlobSource, Offer};
+pub use transfer::{Accept, BlobSource, Offer};
 pub use usage::{DiskUsage, ImageUsage};
 
 use crate::config::ImageConfig;
@@ -150,7 +150,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The image's layers as overlay directories, top first. They are shared and must not be written to. Of a layer that occurs
+    /// The image's layers as overlay directories, top first; of one that was removed by force too, as long as containers made
+    /// from it are left. They are shared and must not be written to. Of a layer that occurs
     /// several times only the uppermost is there: overlayfs refuses a directory twice, and the others could not be seen.
     pub fn layers(&self, id: &ImageId) -> Result<Vec<PathBuf>> {
         let mut stack = Vec::new();
@@ -181,12 +182,12 @@ impl Store {
         Arc::clone(&self.catalog.read())
     }
 
-    /// The configuration of an image that is in the index.
+    /// The configuration of an image that is in the index, departed or not.
     fn config(&self, id: &ImageId) -> Result<Arc<ImageConfig>> {
         if let Some(config) = self.configs.lock().get(id) {
             return Ok(Arc::clone(config));
         }
-        if !self.snapshot().images.contains_key(id) {
+        if !self.is_here(id) {
             return Err(ImageError::NoSuchImage(id.to_string()));
         }
         let bytes = self.content.get(id.digest())?;
@@ -196,8 +197,17 @@ impl Store {
                 reason: error.to_string(),
             })?;
         let config = Arc::new(config);
-        self.configs.lock().insert(*id, Arc::clone(&config));
+        let mut configs = self.configs.lock();
+        // Removal forgets it after it has swapped the index.
+        if self.is_here(id) {
+            configs.insert(*id, Arc::clone(&config));
+        }
         Ok(config)
+    }
+
+    /// Whether an image is in the index now, departed or not.
+    fn is_here(&self, id: &ImageId) -> bool {
+        self.snapshot().record(id).is_some()
     }
 
     /// Changes the index. `edit` works on a copy; if it fails, nothing has happened.
@@ -215,16 +225,25 @@ impl Store {
         let before = self.snapshot();
         let mut after = Catalog::clone(&before);
         let outcome = edit(&mut after)?;
-        let gone: Vec<ImageId> = before
-            .images
-            .keys()
-            .filter(|id| !after.images.contains_key(id))
-            .copied()
-            .collect();
-        let orphans = self.orphans(&gone, &after)?;
+        // What came back has not departed.
+        let Catalog {
+            images, departed, ..
+        } = &mut after;
+        departed.retain(|id, _| !images.contains_key(id));
+        let gone = gone(&before, &after);
+        let mut orphans = self.orphans(&gone, &after)?;
+        if orphans.later {
+            self.keep_mark.store(true, Ordering::Relaxed);
+        }
+        let added = additions.blobs.iter().map(|blob| Digest::of(blob));
+        let needed = after.blobs();
+        orphans.blobs = before.blobs().into_iter().chain(added).collect();
+        orphans.blobs.retain(|blob| !needed.contains(blob));
 
-        let moves_files =
-            !(additions.layers.is_empty() && additions.blobs.is_empty() && gone.is_empty());
+        let moves_files = !(additions.layers.is_empty()
+            && additions.blobs.is_empty()
+            && gone.is_empty()
+            && orphans.blobs.is_empty());
         if moves_files {
             let mark = self.unsettled();
             File::create(&mark).map_err(ImageError::io("create", &mark))?;
@@ -280,31 +299,27 @@ impl Store {
         rustix::fs::syncfs(&directory).map_err(|e| ImageError::io("sync", root)(e.into()))
     }
 
-    /// What the images `gone` needed and no image in `after` needs.
+    /// The layers that the images `gone` needed and no image in `after` needs.
     fn orphans(&self, gone: &[ImageId], after: &Catalog) -> Result<Orphans> {
         let mut orphans = Orphans::default();
         if gone.is_empty() {
             return Ok(orphans);
         }
-        let before = self.snapshot();
         for id in gone {
             match self.readable(id) {
                 Some(config) => orphans.layers.extend(&config.rootfs.diff_ids),
                 // Which layers it had is not known: the next opening finds them.
-                None => self.keep_mark.store(true, Ordering::Relaxed),
+                None => orphans.later = true,
             }
-            orphans.blobs.insert(*id.digest());
-            orphans.blobs.insert(before.images[id].manifest);
         }
         match self.needed(after) {
             Some(needed) => orphans.layers.retain(|diff_id| !needed.contains(diff_id)),
             None => orphans.layers.clear(),
         }
-        for (id, record) in &after.images {
-            orphans.blobs.remove(id.digest());
-            orphans.blobs.remove(&record.manifest);
-        }
-        orphans.layers = self.unneeded(&orphans.layers, &self.pinned.lock())?;
+        let pinned = self.pinned.lock();
+        // Whoever has pinned them removes them, unless the process dies before.
+        orphans.later |= orphans.layers.iter().any(|id| pinned.contains_key(id));
+        orphans.layers = self.unneeded(&orphans.layers, &pinned)?;
         Ok(orphans)
     }
 
@@ -323,25 +338,34 @@ impl Store {
     }
 
     /// The layers that images of `catalog` have, which are in the index already. `None` if one of them cannot be read: then no
-    /// layer can be said not to be needed.
+    /// layer can be said not to be needed. The caller keeps the index from changing.
     fn needed(&self, catalog: &Catalog) -> Option<HashSet<Digest>> {
         let mut needed = HashSet::new();
-        for id in catalog.images.keys() {
+        for id in catalog.ids() {
             needed.extend(self.readable(id)?.rootfs.diff_ids.iter().copied());
         }
         Some(needed)
     }
 
-    /// The configuration of an image, or a line in the log why there is none.
+    /// The configuration of an image. `None`: it has just been removed, or cannot be read; then the log says why.
     fn readable(&self, id: &ImageId) -> Option<Arc<ImageConfig>> {
-        self.config(id)
-            .inspect_err(|error| tracing::error!(image.id = %id, %error, "cannot read an image"))
-            .ok()
+        match self.config(id) {
+            Ok(config) => Some(config),
+            Err(error) => {
+                if self.is_here(id) {
+                    tracing::error!(image.id = %id, %error, "cannot read an image");
+                }
+                None
+            }
+        }
     }
 
     /// Takes layers out of sight, except those that are pinned or kept by now.
     fn detach(&self, diff_ids: &HashSet<Digest>) -> Result<Vec<PathBuf>> {
         let pinned = self.pinned.lock();
+        if diff_ids.iter().any(|id| pinned.contains_key(id)) {
+            self.keep_mark.store(true, Ordering::Relaxed);
+        }
         self.layers.detach(self.unneeded(diff_ids, &pinned)?.iter())
     }
 
@@ -369,13 +393,9 @@ impl Store {
             let all = self.layers.all().into_iter();
             let orphans: HashSet<Digest> = all.filter(|id| !needed.contains(id)).collect();
             let doomed = self.detach(&orphans)?;
-            self.layers.discard(doomed);
+            self.layers.discard_later(doomed);
         }
-        let blobs: HashSet<Digest> = catalog
-            .images
-            .iter()
-            .flat_map(|(id, record)| [*id.digest(), record.manifest])
-            .collect();
+        let blobs = catalog.blobs();
         self.content.sweep(|digest| blobs.contains(digest))?;
         match std::fs::remove_file(self.unsettled()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -390,10 +410,19 @@ impl Store {
     }
 }
 
+/// What a change leaves without anybody who needs it.
 #[derive(Default)]
 struct Orphans {
     layers: HashSet<Digest>,
     blobs: HashSet<Digest>,
+    /// There are more, which cannot be named or removed now.
+    later: bool,
+}
+
+/// The images that a change took out of the index altogether.
+fn gone(before: &Catalog, after: &Catalog) -> Vec<ImageId> {
+    let gone = before.ids().filter(|id| after.record(id).is_none());
+    gone.copied().collect()
 }
 
 /// Counts one user of `key` less.

@@ -178,6 +178,9 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
                 return Ok(None);
             };
             let malformed = |what| TarError::Malformed { at: start, what };
+            // Extension headers count, too.
+            self.entries += 1;
+            self.bound(self.entries, self.limits.entries, "entries")?;
             let header = tar::Header::from_byte_slice(&block);
             let size = numeric(&header.as_old().size).ok_or(malformed("bad size"))?;
             let size = u64::try_from(size).map_err(|_| malformed("negative size"))?;
@@ -185,7 +188,8 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
                 b'x' => {
                     let body =
                         self.extension(size, self.limits.pax_bytes, "bytes of PAX records")?;
-                    pax.parse(&body).map_err(malformed)?;
+                    // As in Go, a second header of the same entry replaces the first.
+                    pax = pax::Records::parse(&body).map_err(malformed)?;
                 }
                 b'L' | b'K' => {
                     let mut body =
@@ -200,8 +204,6 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
                     }) = Some(body);
                 }
                 flag => {
-                    self.entries += 1;
-                    self.bound(self.entries, self.limits.entries, "entries")?;
                     let mut entry = self.entry(&block, flag, size, start)?;
                     if let Some(name) = long_name {
                         entry.path = name;
@@ -430,7 +432,7 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
         if let Some(mtime) = pax.mtime {
             entry.mtime = mtime;
         }
-        entry.xattrs = pax.xattrs;
+        entry.xattrs = pax.xattrs.into_iter().collect();
         let old_sparse = entry.fragments.is_some();
         if let Some(size) = pax.size {
             if old_sparse {
@@ -463,6 +465,7 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
                 .ok_or(malformed("sparse file without size"))?;
             entry.fragments = Some(map);
         }
+        self.bound(self.payload, self.limits.layer_bytes, "bytes in one file")?;
         self.padding = self.payload.next_multiple_of(BLOCK as u64) - self.payload;
         Ok(())
     }
@@ -535,7 +538,6 @@ impl<R: BufRead, S: RawSink> TarReader<R, S> {
         if entry.path.contains(&0) || entry.link.contains(&0) {
             return Err(malformed("a zero byte in a name"));
         }
-        self.bound(self.payload, self.limits.layer_bytes, "bytes in one file")?;
         self.bound(entry.size, self.limits.layer_bytes, "bytes in one file")?;
         if let Some(fragments) = &entry.fragments {
             self.bound(

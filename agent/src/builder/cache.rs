@@ -257,7 +257,7 @@ impl Cache {
 
     /// Everything that is cached.
     pub(crate) fn list(&self) -> Result<Vec<CacheRecord>> {
-        let needed = self.store.needed_by_images()?;
+        let needed = self.store.needed_by_images();
         let table = self.table.lock();
         let mut owners: HashMap<&Entry, &str> = HashMap::new();
         for record in table.records.values() {
@@ -339,7 +339,7 @@ impl Cache {
 
     /// Bytes of the layers that go when these entries are not named any more.
     fn released_bytes(&self, gone: &[Entry], named: &HashSet<Entry>) -> Result<u64> {
-        let mut staying = self.store.needed_by_images()?;
+        let mut staying = self.store.needed_by_images();
         staying.extend(named.iter().filter_map(|entry| self.layer(entry)));
         let mut layers: Vec<_> = gone.iter().filter_map(|entry| self.layer(entry)).collect();
         layers.retain(|layer| !staying.contains(layer));

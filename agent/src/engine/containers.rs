@@ -547,10 +547,8 @@ fn in_context(error: Error, verb: &str, reference: &str) -> Error {
 /// Bytes of the writable layer, and of it together with the image.
 fn sizes(shared: &super::shared::Shared, container: &Container) -> (i64, i64) {
     let rw = disk::size_of(&shared.records.directory(container.id()).join("upper"));
-    let image = shared
-        .images
-        .inspect(&container.definition.image)
-        .map_or(0, |image| image.size);
+    let image = container.definition.image.parse();
+    let image = image.map_or(0, |id| shared.images.image_size(&id));
     let signed = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
     (signed(rw), signed(rw.saturating_add(image)))
 }

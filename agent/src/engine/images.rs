@@ -196,7 +196,7 @@ impl Engine {
             let images = shared.images.list(&filter)?;
             let mut list: Vec<ImageSummary> = images.iter().map(summary).collect();
             if shared_size {
-                let usage = shared.images.disk_usage()?;
+                let usage = shared.images.disk_usage();
                 for (image, summary) in images.iter().zip(&mut list) {
                     let own = usage.images.iter().find(|own| own.id == image.id);
                     summary.shared_size = own.map_or(-1, |own| signed(own.shared_size));
@@ -277,7 +277,7 @@ impl Engine {
         let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
         let removed = blocking(move || {
             let options = agent_image::RemoveOptions { force, no_prune };
-            Ok(shared.images.remove(&name, options, &uses(&shared))?)
+            Ok(shared.images.remove(&name, options, || uses(&shared))?)
         })
         .await?;
         Ok(self.report_removed(removed))
@@ -294,7 +294,7 @@ impl Engine {
             labels_not: texts("label!"),
         };
         let shared = Arc::clone(&self.shared);
-        let pruned = blocking(move || Ok(shared.images.prune(&filter, &uses(&shared))?)).await?;
+        let pruned = blocking(move || Ok(shared.images.prune(&filter, || uses(&shared))?)).await?;
         let deleted = self.report_removed(pruned.removed);
         Ok(PruneResponse {
             images_deleted: Some(deleted),
@@ -305,7 +305,7 @@ impl Engine {
 
     /// Removes one image for the garbage collection, unless somebody needs it. Returns the bytes that came free. Blocks.
     pub(crate) fn collect_image(&self, id: &ImageId) -> Result<u64> {
-        let pruned = self.shared.images.collect_image(id, &uses(&self.shared))?;
+        let pruned = self.shared.images.collect_image(id, || uses(&self.shared))?;
         self.report_removed(pruned.removed);
         Ok(pruned.space_reclaimed)
     }

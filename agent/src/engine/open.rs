@@ -96,7 +96,14 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
             "a container is not shown until its record is repaired"
         );
     }
+    // A container whose record cannot be read may need its image.
+    let all_shown = parts.found.problems.is_empty();
     adopt(&shared, parts.found, held).await?;
+    if all_shown {
+        let shared = Arc::clone(&shared);
+        let uses = super::images::uses;
+        blocking(move || Ok(shared.images.collect_departed(|| uses(&shared))?)).await?;
+    }
     shared.tasks.spawn(route(Arc::clone(&shared), events));
     Ok(shared)
 }

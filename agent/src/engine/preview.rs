@@ -76,9 +76,12 @@ impl Engine {
                     });
                 }
             }
-            let mut uses = images::uses(&shared);
-            uses.retain(|user| !gone.contains(&user.container));
-            let pruned = shared.images.preview_prune(&filter, &uses)?;
+            let staying = || {
+                let mut uses = images::uses(&shared);
+                uses.retain(|user| !gone.contains(&user.container));
+                uses
+            };
+            let pruned = shared.images.preview_prune(&filter, staying)?;
             preview.image_bytes = pruned.space_reclaimed;
             let item = |step: Removed| match step {
                 Removed::Untagged(name, _) => ImageDeleteItem::Untagged(name.familiar()),

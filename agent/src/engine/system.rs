@@ -232,7 +232,7 @@ impl Engine {
             .await?;
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let usage = shared.images.disk_usage()?;
+            let usage = shared.images.disk_usage();
             let mut list = Vec::new();
             for image in shared.images.list(&ListFilter {
                 all: true,

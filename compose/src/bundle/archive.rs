@@ -214,7 +214,8 @@ impl Index {
                 break;
             }
             let (name, entry) = entry(&header, at)?;
-            let end = at.checked_add(entry.size.next_multiple_of(BLOCK));
+            let padded = entry.size.checked_next_multiple_of(BLOCK);
+            let end = padded.and_then(|padded| at.checked_add(padded));
             at = match end {
                 Some(end) if end <= length => end,
                 _ => {
@@ -400,6 +401,18 @@ mod tests {
             both
         };
         assert!(read(&twice).unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn a_size_beyond_all_bounds_is_refused() {
+        let mut header = Header::new_ustar();
+        header.set_path("muster/project/a").unwrap();
+        header.set_mode(0o644);
+        header.set_size(u64::MAX);
+        header.set_cksum();
+        let bytes = [&header.as_bytes()[..], &[0; 1024]].concat();
+        let message = read(&bytes).unwrap_err().to_string();
+        assert!(message.contains("muster/project/a"), "{message}");
     }
 
     #[test]

@@ -50,7 +50,15 @@ impl LayerStore {
             .unwrap_or_default()
     }
 
-    /// Notes that `repository` (`host/path`) has the layer in a form.
+    /// Whether `blob` has been seen to be a form of the layer. What a manifest says about it alone is no proof.
+    pub(crate) fn has_form(&self, diff_id: &Digest, blob: &Digest) -> bool {
+        let arrived = self
+            .get(diff_id)
+            .is_ok_and(|layer| layer.blob == Some(*blob));
+        arrived || self.forms(diff_id).iter().any(|form| form.digest == *blob)
+    }
+
+    /// Notes that `repository` (`host/path`) has the layer in a form, which somebody has seen to be one.
     pub(crate) fn remember_form(
         &self,
         diff_id: &Digest,

@@ -172,8 +172,8 @@ pub(crate) struct LayerStore {
     layers: Mutex<HashMap<Digest, Option<Arc<Layer>>>>,
     /// Compressed form → diff id; filled at the first use.
     blobs: Mutex<Option<HashMap<Digest, Digest>>>,
-    /// Deletes what a crash left.
-    sweeper: Mutex<Option<JoinHandle<()>>>,
+    /// Delete what a crash left.
+    sweepers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl LayerStore {
@@ -208,23 +208,16 @@ impl LayerStore {
             .filter_map(|path| path.to_str()?.rsplit_once('-')?.1.parse::<u64>().ok())
             .max()
             .map_or(0, |last| last + 1);
-        let sweeper = (!leftovers.is_empty()).then(|| {
-            std::thread::spawn(move || {
-                for path in leftovers {
-                    if let Err(error) = crate::remove::remove_tree(&path) {
-                        tracing::warn!(path = %path.display(), %error, "cannot remove what a crash left");
-                    }
-                }
-            })
-        });
-        Ok(Self {
+        let store = Self {
             root: root.to_owned(),
             limits: limits.clone(),
             next: AtomicU64::new(next),
             layers: Mutex::new(layers),
             blobs: Mutex::new(None),
-            sweeper: Mutex::new(sweeper),
-        })
+            sweepers: Mutex::default(),
+        };
+        store.discard_later(leftovers);
+        Ok(store)
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -358,6 +351,21 @@ impl LayerStore {
         }
     }
 
+    /// The same on a thread of its own, for what a crash left.
+    pub(crate) fn discard_later(&self, doomed: Vec<PathBuf>) {
+        if doomed.is_empty() {
+            return;
+        }
+        let sweeper = std::thread::spawn(move || {
+            for path in doomed {
+                if let Err(error) = crate::remove::remove_tree(&path) {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove what a crash left");
+                }
+            }
+        });
+        self.sweepers.lock().push(sweeper);
+    }
+
     /// Writes the layer's tar, bit for bit as it came in. Fails if the result does not have the layer's digest.
     pub(crate) fn write_tar(
         &self,
@@ -455,7 +463,7 @@ impl LayerStore {
 
 impl Drop for LayerStore {
     fn drop(&mut self) {
-        if let Some(sweeper) = self.sweeper.lock().take() {
+        for sweeper in std::mem::take(&mut *self.sweepers.lock()) {
             // A panic there has been reported by the panic hook; nothing depends on its result.
             let _ = sweeper.join();
         }

@@ -4,7 +4,6 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::Purpose;
 use super::error::RegistryError;
 use super::{Credentials, Registry, Session};
 use crate::digest::Digest;
@@ -64,20 +63,10 @@ impl Registry {
         cancel: &CancellationToken,
     ) -> Result<Artifact, RegistryError> {
         let reference = reference.clone().with_default_tag();
-        let mut last = None;
-        for endpoint in self.config.endpoints(reference.domain(), Purpose::Read) {
-            let mirror = endpoint.is_mirror();
-            let credentials = credentials.filter(|_| !mirror).cloned();
-            let session = self.session(endpoint, &reference, Purpose::Read, credentials, cancel)?;
-            match session.artifact(config_type, platform) {
-                Ok(artifact) => return Ok(artifact),
-                Err(error) if (error.is_unreachable() || mirror) && !error.is_cancelled() => {
-                    last.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned())))
+        let ask = |session: &Session<'_>| session.artifact(config_type, platform);
+        self.at_first(&reference, credentials, cancel, ask, |_, artifact| {
+            Ok(artifact)
+        })
     }
 }
 

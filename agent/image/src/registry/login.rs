@@ -8,7 +8,7 @@ use super::auth::Challenge;
 use super::endpoint::{self, Purpose};
 use super::error::RegistryError;
 use super::token::Lasting;
-use super::transport::{Ask, challenge};
+use super::transport::Ask;
 use super::{Credentials, Registry, Session};
 use crate::reference::Reference;
 
@@ -45,8 +45,13 @@ impl Session<'_> {
     fn log_in(&self) -> Result<String, RegistryError> {
         let ask = Ask::get("/v2/").without_scope();
         let first = self.follow(&ask, None)?;
-        let (authorization, identity) = match challenge(&first) {
-            _ if first.status() != StatusCode::UNAUTHORIZED => (String::new(), String::new()),
+        let status = first.reply.status();
+        let challenge = match status {
+            StatusCode::UNAUTHORIZED => self.challenge(&first)?,
+            _ => None,
+        };
+        let (authorization, identity) = match challenge {
+            None if status != StatusCode::UNAUTHORIZED => (String::new(), String::new()),
             Some(Challenge::Bearer { realm, service }) => {
                 let reply = self.ask_token_service("", &realm, &service, Lasting::Identity)?;
                 let token = reply.token();
@@ -56,11 +61,11 @@ impl Session<'_> {
                 let basic = self.credentials.as_ref().map(Credentials::basic);
                 (basic.unwrap_or_default(), String::new())
             }
-            None => return Err(self.login_failed(first.status())),
+            None => return Err(self.login_failed(status)),
         };
         let reply = match &*authorization {
-            "" => first,
-            authorization => self.follow(&ask, Some(authorization))?,
+            "" => first.reply,
+            authorization => self.follow(&ask, Some(authorization))?.reply,
         };
         match reply.status() {
             StatusCode::OK => Ok(identity),

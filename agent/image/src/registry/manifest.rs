@@ -41,7 +41,7 @@ impl Found {
 
 impl Session<'_> {
     /// What the session's reference names.
-    pub(super) fn resolve(&self) -> Result<Found, RegistryError> {
+    pub(crate) fn resolve(&self) -> Result<Found, RegistryError> {
         match (self.reference.digest(), self.reference.tag()) {
             (Some(digest), _) => self.manifest(&digest.to_string(), Some(digest)),
             (None, tag) => self.manifest(tag.unwrap_or("latest"), None),

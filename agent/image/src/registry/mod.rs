@@ -94,30 +94,39 @@ impl Registry {
         }
     }
 
-    /// Finds the manifest that `reference` names, at the first endpoint that has an answer. Blocks.
-    pub(crate) fn find<'a>(
-        &'a self,
+    /// Does something at the first endpoint that can do it: asks for something there, then does `work` with the answer.
+    /// An endpoint that cannot be reached leads to the next, and so does whatever goes wrong at a mirror, however late
+    /// (moby `distribution/pull.go`). Blocks.
+    pub(crate) fn at_first<A, T, E: From<RegistryError> + std::fmt::Display>(
+        &self,
         reference: &Reference,
         credentials: Option<&Credentials>,
         cancel: &CancellationToken,
-    ) -> Result<(Session<'a>, Found), RegistryError> {
-        let mut last = None;
+        ask: impl Fn(&Session<'_>) -> Result<A, RegistryError>,
+        mut work: impl FnMut(&Session<'_>, A) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut first = None;
         for endpoint in self.config.endpoints(reference.domain(), Purpose::Read) {
             let mirror = endpoint.is_mirror();
             // A user's credentials are for the registry, not for its mirrors.
             let credentials = credentials.filter(|_| !mirror).cloned();
             let session = self.session(endpoint, reference, Purpose::Read, credentials, cancel)?;
-            match session.resolve() {
-                Ok(found) => return Ok((session, found)),
-                Err(error) if (error.is_unreachable() || mirror) && !error.is_cancelled() => {
-                    tracing::debug!(endpoint = %session.endpoint, %error, "trying the next endpoint");
-                    // What https says is more telling than that plain http fails, too.
-                    last.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
+            let error = match ask(&session) {
+                Ok(answer) => match work(&session, answer) {
+                    Err(error) if mirror => error,
+                    outcome => return outcome,
+                },
+                Err(error) if error.is_unreachable() || mirror => error.into(),
+                Err(error) => return Err(error.into()),
+            };
+            if cancel.is_cancelled() {
+                return Err(error);
             }
+            tracing::debug!(endpoint = %session.endpoint, %error, "trying the next endpoint");
+            // What https says is more telling than that plain http fails, too.
+            first.get_or_insert(error);
         }
-        Err(last.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned())))
+        Err(first.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned()).into()))
     }
 
     /// Tries of one exchange.
@@ -153,14 +162,22 @@ impl Registry {
         credentials: Option<&Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Description, RegistryError> {
-        let (session, found) = self.find(reference, credentials, cancel)?;
-        let platforms = session.platforms(&found)?;
-        Ok(Description {
-            media_type: found.media_type,
-            digest: found.digest,
-            size: found.bytes.len() as u64,
-            platforms,
-        })
+        let describe = |session: &Session<'_>, found: Found| {
+            let platforms = session.platforms(&found)?;
+            Ok(Description {
+                media_type: found.media_type,
+                digest: found.digest,
+                size: found.bytes.len() as u64,
+                platforms,
+            })
+        };
+        self.at_first(
+            reference,
+            credentials,
+            cancel,
+            |session| session.resolve(),
+            describe,
+        )
     }
 
     fn session(
@@ -198,7 +215,7 @@ impl Session<'_> {
     /// Asks whether anybody is there who speaks the protocol; who asks does not matter yet.
     fn greet(&self) -> Result<(), RegistryError> {
         let ask = Ask::get("/v2/").without_scope();
-        let reply = self.follow(&ask, None)?;
+        let reply = self.follow(&ask, None)?.reply;
         match reply.status() {
             StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
             _ => Err(self.status("/v2/", reply)),

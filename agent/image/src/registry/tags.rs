@@ -4,7 +4,6 @@ use http::header::LINK;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::Purpose;
 use super::error::RegistryError;
 use super::transport::{Ask, SMALL_BODY};
 use super::{Credentials, Registry, Session};
@@ -31,20 +30,13 @@ impl Registry {
         credentials: Option<&Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, RegistryError> {
-        let mut last = None;
-        for endpoint in self.config.endpoints(repository.domain(), Purpose::Read) {
-            let mirror = endpoint.is_mirror();
-            let credentials = credentials.filter(|_| !mirror).cloned();
-            let session = self.session(endpoint, repository, Purpose::Read, credentials, cancel)?;
-            match session.tags() {
-                Ok(tags) => return Ok(tags),
-                Err(error) if (error.is_unreachable() || mirror) && !error.is_cancelled() => {
-                    last.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| RegistryError::Address(repository.domain().to_owned())))
+        self.at_first(
+            repository,
+            credentials,
+            cancel,
+            |session| session.tags(),
+            |_, tags| Ok(tags),
+        )
     }
 }
 

@@ -84,6 +84,13 @@ enum Rights {
     Also(String),
 }
 
+/// What came back.
+pub(super) struct Answer {
+    pub(super) reply: Response<Incoming>,
+    /// Who gave it, after redirects.
+    by: Url,
+}
+
 impl Ask {
     /// `path` is absolute within the endpoint.
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
@@ -255,13 +262,14 @@ impl Session<'_> {
     fn ask_authorised(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
         let key = self.token_key(&ask.rights);
         let known = self.known_authorization(&key);
-        let reply = self.follow(ask, known.as_deref())?;
-        if reply.status() != StatusCode::UNAUTHORIZED {
-            return Ok(reply);
+        let answer = self.follow(ask, known.as_deref())?;
+        if answer.reply.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer.reply);
         }
+        let challenge = self.challenge(&answer)?;
         self.registry.tokens.forget(&key);
-        let Some(challenge) = challenge(&reply) else {
-            return Ok(reply);
+        let Some(challenge) = challenge else {
+            return Ok(answer.reply);
         };
         let authorization = match challenge {
             Challenge::Basic => match &self.credentials {
@@ -275,7 +283,30 @@ impl Session<'_> {
             },
             Challenge::Bearer { realm, service } => self.token(key, &realm, &service)?,
         };
-        self.follow(ask, Some(&authorization))
+        Ok(self.follow(ask, Some(&authorization))?.reply)
+    }
+
+    /// What the registry wants of who asks; of several challenges the first of a scheme that is spoken here. Where it
+    /// redirects to, nobody is told who asks (CVE-2020-15157): a challenge from there is an error.
+    pub(super) fn challenge(&self, answer: &Answer) -> Result<Option<Challenge>, RegistryError> {
+        let by = &answer.by;
+        if !self.is_home(by) {
+            let origin = by.origin().ascii_serialization();
+            let reason = format!(
+                "refusing to authenticate to {origin}, where {} redirects to: only the registry itself may ask for that",
+                self.endpoint
+            );
+            return Err(self.protocol(by.path(), reason));
+        }
+        let challenges = answer.reply.headers().get_all(WWW_AUTHENTICATE);
+        Ok(challenges
+            .iter()
+            .find_map(|header| Challenge::parse(header.to_str().ok()?)))
+    }
+
+    /// Whether a URL is of the endpoint.
+    fn is_home(&self, url: &Url) -> bool {
+        Url::parse(&self.endpoint.to_string()).is_ok_and(|home| home.origin() == url.origin())
     }
 
     /// The authorisation that was good last time, for requests that cannot be repeated.
@@ -319,7 +350,7 @@ impl Session<'_> {
         &self,
         ask: &Ask,
         authorization: Option<&str>,
-    ) -> Result<Response<Incoming>, RegistryError> {
+    ) -> Result<Answer, RegistryError> {
         let what = ask.what();
         let mut url = match &ask.target {
             Target::Path(path) => {
@@ -348,7 +379,7 @@ impl Session<'_> {
                 _ => &[307, 308],
             };
             if !followed.contains(&reply.status().as_u16()) {
-                return Ok(reply);
+                return Ok(Answer { reply, by: url });
             }
             url = self.location(what, &url, reply.headers())?;
         }
@@ -380,8 +411,7 @@ impl Session<'_> {
         if let Some(value) = self.registry.config.proxies.authorization(&uri) {
             request = request.header(PROXY_AUTHORIZATION, sensitive(value)?);
         }
-        let home = Url::parse(&self.endpoint.to_string()).map(|home| home.origin());
-        if let Some(value) = authorization.filter(|_| home.is_ok_and(|home| home == url.origin())) {
+        if let Some(value) = authorization.filter(|_| self.is_home(url)) {
             request = request.header(AUTHORIZATION, sensitive(value)?);
         }
         request
@@ -522,14 +552,6 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
-}
-
-/// The first challenge of a scheme that is spoken here.
-pub(super) fn challenge(reply: &Response<Incoming>) -> Option<Challenge> {
-    let challenges = reply.headers().get_all(WWW_AUTHENTICATE);
-    challenges
-        .iter()
-        .find_map(|header| Challenge::parse(header.to_str().ok()?))
 }
 
 /// How long a registry wants not to be asked: seconds, or a date.

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::manifest::{Descriptor, Manifest, OCI_MANIFEST};
 use crate::progress::ProgressSink;
 use crate::reference::Reference;
-use crate::registry::{Credentials, LayerBlob, Registry};
+use crate::registry::{Credentials, LayerBlob, Registry, Session};
 use crate::store::push::{Push, PushRequest};
 
 /// What an artifact has in place of an image's configuration.
@@ -98,20 +98,29 @@ impl Store {
             .iter()
             .any(|(_, diff_id)| pins.find(diff_id).is_none());
         if missing {
-            let (session, _) = registry.find(&reference, credentials, cancel)?;
             let descriptors: Vec<Descriptor> =
                 layers.iter().map(|(blob, _)| blob.descriptor()).collect();
             let pairs: Vec<(&Descriptor, &Digest)> = descriptors
                 .iter()
                 .zip(layers.iter().map(|(_, diff_id)| diff_id))
                 .collect();
-            let unfinished = self.fetch(&session, &pins, &pairs, progress)?;
-            self.add_kept(unfinished)?;
+            let fetch = |session: &Session<'_>, _| self.fetch(session, &pins, &pairs, progress);
+            let unfinished = registry.at_first(
+                &reference,
+                credentials,
+                cancel,
+                |session| session.resolve(),
+                fetch,
+            )?;
+            let fetched = self.add_kept(unfinished)?;
             let repository = reference.repository();
             for (blob, diff_id) in layers {
-                let form = (blob.digest, blob.size);
-                self.layers
-                    .remember_form(diff_id, form, &blob.media_type, &repository);
+                // Of a layer that was here already nobody has seen the blob.
+                if fetched.contains(diff_id) {
+                    let form = (blob.digest, blob.size);
+                    self.layers
+                        .remember_form(diff_id, form, &blob.media_type, &repository);
+                }
                 self.forget_partial(&blob.digest);
             }
         }

@@ -8,9 +8,10 @@
 //! muster.image.id          digest of the configuration, so that nothing else needs to be read at start
 //! muster.image.parent      the image it was built on here
 //! muster.image.last-tagged when a name was last put on it
+//! muster.image.departed    removed, but containers made from it are left
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use indexmap::IndexMap;
@@ -25,6 +26,7 @@ use crate::reference::Reference;
 const ANNOTATION_ID: &str = "muster.image.id";
 const ANNOTATION_PARENT: &str = "muster.image.parent";
 const ANNOTATION_LAST_TAGGED: &str = "muster.image.last-tagged";
+const ANNOTATION_DEPARTED: &str = "muster.image.departed";
 
 /// All images and names. Cloned for each change and swapped in once it is on disk.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +34,9 @@ pub(super) struct Catalog {
     pub(super) images: HashMap<ImageId, Record>,
     /// Every name has a tag or a digest.
     pub(super) names: BTreeMap<Reference, ImageId>,
+    /// Images that are removed for everybody but the containers made from them: they have no name and are in no list, and
+    /// their layers stay until the last of these containers goes. None of them is in `images`, too.
+    pub(super) departed: HashMap<ImageId, Record>,
 }
 
 /// One image.
@@ -46,6 +51,24 @@ pub(super) struct Record {
 }
 
 impl Catalog {
+    /// Everything that is here, departed images too.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &ImageId> {
+        self.images.keys().chain(self.departed.keys())
+    }
+
+    /// Of an image that is here, departed or not.
+    pub(super) fn record(&self, id: &ImageId) -> Option<&Record> {
+        self.images.get(id).or_else(|| self.departed.get(id))
+    }
+
+    /// The configurations and manifests that are needed.
+    pub(super) fn blobs(&self) -> HashSet<Digest> {
+        let records = self.images.iter().chain(&self.departed);
+        records
+            .flat_map(|(id, record)| [*id.digest(), record.manifest])
+            .collect()
+    }
+
     pub(super) fn read(path: &Path) -> Result<Self, ImageError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -76,7 +99,11 @@ impl Catalog {
                 manifest_size: descriptor.size,
                 media_type: descriptor.media_type,
             };
-            catalog.images.entry(id).or_insert(record);
+            let images = match descriptor.annotations.contains_key(ANNOTATION_DEPARTED) {
+                true => &mut catalog.departed,
+                false => &mut catalog.images,
+            };
+            images.entry(id).or_insert(record);
         }
         Ok(catalog)
     }
@@ -96,6 +123,14 @@ impl Catalog {
                 None => manifests.push(plain),
                 Some(names) => manifests.extend(names.iter().map(|name| plain.clone().named(name))),
             }
+        }
+        let mut departed: Vec<_> = self.departed.iter().collect();
+        departed.sort_by_key(|(id, _)| **id);
+        for (id, record) in departed {
+            let mut descriptor = record.descriptor(id);
+            let (name, value) = (ANNOTATION_DEPARTED.to_owned(), "true".to_owned());
+            descriptor.annotations.insert(name, value);
+            manifests.push(descriptor);
         }
         let index = Index {
             schema_version: 2,

@@ -81,27 +81,37 @@ impl Store {
         names: Vec<Reference>,
     ) -> Result<Image> {
         let config = self.config(id)?;
-        let record = catalog
-            .images
-            .get(id)
-            .ok_or_else(|| ImageError::NoSuchImage(id.to_string()))?;
         let mut size = 0;
         for diff_id in &config.rootfs.diff_ids {
             size += self.layers.get(diff_id)?.size;
         }
-        let (digests, tags) = names.into_iter().partition(|name| name.digest().is_some());
-        Ok(Image {
-            id: *id,
-            tags,
-            digests,
-            manifest: record.manifest,
-            parent: record.parent,
-            last_tagged: record.last_tagged,
-            size,
-            layers: self.layers(id)?,
-            config,
-        })
+        let layers = self.layers(id)?;
+        image(catalog, id, names, config, (size, layers))
+            .ok_or_else(|| ImageError::NoSuchImage(id.to_string()))
     }
+}
+
+/// What is shown of an image of `catalog`. `names` are those to show, `files` its size and its layers' directories.
+pub(super) fn image(
+    catalog: &Catalog,
+    id: &ImageId,
+    names: Vec<Reference>,
+    config: Arc<ImageConfig>,
+    (size, layers): (u64, Vec<PathBuf>),
+) -> Option<Image> {
+    let record = catalog.images.get(id)?;
+    let (digests, tags) = names.into_iter().partition(|name| name.digest().is_some());
+    Some(Image {
+        id: *id,
+        tags,
+        digests,
+        manifest: record.manifest,
+        parent: record.parent,
+        last_tagged: record.last_tagged,
+        size,
+        layers,
+        config,
+    })
 }
 
 pub(super) fn resolve(catalog: &Catalog, name: &str) -> Result<ImageId> {

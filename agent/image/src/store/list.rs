@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 
-use super::inspect::{Image, resolve};
+use super::inspect::{Image, image, resolve};
 use super::{Result, Store};
 use crate::error::ImageError;
 use crate::reference::Reference;
@@ -54,7 +54,7 @@ impl Store {
         }
         let mut images = Vec::new();
         for id in catalog.images.keys() {
-            // One damaged image does not hide the others.
+            // One that is damaged, or goes meanwhile, does not hide the others.
             let Some(config) = self.readable(id) else {
                 continue;
             };
@@ -79,7 +79,15 @@ impl Store {
                 _ => true,
             };
             if wanted && (filter.references.is_empty() || !shown.is_empty()) {
-                images.push(self.image(&catalog, id, shown)?);
+                match self.image(&catalog, id, shown.clone()) {
+                    Ok(image) => images.push(image),
+                    Err(error) if self.is_here(id) => {
+                        tracing::error!(image.id = %id, %error, "an image is damaged: remove it and get it again");
+                        let size = self.image_size(id);
+                        images.extend(image(&catalog, id, shown, config, (size, Vec::new())));
+                    }
+                    Err(_) => {}
+                }
             }
         }
         images.sort_by(|a, b| {

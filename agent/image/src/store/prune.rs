@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::index::Catalog;
 use super::list::{matches_label, matches_labels};
 use super::remove::{ImageUse, RemoveOptions, Removed, Users, plan};
-use super::{Result, Store};
+use super::{Result, Store, gone};
 use crate::digest::ImageId;
 use crate::error::ImageError;
 
@@ -37,7 +37,11 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be changed.
-    pub fn collect_image(&self, id: &ImageId, uses: &[ImageUse]) -> Result<Pruned> {
+    pub fn collect_image(
+        &self,
+        id: &ImageId,
+        uses: impl FnOnce() -> Vec<ImageUse>,
+    ) -> Result<Pruned> {
         let options = RemoveOptions {
             force: true,
             no_prune: false,
@@ -61,7 +65,11 @@ impl Store {
     }
 
     /// Removes images nobody uses, all in one step.
-    pub fn prune(&self, filter: &PruneFilter, uses: &[ImageUse]) -> Result<Pruned> {
+    pub fn prune(
+        &self,
+        filter: &PruneFilter,
+        uses: impl FnOnce() -> Vec<ImageUse>,
+    ) -> Result<Pruned> {
         let (removed, space_reclaimed) =
             self.remove_all(|catalog, users| self.choose(filter, catalog, users), uses)?;
         Ok(Pruned {
@@ -74,18 +82,19 @@ impl Store {
     ///
     /// # Errors
     /// An image cannot be read.
-    pub fn preview_prune(&self, filter: &PruneFilter, uses: &[ImageUse]) -> Result<Pruned> {
+    pub fn preview_prune(
+        &self,
+        filter: &PruneFilter,
+        uses: impl FnOnce() -> Vec<ImageUse>,
+    ) -> Result<Pruned> {
         let before = self.snapshot();
         let mut after = Catalog::clone(&before);
-        let held = self.held.lock().keys().copied().collect();
-        let removed = self.choose(filter, &mut after, &Users { uses, held })?;
-        let gone: Vec<ImageId> = before
-            .images
-            .keys()
-            .filter(|id| !after.images.contains_key(id))
-            .copied()
-            .collect();
-        let layers: Vec<_> = self.orphans(&gone, &after)?.layers.into_iter().collect();
+        let removed = self.choose(filter, &mut after, &self.users(uses))?;
+        let mut layers = self.layers_of(gone(&before, &after).iter());
+        let staying = self.layers_of(after.ids());
+        layers.retain(|diff_id| !staying.contains(diff_id));
+        let layers = self.unneeded(&layers, &self.pinned.lock())?;
+        let layers: Vec<_> = layers.into_iter().collect();
         Ok(Pruned {
             removed,
             space_reclaimed: self.layer_sizes(&layers).iter().sum(),
@@ -97,7 +106,7 @@ impl Store {
         &self,
         filter: &PruneFilter,
         catalog: &mut Catalog,
-        users: &Users<'_>,
+        users: &Users,
     ) -> Result<Vec<Removed>> {
         let mut ids: Vec<_> = catalog.images.keys().copied().collect();
         ids.sort();

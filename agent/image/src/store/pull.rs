@@ -4,7 +4,7 @@
 //!
 //! Source of the texts and their order: moby `daemon/internal/distribution/pull_v2.go`, `xfer/download.go`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use crate::layers::Unfinished;
 use crate::manifest::{Descriptor, Manifest};
 use crate::progress::{ProgressMessage, ProgressSink};
 use crate::reference::Reference;
-use crate::registry::{BlobReader, Credentials, Registry, RegistryError, Session};
+use crate::registry::{BlobReader, Credentials, Found, Registry, RegistryError, Session};
 
 /// Between two progress messages of one layer.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
@@ -51,6 +51,18 @@ pub struct Pulled {
     pub newer: bool,
 }
 
+/// An image that a registry has, and what of it was not here.
+struct Brought {
+    /// Of the manifest or index that the name stands for.
+    digest: Digest,
+    /// Its manifest.
+    image: Found,
+    manifest: Manifest,
+    /// The image was here already.
+    known: bool,
+    additions: Additions,
+}
+
 impl Store {
     /// Pulls one image. All or nothing; cancelling leaves nothing behind. Blocks, and must not be called on a thread of
     /// the registry's runtime.
@@ -64,40 +76,30 @@ impl Store {
         self.sweep_partials(PARTIAL_LIFE);
         let reference = request.reference.clone().with_default_tag();
         let credentials = request.credentials.as_ref();
-        let (session, found) = registry.find(&reference, credentials, cancel)?;
-        progress(ProgressMessage {
-            status: Some(format!("Pulling from {}", reference.path())),
-            id: reference
-                .tag()
-                .filter(|_| reference.digest().is_none())
-                .map_or_else(
-                    || Some(found.digest.to_string()),
-                    |tag| Some(tag.to_owned()),
-                ),
-            ..ProgressMessage::default()
-        });
-        let (image, manifest) = session.image(&found, request.platform.as_deref())?;
-        let id = ImageId::new(manifest.config.digest);
-        let mut additions = Additions::default();
         // Held until the image is in the index.
         let pins = Pins::new(self);
-        let known = self.snapshot().images.contains_key(&id);
-        if known {
-            let config = self.config(&id)?;
-            for diff_id in &config.rootfs.diff_ids {
-                pins.find(diff_id);
-            }
-        } else {
-            let bytes = session.small_blob(&manifest.config)?;
-            let config = self.check(&manifest, &bytes, request)?;
-            let layers: Vec<(&Descriptor, &Digest)> = manifest
-                .layers
-                .iter()
-                .zip(&config.rootfs.diff_ids)
-                .collect();
-            additions.layers = self.fetch(&session, &pins, &layers, progress)?;
-            additions.blobs = vec![bytes, image.bytes.clone()];
-        }
+        let bring = |session: &Session<'_>, found: Found| {
+            self.bring(session, found, request, &pins, progress)
+        };
+        let Brought {
+            digest,
+            image,
+            manifest,
+            known,
+            additions,
+        } = registry.at_first(
+            &reference,
+            credentials,
+            cancel,
+            |session| session.resolve(),
+            bring,
+        )?;
+        let id = ImageId::new(manifest.config.digest);
+        let fetched: HashSet<Digest> = additions
+            .layers
+            .iter()
+            .map(|unfinished| unfinished.layer.diff_id)
+            .collect();
         if cancel.is_cancelled() {
             return Err(RegistryError::Cancelled.into());
         }
@@ -108,7 +110,7 @@ impl Store {
             parent: None,
             last_tagged: None,
         };
-        let pinned = reference.with_digest(found.digest);
+        let pinned = reference.with_digest(digest);
         let (newer, _) = self.change(additions, |catalog| {
             if known && !catalog.images.contains_key(&id) {
                 return Err(ImageError::Conflict(format!(
@@ -135,12 +137,15 @@ impl Store {
             .iter()
             .zip(&self.config(&id)?.rootfs.diff_ids)
         {
-            let form = (layer.digest, layer.size);
-            self.layers
-                .remember_form(diff_id, form, &layer.media_type, &repository);
+            // Of a layer that was here already the manifest may tell lies: nobody has seen that blob.
+            if fetched.contains(diff_id) || self.layers.has_form(diff_id, &layer.digest) {
+                let form = (layer.digest, layer.size);
+                self.layers
+                    .remember_form(diff_id, form, &layer.media_type, &repository);
+            }
             self.partials.forget(&layer.digest);
         }
-        progress(ProgressMessage::status(format!("Digest: {}", found.digest)));
+        progress(ProgressMessage::status(format!("Digest: {digest}")));
         let outcome = match newer {
             true => "Downloaded newer image for",
             false => "Image is up to date for",
@@ -149,10 +154,56 @@ impl Store {
             "Status: {outcome} {}",
             reference.familiar()
         )));
-        Ok(Pulled {
-            id,
+        Ok(Pulled { id, digest, newer })
+    }
+
+    /// Fetches everything of an image that is not here, from one endpoint.
+    fn bring(
+        &self,
+        session: &Session<'_>,
+        found: Found,
+        request: &PullRequest,
+        pins: &Pins<'_>,
+        progress: ProgressSink<'_>,
+    ) -> Result<Brought> {
+        let reference = request.reference.clone().with_default_tag();
+        progress(ProgressMessage {
+            status: Some(format!("Pulling from {}", reference.path())),
+            id: reference
+                .tag()
+                .filter(|_| reference.digest().is_none())
+                .map_or_else(
+                    || Some(found.digest.to_string()),
+                    |tag| Some(tag.to_owned()),
+                ),
+            ..ProgressMessage::default()
+        });
+        let (image, manifest) = session.image(&found, request.platform.as_deref())?;
+        let id = ImageId::new(manifest.config.digest);
+        let mut additions = Additions::default();
+        let known = self.snapshot().images.contains_key(&id);
+        if known {
+            let config = self.config(&id)?;
+            for diff_id in &config.rootfs.diff_ids {
+                pins.find(diff_id);
+            }
+        } else {
+            let bytes = session.small_blob(&manifest.config)?;
+            let config = self.check(&manifest, &bytes, request)?;
+            let layers: Vec<(&Descriptor, &Digest)> = manifest
+                .layers
+                .iter()
+                .zip(&config.rootfs.diff_ids)
+                .collect();
+            additions.layers = self.fetch(session, pins, &layers, progress)?;
+            additions.blobs = vec![bytes, image.bytes.clone()];
+        }
+        Ok(Brought {
             digest: found.digest,
-            newer,
+            image,
+            manifest,
+            known,
+            additions,
         })
     }
 

@@ -374,8 +374,10 @@ impl Push<'_> {
     ) -> Vec<Form> {
         let mut forms = self.store.layers.forms(diff_id);
         forms.retain(|form| family.takes(&form.media_type));
-        // What the image's own manifest says is what keeps its digest.
+        // What the image's own manifest says is what keeps its digest, if it is true: of a layer that was here before the
+        // image was pulled, nobody has seen the blob.
         let own = stored.filter(|own| own.digest != *diff_id && family.takes(&own.media_type));
+        let own = own.filter(|own| self.store.layers.has_form(diff_id, &own.digest));
         if let Some(own) = own {
             let known = forms.iter().position(|form| form.digest == own.digest);
             let form = known.map_or_else(

@@ -2,6 +2,10 @@
 //!
 //! Rules, texts and order of the reply are those of moby `daemon/images/image_delete.go`. Deciding and doing are apart:
 //! [`plan`] edits a copy of the index and lists what happens; the store then writes it in one step.
+//!
+//! An image that is removed by force although stopped containers were made from it departs: it is gone for everybody who
+//! asks, but its layers stay, as a container's writable layer keeps those below it in Docker, until
+//! [`Store::collect_departed`] is told that the last of these containers has gone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -44,12 +48,13 @@ pub enum Removed {
 }
 
 impl Store {
-    /// Removes a name, and the image with its last name, by Docker's rules.
+    /// Removes a name, and the image with its last name, by Docker's rules. `uses` is asked for the containers while no
+    /// image can be held, so that none can be made from the image in between.
     pub fn remove(
         &self,
         name: &str,
         options: RemoveOptions,
-        uses: &[ImageUse],
+        uses: impl FnOnce() -> Vec<ImageUse>,
     ) -> Result<Vec<Removed>> {
         self.remove_all(|catalog, users| plan(catalog, name, options, users), uses)
             .map(|(removed, _)| removed)
@@ -58,13 +63,12 @@ impl Store {
     /// Carries out what `plan` decides. Also returns the bytes of the layers that went.
     pub(super) fn remove_all(
         &self,
-        plan: impl FnOnce(&mut Catalog, &Users<'_>) -> Result<Vec<Removed>>,
-        uses: &[ImageUse],
+        plan: impl FnOnce(&mut Catalog, &Users) -> Result<Vec<Removed>>,
+        uses: impl FnOnce() -> Vec<ImageUse>,
     ) -> Result<(Vec<Removed>, u64)> {
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
         let ((steps, chains), gone) = self.change(Additions::default(), |catalog| {
-            let held = self.held.lock().keys().copied().collect();
-            let steps = plan(catalog, &Users { uses, held })?;
+            let steps = plan(catalog, &self.users(uses))?;
             let mut chains = HashMap::new();
             for step in &steps {
                 if let Removed::Image(id) = step {
@@ -103,16 +107,49 @@ impl Store {
         }
         Ok((reply, space))
     }
+
+    /// Removes the images that were removed before, by force, and that no container needs any more. To be called when a
+    /// container has gone; as good as free when there is none.
+    ///
+    /// # Errors
+    /// The store cannot be changed.
+    pub fn collect_departed(&self, uses: impl Fn() -> Vec<ImageUse>) -> Result<()> {
+        let unused = |catalog: &Catalog| -> Vec<ImageId> {
+            if catalog.departed.is_empty() {
+                return Vec::new();
+            }
+            let used: HashSet<ImageId> = uses().into_iter().map(|user| user.image).collect();
+            let departed = catalog.departed.keys();
+            departed.filter(|id| !used.contains(id)).copied().collect()
+        };
+        if unused(&self.snapshot()).is_empty() {
+            return Ok(());
+        }
+        self.change(Additions::default(), |catalog| {
+            for id in unused(catalog) {
+                catalog.departed.remove(&id);
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Who needs which image now.
+    pub(super) fn users(&self, uses: impl FnOnce() -> Vec<ImageUse>) -> Users {
+        // In this order: who lets go of an image in between is a user of it already.
+        let held = self.held.lock().keys().copied().collect();
+        Users { uses: uses(), held }
+    }
 }
 
 /// Who needs which image.
-pub(super) struct Users<'a> {
-    pub(super) uses: &'a [ImageUse],
+pub(super) struct Users {
+    pub(super) uses: Vec<ImageUse>,
     /// Images that a container is being made from.
     pub(super) held: HashSet<ImageId>,
 }
 
-impl Users<'_> {
+impl Users {
     /// Whether any container needs the image.
     pub(super) fn holds(&self, id: &ImageId) -> bool {
         self.held.contains(id) || self.uses.iter().any(|user| user.image == *id)
@@ -133,7 +170,7 @@ pub(super) fn plan(
     catalog: &mut Catalog,
     name: &str,
     options: RemoveOptions,
-    users: &Users<'_>,
+    users: &Users,
 ) -> Result<Vec<Removed>> {
     let id = resolve(catalog, name)?;
     let mut removed = Vec::new();
@@ -201,7 +238,7 @@ fn delete(
     id: &ImageId,
     options: RemoveOptions,
     quiet: Quiet,
-    users: &Users<'_>,
+    users: &Users,
     removed: &mut Vec<Removed>,
 ) -> Result<()> {
     if let Some(obstacle) = obstacle(catalog, id, options.force, Names::Regarded, users) {
@@ -212,7 +249,11 @@ fn delete(
         return Err(obstacle.conflict(id));
     }
     untag_all(catalog, id, removed);
-    let parent = catalog.images.remove(id).and_then(|record| record.parent);
+    let mut record = catalog.images.remove(id);
+    let parent = record.as_mut().and_then(|record| record.parent.take());
+    if let Some(record) = record.filter(|_| users.holds(id)) {
+        catalog.departed.insert(*id, record);
+    }
     removed.push(Removed::Image(*id));
     match parent.filter(|parent| catalog.images.contains_key(parent)) {
         Some(parent) if !options.no_prune => {
@@ -232,7 +273,7 @@ fn obstacle(
     id: &ImageId,
     force: bool,
     names: Names,
-    users: &Users<'_>,
+    users: &Users,
 ) -> Option<Obstacle> {
     if catalog.has_children(id) {
         return Some(Obstacle {

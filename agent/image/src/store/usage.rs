@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Result, Store};
+use super::Store;
 use crate::digest::{Digest, ImageId};
-use crate::error::ImageError;
 
 /// Disk use of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,56 +37,69 @@ impl Store {
         diff_ids.iter().map(size).collect()
     }
 
-    /// The layers that images have; others are kept by a build cache or being brought in.
-    ///
-    /// # Errors
-    /// The configuration of an image cannot be read, so that its layers are not known.
-    pub fn needed_by_images(&self) -> Result<HashSet<Digest>> {
-        self.needed(&self.snapshot())
-            .ok_or_else(|| ImageError::Damaged {
-                path: self.content.root().to_owned(),
-                reason: "the configuration of an image cannot be read, see the log".to_owned(),
-            })
+    /// Bytes of the files of all layers of an image, also of one that was removed by force while a container made from it
+    /// was left. 0 of one that is not here.
+    pub fn image_size(&self, id: &ImageId) -> u64 {
+        let config = self.readable(id);
+        config.map_or(0, |config| {
+            self.layer_sizes(&config.rootfs.diff_ids).iter().sum()
+        })
     }
 
-    /// Bytes on disk, shared and not.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
+    /// The layers that images have; others are kept by a build cache or being brought in. Those of an image that cannot be
+    /// read are not among them.
+    pub fn needed_by_images(&self) -> HashSet<Digest> {
+        self.layers_of(self.snapshot().ids())
+    }
+
+    /// The layers of those of the images that can be read.
+    pub(super) fn layers_of<'a>(&self, ids: impl Iterator<Item = &'a ImageId>) -> HashSet<Digest> {
+        let mut layers = HashSet::new();
+        for config in ids.filter_map(|id| self.readable(id)) {
+            layers.extend(&config.rootfs.diff_ids);
+        }
+        layers
+    }
+
+    /// Bytes on disk, shared and not. What cannot be read counts as nothing.
+    pub fn disk_usage(&self) -> DiskUsage {
         let catalog = self.snapshot();
+        let mut configs: Vec<_> = catalog
+            .images
+            .keys()
+            .filter_map(|id| Some((*id, self.readable(id)?)))
+            .collect();
+        configs.sort_by_key(|(id, _)| *id);
         let mut users: HashMap<Digest, usize> = HashMap::new();
-        let readable = |id: &&ImageId| self.readable(id).is_some();
-        let mut ids: Vec<ImageId> = catalog.images.keys().filter(readable).copied().collect();
-        ids.sort();
-        for id in &ids {
-            let mut own = self.config(id)?.rootfs.diff_ids.clone();
-            own.sort();
-            own.dedup();
+        for (_, config) in &configs {
+            let own: HashSet<&Digest> = config.rootfs.diff_ids.iter().collect();
             for diff_id in own {
-                *users.entry(diff_id).or_default() += 1;
+                *users.entry(*diff_id).or_default() += 1;
             }
         }
-        let mut images = Vec::new();
-        for id in ids {
+        let mut layers = self.layers_of(catalog.departed.keys());
+        layers.extend(users.keys());
+        let layers: Vec<Digest> = layers.into_iter().collect();
+        let sizes = self.layer_sizes(&layers);
+        let layers_size = sizes.iter().sum();
+        let sizes: HashMap<Digest, u64> = layers.into_iter().zip(sizes).collect();
+        let images = configs.into_iter().map(|(id, config)| {
             let mut usage = ImageUsage {
                 id,
                 size: 0,
                 shared_size: 0,
             };
-            for diff_id in &self.config(&id)?.rootfs.diff_ids {
-                let size = self.layers.get(diff_id)?.size;
-                usage.size += size;
+            for diff_id in &config.rootfs.diff_ids {
+                usage.size += sizes[diff_id];
                 if users[diff_id] > 1 {
-                    usage.shared_size += size;
+                    usage.shared_size += sizes[diff_id];
                 }
             }
-            images.push(usage);
-        }
-        let mut layers_size = 0;
-        for diff_id in users.keys() {
-            layers_size += self.layers.get(diff_id)?.size;
-        }
-        Ok(DiskUsage {
+            usage
+        });
+        DiskUsage {
+            images: images.collect(),
             layers_size,
-            images,
-        })
+        }
     }
 }

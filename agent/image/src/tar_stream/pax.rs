@@ -3,8 +3,12 @@
 //! Rules as in Go's `archive/tar` (`reader.go:mergePAX`, `strconv.go:parsePAXRecord`): a later record wins,
 //! an empty value deletes, names may not hold zero bytes. Unknown keys are ignored, as the standard demands.
 
+use indexmap::IndexMap;
+
 use super::Fragment;
 
+/// Extended attributes of one entry. File systems keep them in a block or two.
+const XATTRS_MAX: usize = 1024;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// What the records of one entry say.
@@ -16,7 +20,7 @@ pub(super) struct Records {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) mtime: Option<(i64, u32)>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: IndexMap<Vec<u8>, Vec<u8>>,
     pub(super) sparse: Sparse,
 }
 
@@ -34,9 +38,10 @@ pub(super) struct Sparse {
 }
 
 impl Records {
-    /// Adds the records of one extended header. The error says what is wrong.
-    pub(super) fn parse(&mut self, mut body: &[u8]) -> Result<(), &'static str> {
+    /// The records of one extended header. The error says what is wrong.
+    pub(super) fn parse(mut body: &[u8]) -> Result<Self, &'static str> {
         const BAD: &str = "bad PAX record";
+        let mut records = Self::default();
         while !body.is_empty() {
             let space = body.iter().take(20).position(|b| *b == b' ').ok_or(BAD)?;
             let length: usize = text(&body[..space])
@@ -47,10 +52,10 @@ impl Records {
             }
             let record = &body[space + 1..length - 1];
             let equals = record.iter().position(|b| *b == b'=').ok_or(BAD)?;
-            self.record(&record[..equals], &record[equals + 1..])?;
+            records.record(&record[..equals], &record[equals + 1..])?;
             body = &body[length..];
         }
-        Ok(())
+        Ok(records)
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
@@ -103,8 +108,10 @@ impl Records {
                     if name.is_empty() || name.contains(&0) {
                         return Err("bad name of an extended attribute");
                     }
-                    self.xattrs.retain(|(present, _)| present != name);
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
+                    if self.xattrs.len() > XATTRS_MAX {
+                        return Err("too many extended attributes");
+                    }
                 }
             }
         }
@@ -194,12 +201,26 @@ mod tests {
         body.extend(record("SCHILY.xattr.user.a", b"\0\n\xff"));
         body.extend(record("SCHILY.xattr.user.a", b"last"));
         body.extend(record("comment", b"ignored"));
-        let mut records = Records::default();
-        records.parse(&body).unwrap();
+        let records = Records::parse(&body).unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"a\nb=c"[..]));
         assert_eq!(records.mtime, Some((-2, 750_000_000)));
         assert_eq!(records.uid, Some(3_000_000));
-        assert_eq!(records.xattrs, [(b"user.a".to_vec(), b"last".to_vec())]);
+        let xattrs: Vec<_> = records.xattrs.into_iter().collect();
+        assert_eq!(xattrs, [(b"user.a".to_vec(), b"last".to_vec())]);
+    }
+
+    #[test]
+    fn many_attributes_of_one_name_cost_no_more_than_their_bytes() {
+        let one: Vec<u8> = (0..60_000)
+            .flat_map(|n| record("SCHILY.xattr.a", n.to_string().as_bytes()))
+            .collect();
+        let records = Records::parse(&one).unwrap();
+        assert_eq!(records.xattrs[&b"a"[..]], b"59999");
+        let many: Vec<u8> = (0..=XATTRS_MAX)
+            .flat_map(|n| record(&format!("SCHILY.xattr.{n}"), b""))
+            .collect();
+        let error = Records::parse(&many).unwrap_err();
+        assert_eq!(error, "too many extended attributes");
     }
 
     #[test]
@@ -216,7 +237,7 @@ mod tests {
             b"10 path=\0\n",
         ] {
             assert!(
-                Records::default().parse(bad).is_err(),
+                Records::parse(bad).is_err(),
                 "{:?}",
                 String::from_utf8_lossy(bad)
             );

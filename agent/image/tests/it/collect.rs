@@ -58,7 +58,7 @@ fn victim() {
         std::io::stdout().write_all(b"!").unwrap();
         std::io::stdout().flush().unwrap();
         for image in loaded {
-            store.collect_image(&image.id, &uses(&store)).unwrap();
+            store.collect_image(&image.id, || uses(&store)).unwrap();
         }
         store.release(&[Digest::of(&a)]).unwrap();
     }
@@ -132,25 +132,25 @@ fn only_what_nobody_needs_is_collected() {
         bed.store.resolve("used:1").unwrap(),
         bed.store.resolve("one:1").unwrap(),
     );
-    let nothing = bed.store.collect_image(&used, &uses(&bed.store)).unwrap();
+    let nothing = bed.store.collect_image(&used, || uses(&bed.store)).unwrap();
     assert!(nothing.removed.is_empty());
     let (_, hold) = bed.store.hold("one:1").unwrap();
     assert!(
         bed.store
-            .collect_image(&one, &[])
+            .collect_image(&one, Vec::new)
             .unwrap()
             .removed
             .is_empty(),
         "it is held"
     );
     drop(hold);
-    let gone = bed.store.collect_image(&one, &[]).unwrap();
+    let gone = bed.store.collect_image(&one, Vec::new).unwrap();
     // Three names, the image, its own layer.
     assert_eq!(gone.removed.len(), 5);
     assert_eq!(gone.space_reclaimed, 900 * (1 + 2 + 3 + 4) * 6);
     assert!(
         bed.store
-            .collect_image(&one, &[])
+            .collect_image(&one, Vec::new)
             .unwrap()
             .removed
             .is_empty(),

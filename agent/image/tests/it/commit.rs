@@ -117,7 +117,7 @@ fn a_committed_container_shows_the_same_tree() {
     // The parent cannot go before the child, and goes with it if it has no name.
     let error = bed
         .store
-        .remove(&base.hex(), RemoveOptions::default(), &[])
+        .remove(&base.hex(), RemoveOptions::default(), Vec::new)
         .unwrap_err();
     assert!(
         error

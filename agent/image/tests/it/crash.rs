@@ -50,7 +50,7 @@ fn victim() {
                 force: true,
                 ..RemoveOptions::default()
             };
-            store.remove(&image.id.hex(), options, &[]).unwrap();
+            store.remove(&image.id.hex(), options, Vec::new).unwrap();
         }
     }
 }

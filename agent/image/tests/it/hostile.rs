@@ -237,10 +237,19 @@ fn limits_hold() {
         ..Limits::default()
     };
     let many = (0..11).fold(Tar::new(), |tar, n| tar.file(&n.to_string(), ""));
+    let headers = (0..11).fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"c")]));
     let map: Vec<String> = (0..5).map(|n| format!("{},1", n * 10)).collect();
     let huge = |h: &mut tar::Header| h.set_size(1 << 40);
     for (layer, reason) in [
         (many.end(), "too many entries"),
+        (headers.file("x", "").end(), "too many entries"),
+        (
+            Tar::new()
+                .pax(&[("size", u64::MAX.to_string().as_bytes())])
+                .file("x", "")
+                .end(),
+            "too many bytes in one file",
+        ),
         (
             Tar::new().file(&"d/".repeat(9), "").end(),
             "nested too deeply",

@@ -25,7 +25,7 @@ fn kept_layers_outlive_their_images_and_crashes_until_they_are_released() {
     );
     assert_eq!(bed.store.kept().unwrap(), [a_id]);
     bed.store
-        .remove("one:1", RemoveOptions::default(), &[])
+        .remove("one:1", RemoveOptions::default(), Vec::new)
         .unwrap();
     let layers = |files: Vec<String>| -> Vec<String> {
         files
@@ -62,7 +62,7 @@ fn kept_layers_outlive_their_images_and_crashes_until_they_are_released() {
         "the image still needs the layer"
     );
     bed.store
-        .remove("made", RemoveOptions::default(), &[])
+        .remove("made", RemoveOptions::default(), Vec::new)
         .unwrap();
     assert_eq!(layers(bed.files()), [""; 0]);
 }
@@ -74,7 +74,7 @@ fn the_last_release_takes_a_layer_that_no_image_needs() {
     bed.load(&docker_archive(&[(&[&a], &["one:1"])])).unwrap();
     bed.store.keep(&[Digest::of(&a)]).unwrap();
     bed.store
-        .remove("one:1", RemoveOptions::default(), &[])
+        .remove("one:1", RemoveOptions::default(), Vec::new)
         .unwrap();
     bed.store.release(&[Digest::of(&a)]).unwrap();
     assert_eq!(bed.store.kept().unwrap(), []);
@@ -102,7 +102,7 @@ fn a_use_is_noted_where_a_killed_process_leaves_it() {
     let after = bed.store.last_used(&id).unwrap();
     assert!(after.duration_since(before).as_secs() >= 3599);
     bed.store
-        .remove("one:1", RemoveOptions::default(), &[])
+        .remove("one:1", RemoveOptions::default(), Vec::new)
         .unwrap();
     bed.store.used(&id);
     assert_eq!(bed.store.last_used(&id), None);

@@ -1,17 +1,18 @@
 //! Pushing into a registry that is written here: what is sent, what is not, and what happens when connections break.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use agent_image::{
     Digest, ImageError, ProgressMessage, PullRequest, PushRequest, Pushed, Reference, Registry,
     RegistryConfig, silent,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::Bed;
-use crate::archive::{Tar, docker_archive};
+use crate::archive::{Tar, config, docker_archive, gzip};
 use crate::server::{Reply, Request, Server};
 
 const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -310,6 +311,67 @@ fn an_image_is_sent_once_and_comes_back_as_it_was() {
     let (moved, told) = other.push(&server, "c/app:1").unwrap();
     assert_eq!(moved[0].digest, pushed[0].digest);
     assert_eq!(count(&told, "Mounted from a/app"), 3);
+}
+
+#[test]
+fn what_a_manifest_says_about_a_layer_that_was_here_is_not_believed() {
+    let (server, depot) = Depot::serve();
+    let (shared, own) = (
+        Tar::new().file("etc/motd", "hello").end(),
+        Tar::new().file("own", "x").end(),
+    );
+    let pusher = Pusher::empty();
+    let archive = docker_archive(&[(&[&shared], &["app:1"])]);
+    pusher.bed.load(&archive).unwrap();
+    // An image whose configuration has the layer, and whose manifest names other content for it.
+    let lie = gzip(&Tar::new().file("etc/motd", "evil").end());
+    let config = config(&[&shared, &own], "evil");
+    let descriptor = |kind: &str, blob: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(blob).to_string(), "size": blob.len() });
+    let layer_kind = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    let layers = [&lie, &gzip(&own)].map(|blob| descriptor(layer_kind, blob));
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": DOCKER,
+        "config": descriptor("application/vnd.docker.container.image.v1+json", &config),
+        "layers": layers,
+    }))
+    .unwrap();
+    {
+        let mut depot = depot.lock().unwrap();
+        for blob in [config, lie.clone(), gzip(&own)] {
+            let key = ("evil/x".to_owned(), Digest::of(&blob).to_string());
+            depot.blobs.insert(key, blob);
+        }
+        let key = ("evil/x".to_owned(), "1".to_owned());
+        depot.manifests.insert(key, (DOCKER.to_owned(), manifest));
+    }
+    pusher.pull(&server, "evil/x:1");
+    let lie = Digest::of(&lie).to_string();
+    assert_eq!(server.asked(&lie), 0, "the layer was here already");
+    // Neither another image with the layer nor this one goes on with it.
+    let evil = format!("{}/evil/x:1", server.address);
+    let other = Reference::parse(&format!("{}/me/copy:1", server.address)).unwrap();
+    pusher.push(&server, "me/app:1").unwrap();
+    pusher.bed.store.tag(&evil, &other).unwrap();
+    pusher
+        .bed
+        .store
+        .remove("app:1", agent_image::RemoveOptions::default(), Vec::new)
+        .unwrap();
+    pusher.push(&server, "me/copy:1").unwrap();
+    assert_eq!(server.asked(&lie), 0);
+    for name in ["me/app", "me/copy"] {
+        let depot = depot.lock().unwrap();
+        let (_, manifest) = &depot.manifests[&(name.to_owned(), "1".to_owned())];
+        let manifest: Value = serde_json::from_slice(manifest).unwrap();
+        let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+        let blob = &depot.blobs[&(name.to_owned(), layer.to_owned())];
+        let mut tar = Vec::new();
+        flate2::read::GzDecoder::new(&blob[..])
+            .read_to_end(&mut tar)
+            .unwrap();
+        assert_eq!(Digest::of(&tar), Digest::of(&shared), "{name}");
+    }
 }
 
 #[test]

@@ -464,6 +464,52 @@ fn a_redirect_does_not_carry_the_password_away() {
 }
 
 #[test]
+fn where_it_redirects_to_nobody_learns_who_asks() {
+    // It says so itself, and would love to have a password.
+    let own = Arc::new(Mutex::new(String::new()));
+    let address = Arc::clone(&own);
+    let greedy = Server::start(move |request| {
+        assert!(!request.headers.contains_key("authorization"));
+        let realm = format!("http://{}/token", address.lock().unwrap());
+        match request.path.starts_with("/token") {
+            true => Reply::new(200, r#"{"token":"t","refresh_token":"r"}"#),
+            false => Reply::new(401, "").with(
+                "www-authenticate",
+                format!("Bearer realm=\"{realm}\",service=\"s\""),
+            ),
+        }
+    });
+    own.lock().unwrap().clone_from(&greedy.address);
+    let reason = format!("refusing to authenticate to http://{}", greedy.address);
+    for redirected in ["/v2/", "/manifests/", "/blobs/"] {
+        let (image, to) = (image(), greedy.address.clone());
+        let server = Server::start(move |request| {
+            if request.path.contains(redirected) && (redirected != "/v2/" || request.path == "/v2/")
+            {
+                let location = format!("http://{to}{}", request.path);
+                return Reply::new(307, "").with("location", location);
+            }
+            image.reply(request)
+        });
+        let puller = Puller::new();
+        let (registry, cancel) = (&puller.registry, &puller.cancel);
+        let error = match redirected {
+            "/v2/" => registry
+                .login(&server.address, me(), cancel)
+                .unwrap_err()
+                .to_string(),
+            _ => puller
+                .pull_as(&server, "app:1", Some(me()))
+                .unwrap_err()
+                .to_string(),
+        };
+        assert!(error.contains(&reason), "{redirected}: {error}");
+        assert_ne!(greedy.asked(redirected), 0);
+    }
+    assert_eq!(greedy.asked("/token"), 0);
+}
+
+#[test]
 fn an_overloaded_registry_is_asked_again() {
     let image = image();
     let busy = Mutex::new(2);
@@ -512,31 +558,116 @@ fn a_cancelled_pull_ends_at_once_and_leaves_nothing() {
     drop(puller.runtime);
 }
 
+/// `app:1` as Docker Hub and its mirrors call it.
+fn hub_image() -> Image {
+    let mut image = image();
+    let moved =
+        |(path, document): (String, _)| (path.replace("/v2/app/", "/m/v2/library/app/"), document);
+    image.paths = image.paths.drain().map(moved).collect();
+    image
+}
+
+fn mirrored(mirrors: &[&Server]) -> Puller {
+    let mirrors = mirrors
+        .iter()
+        .map(|server| format!("http://{}/m/", server.address));
+    Puller::with(RegistryConfig {
+        mirrors: mirrors.collect(),
+        ..RegistryConfig::default()
+    })
+}
+
+fn from_hub() -> PullRequest {
+    PullRequest {
+        reference: Reference::parse("app:1").unwrap(),
+        platform: None,
+        credentials: Some(me()),
+    }
+}
+
 #[test]
 fn mirrors_serve_docker_hub_without_its_password() {
-    let mut image = image();
-    let moved: HashMap<_, _> = image
-        .paths
-        .drain()
-        .map(|(path, document)| (path.replace("/v2/app/", "/m/v2/library/app/"), document))
-        .collect();
-    image.paths = moved;
+    let image = hub_image();
     let server = Server::start(move |request| match request.headers.get("authorization") {
         None => image.reply(request),
         Some(_) => Reply::new(400, ""),
     });
-    let puller = Puller::with(RegistryConfig {
-        mirrors: vec![format!("http://{}/m/", server.address)],
-        ..RegistryConfig::default()
-    });
-    let request = PullRequest {
-        reference: Reference::parse("app:1").unwrap(),
-        platform: None,
-        credentials: Some(me()),
-    };
+    let puller = mirrored(&[&server]);
     let store = &puller.bed.store;
     store
-        .pull(&puller.registry, &request, &puller.cancel, &silent)
+        .pull(&puller.registry, &from_hub(), &puller.cancel, &silent)
         .unwrap();
     assert!(store.resolve("app:1").is_ok());
+}
+
+#[test]
+fn a_mirror_that_breaks_in_the_middle_leads_to_the_next() {
+    type Fault = fn(&mut Reply);
+    let faults: [Fault; 4] = [
+        |reply| *reply = Reply::new(404, ""),
+        |reply| *reply = Reply::new(500, ""),
+        |reply| *reply = Reply::new(401, ""),
+        |reply| {
+            let last = reply.body.len() - 5;
+            reply.body[last] ^= 1;
+        },
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        for broken in 1..=5 {
+            let (bad, good) = (hub_image(), hub_image());
+            let large = good.layers[1];
+            let asked = Mutex::new(Vec::new());
+            let mirror = Server::start(move |request| {
+                let mut reply = bad.reply(request);
+                let mut asked = asked.lock().unwrap();
+                let of = request.path.clone();
+                if of.contains("/blobs/") && !asked.contains(&of) {
+                    asked.push(of.clone());
+                }
+                // The configuration comes first, then the layers.
+                if asked.iter().position(|path| *path == of) == Some(broken - 1) {
+                    fault(&mut reply);
+                }
+                reply
+            });
+            let next = Server::start(move |request| good.reply(request));
+            let puller = Puller::with(RegistryConfig {
+                mirrors: [&mirror, &next]
+                    .map(|server| format!("http://{}/m/", server.address))
+                    .to_vec(),
+                attempts: 1,
+                ..RegistryConfig::default()
+            });
+            let store = &puller.bed.store;
+            store
+                .pull(&puller.registry, &from_hub(), &puller.cancel, &silent)
+                .unwrap_or_else(|error| panic!("fault {number} of blob {broken}: {error}"));
+            assert_ne!(next.asked("/blobs/"), 0);
+            // What the first has sent whole is not fetched again.
+            let twice =
+                mirror.asked(&large.to_string()) != 0 && next.asked(&large.to_string()) != 0;
+            assert!(!twice || broken > 1);
+            assert_eq!(store.partial_bytes(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_pull_asks_no_other_mirror() {
+    let image = hub_image();
+    let puller_cancel = CancellationToken::new();
+    let cancel = puller_cancel.clone();
+    let mirror = Server::start(move |request| {
+        if request.path.contains("/blobs/") {
+            cancel.cancel();
+        }
+        image.reply(request)
+    });
+    let good = hub_image();
+    let next = Server::start(move |request| good.reply(request));
+    let puller = mirrored(&[&mirror, &next]);
+    let store = &puller.bed.store;
+    let error = store.pull(&puller.registry, &from_hub(), &puller_cancel, &silent);
+    assert!(error.unwrap_err().to_string().contains("cancelled"));
+    assert_eq!(next.asked(""), 0);
 }

@@ -1,7 +1,8 @@
 //! Names, removal, pruning, accounting.
 
 use agent_image::{
-    ErrorClass, ImageUse, Limits, ListFilter, PruneFilter, Reference, RemoveOptions, Removed, Store,
+    ErrorClass, ImageUse, Limits, ListFilter, LoadOptions, PruneFilter, Reference, RemoveOptions,
+    Removed, Store, silent,
 };
 
 use crate::Bed;
@@ -36,7 +37,7 @@ fn reply(removed: &[Removed]) -> Vec<String> {
 
 fn remove(store: &Store, name: &str) -> Result<Vec<String>, String> {
     store
-        .remove(name, RemoveOptions::default(), &[])
+        .remove(name, RemoveOptions::default(), Vec::new)
         .map(|removed| reply(&removed))
         .map_err(|error| error.to_string())
 }
@@ -93,7 +94,10 @@ fn conflicts_are_told_in_dockers_words() {
         ..RemoveOptions::default()
     };
     let refuse = |name: &str, options, uses: &[ImageUse]| {
-        let error = bed.store.remove(name, options, uses).unwrap_err();
+        let error = bed
+            .store
+            .remove(name, options, || uses.to_vec())
+            .unwrap_err();
         assert_eq!(error.class(), ErrorClass::Conflict);
         error.to_string()
     };
@@ -131,15 +135,159 @@ fn conflicts_are_told_in_dockers_words() {
     );
     drop(hold);
     bed.store
-        .remove(&held.short(), RemoveOptions::default(), &[])
+        .remove(&held.short(), RemoveOptions::default(), Vec::new)
         .unwrap();
     // Forced by name while a container runs: the name goes, the image stays.
     bed.store
-        .remove("other:1", RemoveOptions::default(), &[])
+        .remove("other:1", RemoveOptions::default(), Vec::new)
         .unwrap();
-    let removed = bed.store.remove("one:1", forced, &user(true)).unwrap();
+    let removed = bed
+        .store
+        .remove("one:1", forced, || user(true).to_vec())
+        .unwrap();
     assert_eq!(reply(&removed), ["untagged one:1"]);
     assert_eq!(bed.store.resolve(&short).unwrap(), id);
+}
+
+#[test]
+fn what_a_container_was_made_from_outlasts_its_image() {
+    let bed = bed();
+    let id = bed.store.resolve("one:1").unwrap();
+    let layers = bed.store.layers(&id).unwrap();
+    let user = || {
+        vec![ImageUse {
+            image: id,
+            container: "0123456789abcdef".into(),
+            running: false,
+        }]
+    };
+    let forced = RemoveOptions {
+        force: true,
+        ..RemoveOptions::default()
+    };
+    let removed = bed.store.remove("one:1", forced, user).unwrap();
+    assert_eq!(reply(&removed), ["untagged one:1", "image"]);
+    for name in ["one:1", &id.hex(), &id.short()] {
+        assert!(bed.store.resolve(name).is_err(), "{name}");
+        assert!(bed.store.inspect(name).is_err(), "{name}");
+        assert!(bed.store.hold(name).is_err(), "{name}");
+    }
+    assert_eq!(bed.store.list(&ListFilter::default()).unwrap().len(), 1);
+    // Nothing that happens to other images takes its layers, and neither does opening the store again.
+    let gone = bed.store.prune(&PruneFilter::default(), user).unwrap();
+    assert_eq!(reply(&gone.removed), ["untagged two:1", "image"]);
+    assert_eq!(bed.store.disk_usage().layers_size, 2000);
+    assert_eq!(bed.store.image_size(&id), 2000);
+    let Bed { directory, store } = bed;
+    std::fs::write(directory.path().join("content/unsettled"), "").unwrap();
+    drop(store);
+    let store = Store::open(directory.path(), Limits::default()).unwrap();
+    let bed = Bed { directory, store };
+    bed.store.collect_departed(user).unwrap();
+    assert_eq!(bed.store.layers(&id).unwrap(), layers);
+    assert!(
+        layers
+            .iter()
+            .all(|layer| layer.join("..").join("layer.json").exists())
+    );
+
+    // It comes back with all its layers, and is an image as any other.
+    let (a, b) = (layer("a"), layer("b"));
+    bed.load(&docker_archive(&[(&[&a, &b], &["back:1"])]))
+        .unwrap();
+    assert_eq!(bed.store.resolve("back:1").unwrap(), id);
+    bed.store.collect_departed(Vec::new).unwrap();
+    assert_eq!(bed.store.layers(&id).unwrap(), layers);
+
+    // The last container takes everything along.
+    bed.store.remove("back:1", forced, user).unwrap();
+    assert!(bed.store.layers(&id).is_ok());
+    bed.store.collect_departed(Vec::new).unwrap();
+    assert!(bed.store.layers(&id).is_err());
+    assert_eq!(
+        bed.files(),
+        [
+            "content",
+            "content/blobs",
+            "content/blobs/sha256",
+            "content/index.json",
+            "content/lock",
+            "content/oci-layout",
+            "layers"
+        ]
+    );
+}
+
+#[test]
+fn a_container_made_while_a_removal_waits_counts() {
+    let bed = bed();
+    let (id, hold) = bed.store.hold("one:1").unwrap();
+    let container = parking_lot::Mutex::new(Some(hold));
+    // The container becomes visible and lets go of the image just before the removal asks for containers.
+    let uses = || {
+        drop(container.lock().take());
+        vec![ImageUse {
+            image: id,
+            container: "c".into(),
+            running: true,
+        }]
+    };
+    let options = RemoveOptions {
+        force: true,
+        ..RemoveOptions::default()
+    };
+    let error = bed.store.remove(&id.hex(), options, uses).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Conflict);
+}
+
+#[test]
+fn a_layer_that_is_in_use_when_its_image_goes_and_the_process_dies_is_not_left() {
+    struct Dying<'a> {
+        archive: &'a [u8],
+        bed: &'a Bed,
+        root: &'a std::path::Path,
+    }
+    impl std::io::Read for Dying<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            // The layers have been found by now, the documents have not.
+            if self.archive.len() <= 8192 && !self.root.join("content").exists() {
+                remove(&self.bed.store, "one:1").unwrap();
+                copy_tree(self.bed.directory.path(), self.root);
+            }
+            let len = buffer.len().min(512);
+            self.archive.read(&mut buffer[..len])
+        }
+    }
+    let bed = bed();
+    remove(&bed.store, "two:1").unwrap();
+    let (a, b) = (layer("a"), layer("b"));
+    let archive = docker_archive(&[(&[&a, &b], &["again:1"])]);
+    let dead = tempfile::tempdir().unwrap();
+    let mut input = Dying {
+        archive: &archive,
+        bed: &bed,
+        root: dead.path(),
+    };
+    bed.store
+        .load(&mut input, &LoadOptions::default(), &silent)
+        .unwrap();
+    bed.store.inspect("again:1").unwrap();
+    let layers = |root: &std::path::Path| std::fs::read_dir(root.join("layers")).unwrap().count();
+    assert_ne!(layers(dead.path()), 0, "what was in use stayed");
+    drop(Store::open(dead.path(), Limits::default()).unwrap());
+    assert_eq!(layers(dead.path()), 0);
+}
+
+fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_tree(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
 }
 
 #[test]
@@ -158,7 +306,7 @@ fn a_moved_tag_leaves_a_dangling_image_that_prune_takes() {
         dangling_only: true,
         ..PruneFilter::default()
     };
-    let pruned = bed.store.prune(&filter, &[]).unwrap();
+    let pruned = bed.store.prune(&filter, Vec::new).unwrap();
     assert_eq!(reply(&pruned.removed), ["image", "layer"]);
     assert_eq!(pruned.space_reclaimed, 1000);
     let in_use = [ImageUse {
@@ -167,8 +315,11 @@ fn a_moved_tag_leaves_a_dangling_image_that_prune_takes() {
         running: false,
     }];
     let all = PruneFilter::default();
-    assert_eq!(bed.store.prune(&all, &in_use).unwrap().removed, []);
-    let pruned = bed.store.prune(&all, &[]).unwrap();
+    assert_eq!(
+        bed.store.prune(&all, || in_use.to_vec()).unwrap().removed,
+        []
+    );
+    let pruned = bed.store.prune(&all, Vec::new).unwrap();
     assert_eq!(
         reply(&pruned.removed),
         ["untagged one:1", "untagged two:1", "image", "layer"]
@@ -214,7 +365,7 @@ fn lists_filter_as_docker_does() {
 #[test]
 fn disk_usage_counts_shared_layers_once() {
     let bed = bed();
-    let usage = bed.store.disk_usage().unwrap();
+    let usage = bed.store.disk_usage();
     assert_eq!(usage.layers_size, 2000);
     let mut sizes: Vec<_> = usage
         .images
@@ -292,6 +443,72 @@ fn a_damaged_image_harms_no_other_and_can_be_removed() {
 }
 
 #[test]
+fn a_lost_layer_harms_no_other_image() {
+    let bed = bed();
+    let lost = bed
+        .store
+        .layers(&bed.store.resolve("one:1").unwrap())
+        .unwrap();
+    std::fs::remove_file(lost[0].with_file_name("layer.json")).unwrap();
+    let Bed { directory, store } = bed;
+    drop(store);
+    let store = Store::open(directory.path(), Limits::default()).unwrap();
+    let sizes: Vec<(String, u64)> = store
+        .list(&ListFilter::default())
+        .unwrap()
+        .iter()
+        .map(|image| (image.tags[0].familiar(), image.size))
+        .collect();
+    assert_eq!(sizes.len(), 2, "{sizes:?}");
+    assert!(sizes.iter().all(|(_, size)| *size == 1000), "{sizes:?}");
+    assert_eq!(store.disk_usage().layers_size, 1000);
+    assert!(store.inspect("one:1").is_err());
+    assert_eq!(
+        remove(&store, "one:1").unwrap()[..2],
+        ["untagged one:1", "image"]
+    );
+    store.inspect("two:1").unwrap();
+}
+
+#[test]
+fn lists_are_whole_while_images_come_and_go() {
+    let bed = Bed::new();
+    let layers: Vec<Vec<u8>> = (0..12).map(|n| layer(&n.to_string())).collect();
+    let names: Vec<String> = (0..12).map(|n| format!("image:{n}")).collect();
+    let archives: Vec<Vec<u8>> = layers
+        .iter()
+        .zip(&names)
+        .map(|(layer, name)| docker_archive(&[(&[layer], &[name])]))
+        .collect();
+    bed.load(&docker_archive(&[(&[&layer("stays")], &["stays:1"])]))
+        .unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..4 {
+                for archive in &archives {
+                    bed.load(archive).unwrap();
+                }
+                for name in &names {
+                    remove(&bed.store, name).unwrap();
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let list = bed.store.list(&ListFilter::default()).unwrap();
+            assert!(
+                list.iter()
+                    .any(|image| image.tags[0].familiar() == "stays:1")
+            );
+            assert!(bed.store.disk_usage().layers_size >= 1000);
+            let preview = bed.store.preview_prune(&PruneFilter::default(), Vec::new);
+            assert!(preview.unwrap().space_reclaimed >= 1000);
+        }
+    });
+}
+
+#[test]
 fn loads_removals_and_holds_at_once_leave_whole_images() {
     let bed = Bed::new();
     let layers: Vec<Vec<u8>> = (0..4).map(|n| layer(&n.to_string())).collect();
@@ -314,7 +531,7 @@ fn loads_removals_and_holds_at_once_leave_whole_images() {
                     let _ = bed.store.remove(
                         &format!("image:{}", (worker + 1) % 4),
                         RemoveOptions::default(),
-                        &[],
+                        Vec::new,
                     );
                     assert!(
                         stack.iter().all(|layer| layer.is_dir()),
@@ -330,7 +547,7 @@ fn loads_removals_and_holds_at_once_leave_whole_images() {
             .save(&[&image.id.hex()], &mut std::io::sink())
             .unwrap();
     }
-    bed.store.prune(&PruneFilter::default(), &[]).unwrap();
+    bed.store.prune(&PruneFilter::default(), Vec::new).unwrap();
     assert_eq!(
         std::fs::read_dir(bed.directory.path().join("layers"))
             .unwrap()

@@ -9,6 +9,7 @@ use agent_api::ContainerStatus;
 
 use super::{Driver, Flow, Parked, Reply};
 use crate::engine::container::Attachment;
+use crate::engine::images;
 use crate::engine::lifecycle::{Action, AfterExit, Decision, Request};
 use crate::engine::requests::RemoveOptions;
 use crate::engine::shared::{Shared, blocking};
@@ -90,6 +91,13 @@ impl Driver {
         match removed {
             Ok(()) => {
                 self.shared.registry.remove(&id, &definition.name);
+                let shared = Arc::clone(&self.shared);
+                let collected = blocking(move || {
+                    Ok(shared.images.collect_departed(|| images::uses(&shared))?)
+                });
+                if let Err(error) = collected.await {
+                    tracing::warn!(container.id = id, %error, "layers of a removed image are left");
+                }
                 self.event("destroy", &[]);
                 for parked in self.parked.drain(..) {
                     match parked {

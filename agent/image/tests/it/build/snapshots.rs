@@ -236,7 +236,7 @@ fn layers_live_as_long_as_something_names_them() {
         force: true,
         ..agent_image::RemoveOptions::default()
     };
-    yard.store.remove(&id.hex(), force, &[]).unwrap();
+    yard.store.remove(&id.hex(), force, Vec::new).unwrap();
     let mut both = [base.hex(), diff_id.hex()];
     both.sort();
     assert_eq!(layers(&yard), both, "the cache needs them");
@@ -252,7 +252,7 @@ fn layers_live_as_long_as_something_names_them() {
     assert_eq!(layers(&yard), [diff_id.hex()]);
     assert!(snapshots(&yard).is_empty());
     assert!(!yard.snapshots.contains(&stack([entry])));
-    yard.store.remove("built:1", force, &[]).unwrap();
+    yard.store.remove("built:1", force, Vec::new).unwrap();
     assert!(layers(&yard).is_empty());
 }
 
