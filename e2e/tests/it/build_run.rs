@@ -116,52 +116,96 @@ fn a_secret_reaches_the_step_and_nothing_else() {
     host.finish();
 }
 
-#[test]
-fn an_agent_answers_in_the_sandbox() {
-    let host = Host::start();
-    let socket = host.path("agent");
-    let listener = UnixListener::bind(&socket).unwrap();
+/// An agent that knows two requests: for identities, of which it has none, and to sign, which it answers with as many bytes.
+fn serve_agent(listener: UnixListener) {
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             std::thread::spawn(move || {
-                let mut request = [0; 5];
-                while client.read_exact(&mut request).is_ok() {
-                    // Request for identities; none.
-                    assert_eq!(request, [0, 0, 0, 1, 11]);
-                    client.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap();
+                let mut length = [0; 4];
+                while client.read_exact(&mut length).is_ok() {
+                    let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                    client.read_exact(&mut request).unwrap();
+                    match request[0] {
+                        11 => client.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap(),
+                        13 => {
+                            request[0] = 14;
+                            client.write_all(&length).unwrap();
+                            client.write_all(&request).unwrap();
+                        }
+                        other => panic!("the agent is asked for {other}"),
+                    }
                 }
             });
         }
     });
+}
+
+/// Asks the agent whose socket a step has.
+fn ask_agent(socket: &Path) {
+    let mut agent = UnixStream::connect(socket).unwrap();
+    agent.write_all(&[0, 0, 0, 1, 11]).unwrap();
+    let mut answer = [0; 9];
+    agent.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0, 0, 0, 5, 12, 0, 0, 0, 0]);
+    // More than any buffer on the way holds.
+    let mut long = vec![7; 200_000];
+    long[0] = 13;
+    let length = u32::try_from(long.len()).unwrap().to_be_bytes();
+    let mut writing = agent.try_clone().unwrap();
+    let sent = long.clone();
+    let writer = std::thread::spawn(move || {
+        writing.write_all(&length).unwrap();
+        writing.write_all(&sent).unwrap();
+    });
+    let mut answer = vec![0; 4 + long.len()];
+    agent.read_exact(&mut answer).unwrap();
+    writer.join().unwrap();
+    assert_eq!(answer[4], 14);
+    assert!(answer[5..] == long[1..], "the answer is another one");
+}
+
+#[test]
+fn an_agent_answers_in_the_sandbox() {
+    let host = Host::start();
+    let socket = host.path("agent");
+    serve_agent(UnixListener::bind(&socket).unwrap());
     host.write(
         "c/Dockerfile",
         "FROM busybox\n\
          RUN --mount=type=ssh echo socket $SSH_AUTH_SOCK; i=0; \
              while [ ! -e /tmp/go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done; rm /tmp/go\n",
     );
-    let offer = format!("default={}", socket.display());
-    let mut command = host.muster_command(&["build", "--progress", "plain", "--ssh", &offer, "c"]);
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let building = host.spawn(command);
-    let inside = until("the agent's socket", || {
-        let root = process_root(&host)?;
-        let socket = root.join("run/buildkit/ssh_agent.0");
-        socket.exists().then_some((root, socket))
-    });
-    for _ in 0..3 {
-        let mut agent = UnixStream::connect(&inside.1).unwrap();
-        agent.write_all(&[0, 0, 0, 1, 11]).unwrap();
-        let mut answer = [0; 9];
-        agent.read_exact(&mut answer).unwrap();
-        assert_eq!(answer, [0, 0, 0, 5, 12, 0, 0, 0, 0]);
+    let named = format!("default={}", socket.display());
+    // By its path, and as the one of the session.
+    for (offer, session) in [(named.as_str(), None), ("default", Some(&socket))] {
+        let arguments = ["build", "--no-cache", "--progress", "plain", "--ssh", offer];
+        let mut command = host.muster_command(&arguments);
+        command.arg("c").env_remove("SSH_AUTH_SOCK").envs(
+            session
+                .into_iter()
+                .map(|socket| ("SSH_AUTH_SOCK", socket.as_os_str())),
+        );
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let building = host.spawn(command);
+        let inside = until("the agent's socket", || {
+            let root = process_root(&host)?;
+            let socket = root.join("run/buildkit/ssh_agent.0");
+            socket.exists().then_some((root, socket))
+        });
+        for _ in 0..3 {
+            ask_agent(&inside.1);
+        }
+        // No container: nothing of it is listed.
+        assert_eq!(host.muster(&["ps", "--all", "--quiet"]).ok(), "");
+        std::fs::write(inside.0.join("tmp/go"), "").unwrap();
+        let output = building.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("socket /run/buildkit/ssh_agent.0"), "{said}");
     }
-    // No container: nothing of it is listed.
-    assert_eq!(host.muster(&["ps", "--all", "--quiet"]).ok(), "");
-    std::fs::write(inside.0.join("tmp/go"), "").unwrap();
-    let output = building.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("socket /run/buildkit/ssh_agent.0"), "{said}");
+    let mut without = host.muster_command(&["build", "--ssh", "default", "c"]);
+    without.env_remove("SSH_AUTH_SOCK");
+    host.run(without).fails(1, "SSH_AUTH_SOCK");
     // An agent that nobody offers is no hindrance, unless it is required.
     for (required, code) in [("", 0), (",required", 1)] {
         host.write(

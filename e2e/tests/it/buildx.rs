@@ -396,3 +396,39 @@ fn up_builds_what_is_missing_and_again_when_asked() {
     compose(&["down", "-t", "0"]).ok();
     host.finish();
 }
+
+#[test]
+fn services_that_share_a_stage_build_it_once_and_a_failing_one_is_named() {
+    let host = Host::start();
+    host.write(
+        "p/Dockerfile",
+        "FROM busybox AS base\nRUN cat /proc/sys/kernel/random/uuid > /once\n\
+         FROM base AS a\nCMD cat /once && sleep 1000\nFROM base AS b\nRUN true\nCMD cat /once && sleep 1000\n\
+         FROM base AS broken\nRUN echo the reason; exit 5\n",
+    );
+    let service = |name: &str| format!("  {name}: {{build: {{context: ., target: {name}}}}}\n");
+    let sound = format!("name: twins\nservices:\n{}{}", service("a"), service("b"));
+    host.write("p/compose.yaml", &sound);
+    let compose = |arguments: &[&str]| {
+        let all = [&["compose", "-f", "p/compose.yaml"], arguments].concat();
+        host.muster(&all)
+    };
+    compose(&["build"]).ok();
+    let once = |image: &str| host.muster(&["run", "--rm", image, "cat", "/once"]).ok();
+    assert_eq!(once("twins-a"), once("twins-b"));
+    // One more, which fails: it is named, its step too, and nothing comes up.
+    host.write("p/compose.yaml", &format!("{sound}{}", service("broken")));
+    for verb in [&["build"][..], &["up", "-d", "--build"]] {
+        let failed = compose(verb);
+        for text in [
+            "[broken broken 1/1] RUN echo the reason",
+            " the reason\n",
+            "   9 | >>> RUN echo the reason; exit 5\n",
+        ] {
+            assert!(failed.stderr.contains(text), "no {text:?} in {failed}");
+        }
+        failed.fails(1, "exit code: 5");
+    }
+    assert_eq!(host.muster(&["ps", "-aq"]).ok(), "");
+    host.finish();
+}
