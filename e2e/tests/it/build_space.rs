@@ -2,6 +2,7 @@
 //! gained, and neither minds being killed.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use e2e::{Host, read_until};
 use serde_json::{Value, json};
@@ -236,6 +237,48 @@ fn a_prune_says_what_the_disk_gained() {
     assert_eq!(wrong.status, 400, "{wrong:?}");
     let wrong = "/v1.50/build/prune?filters=%7B%22until%22%3A%5B%221h%22%2C%222h%22%5D%7D";
     assert_eq!(ask(&host, "POST", wrong, None).status, 400);
+    adds_up(&host, &[]);
+    host.finish();
+}
+
+#[test]
+fn builds_and_prunes_are_no_obstacle_to_each_other() {
+    let host = Host::start();
+    host.write(
+        "c/Dockerfile",
+        "FROM busybox AS one\nARG N\nRUN mkdir /d && for i in 1 2 3 4; do head -c 20000 /dev/urandom > /d/$i; done; echo $N > /d/n\n\
+         FROM busybox AS two\nRUN echo two > /two; sleep 0.1\n\
+         FROM one\nCOPY --from=two /two /\nCOPY --from=one /d /e\nCOPY Dockerfile /f\n\
+         RUN --mount=from=two,target=/m cat /m/two /e/n; rm /e/1\n",
+    );
+    let builders = AtomicUsize::new(2);
+    let round = |name: &str, number: usize| {
+        let argument = format!("N={}", number % 3);
+        host.muster(&["build", "-q", "-t", name, "--build-arg", &argument, "c"])
+            .ok();
+        // What was built is whole, whatever went meanwhile.
+        let read = ["run", "--rm", name, "cat", "/e/n", "/two", "/d/1"];
+        let output = host.muster(&read);
+        assert_eq!(output.code, 0, "{output}");
+        let expected = format!("{}\ntwo\n", number % 3);
+        assert!(output.stdout.starts_with(&expected), "{output}");
+    };
+    std::thread::scope(|scope| {
+        for name in ["a", "b"] {
+            let (round, builders) = (&round, &builders);
+            scope.spawn(move || {
+                let rounds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    (0..5).for_each(|number| round(name, number));
+                }));
+                builders.fetch_sub(1, Ordering::SeqCst);
+                rounds.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            });
+        }
+        while builders.load(Ordering::SeqCst) > 0 {
+            host.muster(&["builder", "prune", "-af"]).ok();
+            host.muster(&["image", "prune", "-f"]).ok();
+        }
+    });
     adds_up(&host, &[]);
     host.finish();
 }
