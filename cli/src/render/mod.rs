@@ -9,4 +9,5 @@ pub(crate) mod rows;
 pub(crate) mod table;
 pub(crate) mod template;
 pub(crate) mod transfer;
+pub(crate) mod transfers;
 pub(crate) mod units;

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   muster build -t app .
   muster build --target test --progress plain .
+  muster build --ssh default=$HOME/.ssh/id_ed25519 --secret id=token,env=TOKEN .
   muster build -o out https://example.com/app.git#main")]
 pub(crate) struct BuildArgs {
     /// Add a custom host-to-IP mapping (format: "host:ip")
@@ -116,7 +117,7 @@ pub(crate) struct BuildArgs {
     /// Shared memory size for build containers
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
-    /// SSH agent socket to expose to the build (format: "default|ID[=SOCKET]")
+    /// SSH agent socket or keys to expose to the build (format: "default|ID[=SOCKET|KEY[,KEY]]")
     #[arg(long)]
     ssh: Vec<String>,
     /// Name and optionally a tag (format: "name:tag")

@@ -156,7 +156,7 @@ pub(crate) async fn progress(
 }
 
 /// Repository and tag or digest.
-fn split(image: &str) -> (&str, &str) {
+pub(crate) fn split(image: &str) -> (&str, &str) {
     if let Some((name, digest)) = image.split_once('@') {
         return (name, digest);
     }

@@ -5,6 +5,7 @@ use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::flags::platform;
 use crate::out;
+use agent_api::client::credentials::registry_of;
 use clap::Args;
 
 /// Upload an image to a registry
@@ -66,12 +67,10 @@ pub(crate) async fn run(session: &Session, args: PushArgs) -> Outcome {
 
 /// With the registry and the path that a short name leaves out.
 fn full_name(repository: &str) -> String {
-    match repository.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => {
-            repository.to_owned()
-        }
-        Some(_) => format!("docker.io/{repository}"),
-        None => format!("docker.io/library/{repository}"),
+    match (registry_of(repository), repository.contains('/')) {
+        (Some(_), _) => repository.to_owned(),
+        (None, true) => format!("docker.io/{repository}"),
+        (None, false) => format!("docker.io/library/{repository}"),
     }
 }
 
@@ -85,6 +84,7 @@ mod tests {
             ("app", "docker.io/library/app"),
             ("me/app", "docker.io/me/app"),
             ("host:5000/app", "host:5000/app"),
+            ("Build/app", "Build/app"),
         ] {
             assert_eq!(full_name(name), full);
         }

@@ -47,11 +47,15 @@ pub(crate) fn set_defaults(tree: &mut Node) {
 
 /// Gives variables that are named without a value the value they have outside; drops build arguments that have
 /// none.
-pub(crate) fn resolve_bare_variables(tree: &mut Node, environment: &BTreeMap<String, String>) {
+pub(crate) fn resolve_bare_variables(
+    tree: &mut Node,
+    environment: &BTreeMap<String, String>,
+    unset: UnsetArguments,
+) {
     tree.walk_mut(&Path::ROOT, &mut |node, path| {
         let keep_unset = match path.steps().as_slice() {
             ["services", _, "environment"] => true,
-            ["services", _, "build", "args"] => false,
+            ["services", _, "build", "args"] => unset == UnsetArguments::Keep,
             _ => return,
         };
         let Some(map) = node.as_map_mut() else {
@@ -66,6 +70,15 @@ pub(crate) fn resolve_bare_variables(tree: &mut Node, environment: &BTreeMap<Str
         }
         map.retain(|_, entry| keep_unset || !entry.node.is_null());
     });
+}
+
+/// What becomes of build arguments that have no value anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnsetArguments {
+    /// They are left out, as a normalised project has it.
+    Drop,
+    /// They stay: whoever reads the project may have values for them.
+    Keep,
 }
 
 /// Completes a validated project tree.

@@ -9,6 +9,7 @@ use crate::canonical::{self, Texts};
 use crate::diagnostic::Diagnostic;
 use crate::files::{self, ReadError};
 use crate::merge;
+use crate::normalize::UnsetArguments;
 use crate::options::LoadOptions;
 use crate::paths::{self, Base};
 use crate::read;
@@ -90,7 +91,11 @@ impl<'o> Loader<'o> {
             self.resolve_paths(&mut tree, &scope.working_dir);
         }
         self.report.check()?;
-        normalize::resolve_bare_variables(&mut tree, &scope.environment);
+        let unset = match self.options.stages.normalize {
+            true => UnsetArguments::Drop,
+            false => UnsetArguments::Keep,
+        };
+        normalize::resolve_bare_variables(&mut tree, &scope.environment, unset);
         Ok(tree)
     }
 

@@ -432,10 +432,18 @@ impl ConfigFile {
 /// The key of the registry an image comes from.
 #[must_use]
 pub fn server_of(image: &str) -> String {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => key_of(host),
-        _ => HUB.to_owned(),
-    }
+    registry_of(image).map_or_else(|| HUB.to_owned(), key_of)
+}
+
+/// The registry that the name of an image begins with; none when it is Docker Hub's. A first part with a capital letter
+/// is a registry, too: repositories have none. Source: distribution/reference `splitDockerDomain`.
+#[must_use]
+pub fn registry_of(image: &str) -> Option<&str> {
+    let (host, _) = image.split_once('/')?;
+    let named = host.contains(['.', ':'])
+        || host == "localhost"
+        || host.chars().any(|letter| letter.is_uppercase());
+    named.then_some(host)
 }
 
 /// The key of a registry, whose address a user typed: a URL, a host, or nothing for Docker Hub.

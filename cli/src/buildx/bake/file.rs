@@ -1,4 +1,4 @@
-//! Bake files, HCL or JSON, as what they define: attributes stay expressions until their target is asked for.
+//! Bake files (HCL, JSON, or targets that were read elsewhere) as what they define: attributes stay expressions until their target is asked for.
 //! Source: buildx `bake/bake.go`, `bake/hclparser`.
 
 use super::eval::{Function, Locals, Scope};
@@ -6,7 +6,8 @@ use hcl::expr::{Expression, ObjectKey};
 use hcl::template::Template;
 use hcl::{Block, Body};
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
 /// Longest file that is read, bytes.
@@ -21,7 +22,8 @@ pub(super) struct Definitions {
     pub(super) variables: IndexMap<String, Variable>,
     pub(super) functions: IndexMap<String, Function>,
     pub(super) groups: IndexMap<String, Attributes>,
-    pub(super) targets: IndexMap<String, Attributes>,
+    /// What each file says of a target, the last one's on top.
+    pub(super) targets: IndexMap<String, Vec<Attributes>>,
     /// Attributes outside of blocks: names for expressions.
     names: Attributes,
 }
@@ -62,7 +64,7 @@ impl Definitions {
         let attributes = attributes_of(body);
         match block.identifier() {
             "group" => self.groups.entry(name).or_default().extend(attributes),
-            "target" => self.targets.entry(name).or_default().extend(attributes),
+            "target" => self.targets.entry(name).or_default().push(attributes),
             "function" => {
                 self.functions
                     .insert(name.clone(), function(&name, attributes)?);
@@ -105,6 +107,23 @@ impl Definitions {
         Ok(())
     }
 
+    /// Adds targets whose texts are what they are, without expressions in them, and the group of all of them.
+    pub(super) fn add_plain(
+        &mut self,
+        targets: BTreeMap<String, Map<String, Value>>,
+    ) -> Result<(), String> {
+        let all = targets.keys().cloned().map(Expression::String).collect();
+        let group = self.groups.entry("default".to_owned()).or_default();
+        group.insert("targets".to_owned(), Expression::Array(all));
+        for (name, members) in targets {
+            let pair = |(key, value): (String, Value)| Ok((key, plain_expression(&value)?));
+            let attributes = members.into_iter().map(pair);
+            let attributes = attributes.collect::<Result<_, String>>()?;
+            self.targets.entry(name).or_default().push(attributes);
+        }
+        Ok(())
+    }
+
     /// Adds a JSON file, whose strings are templates as HCL's are.
     pub(super) fn add_json(&mut self, text: &str) -> Result<(), String> {
         let root: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
@@ -121,7 +140,7 @@ impl Definitions {
                     json_block(&block).map_err(|reason| format!("{kind} {name}: {reason}"))?;
                 match kind.as_str() {
                     "group" => self.groups.entry(name).or_default().extend(attributes),
-                    "target" => self.targets.entry(name).or_default().extend(attributes),
+                    "target" => self.targets.entry(name).or_default().push(attributes),
                     "variable" => self.add_variable(&name, attributes, Vec::new())?,
                     "function" => {
                         self.functions
@@ -253,7 +272,20 @@ fn json_block(block: &Value) -> Result<Attributes, String> {
     }
 }
 
+/// A value whose strings are templates.
 fn json_expression(value: &Value) -> Result<Expression, String> {
+    expression(value, &string_expression)
+}
+
+/// A value as it is.
+fn plain_expression(value: &Value) -> Result<Expression, String> {
+    expression(value, &|text| Ok(Expression::String(text.to_owned())))
+}
+
+fn expression(
+    value: &Value,
+    string: &dyn Fn(&str) -> Result<Expression, String>,
+) -> Result<Expression, String> {
     Ok(match value {
         Value::Null => Expression::Null,
         Value::Bool(value) => Expression::Bool(*value),
@@ -264,17 +296,17 @@ fn json_expression(value: &Value) -> Result<Expression, String> {
                 .ok_or("a number that is out of range")?,
             (None, None) => return Err(format!("number {number} is out of range")),
         },
-        Value::String(text) => string_expression(text)?,
+        Value::String(text) => string(text)?,
         Value::Array(items) => Expression::Array(
             items
                 .iter()
-                .map(json_expression)
+                .map(|item| expression(item, string))
                 .collect::<Result<_, _>>()?,
         ),
         Value::Object(members) => {
             let pair = |(key, value): (&String, &Value)| {
-                let key = ObjectKey::Expression(string_expression(key)?);
-                Ok::<_, String>((key, json_expression(value)?))
+                let key = ObjectKey::Expression(string(key)?);
+                Ok::<_, String>((key, expression(value, string)?))
             };
             Expression::Object(members.iter().map(pair).collect::<Result<_, _>>()?)
         }

@@ -1,12 +1,13 @@
-//! `bake`: builds that files describe, in HCL or JSON.
+//! `bake`: builds that files describe, in HCL, JSON or Compose's YAML.
 //!
 //! ```text
-//! file.rs   HCL, JSON → definitions       eval.rs, functions.rs  expressions
+//! file.rs   HCL, JSON → definitions       compose.rs  Compose files → targets      eval.rs, functions.rs  expressions
 //! resolve.rs groups, matrices, inheritance → targets   target.rs  one target     set.rs  --set
 //! entitle.rs what a file may reach        jobs.rs  targets → jobs
 //! ```
 //! Docker Compose describes its builds as such a file on standard input. Source: docker/buildx `bake`, `commands/bake.go`.
 
+mod compose;
 mod entitle;
 mod eval;
 mod file;
@@ -45,6 +46,7 @@ const DEFAULT_FILES: [&str; 4] = [
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   muster buildx bake
+  muster buildx bake -f compose.yaml web
   muster buildx bake -f docker-bake.hcl --set '*.platform=linux/amd64' app
   muster buildx bake --print")]
 pub(crate) struct BakeArgs {
@@ -60,7 +62,7 @@ pub(crate) struct BakeArgs {
     /// Shorthand for "--call=check"
     #[arg(long)]
     check: bool,
-    /// Build definition file (HCL or JSON; - for standard input)
+    /// Build definition file (HCL, JSON or a Compose file; - for standard input)
     #[arg(short, long)]
     file: Vec<String>,
     /// List targets or variables
@@ -105,7 +107,8 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
     check_builder(args.builder.as_deref())?;
     check_attestations(&[], args.provenance.as_deref(), args.sbom.as_deref()).map_err(fail)?;
     let mode = Mode::choose(args.progress.as_deref(), false)?;
-    let definitions = read(&args.file).map_err(fail)?;
+    let here = std::env::current_dir()?;
+    let definitions = read(&args.file, &here).map_err(fail)?;
     let env = |name: &str| std::env::var(name).ok();
     let mut scope = definitions.scope(&env).map_err(fail)?;
     scope.set("BAKE_CMD_CONTEXT", "cwd://".into());
@@ -120,7 +123,6 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
         out::line(print(&resolved))?;
         return Ok(0);
     }
-    let here = std::env::current_dir()?;
     grant(&args.allow, &mut resolved, &here).map_err(fail)?;
     let jobs = jobs::jobs(&resolved, &here).map_err(fail)?;
     if jobs
@@ -188,37 +190,87 @@ impl BakeArgs {
     }
 }
 
-/// Everything the files define; a file on standard input is told from its text.
-fn read(files: &[String]) -> Result<Definitions, String> {
-    let mut definitions = Definitions::default();
+/// Everything the files define. Compose files are read together and come first, as what is below the others.
+fn read(files: &[String], here: &Path) -> Result<Definitions, String> {
     let mut found: Vec<String> = files.to_vec();
     if files.is_empty() {
-        let there = DEFAULT_FILES
-            .iter()
-            .filter(|name| Path::new(name).is_file());
+        let known = compose::FILES.iter().chain(&DEFAULT_FILES);
+        let there = known.clone().filter(|name| Path::new(name).is_file());
         found = there.map(|name| (*name).to_owned()).collect();
         if found.is_empty() {
+            let known: Vec<&str> = known.copied().collect();
             return Err(format!(
                 "couldn't find a bake definition: there is none of {}",
-                DEFAULT_FILES.join(", ")
+                known.join(", ")
             ));
         }
     }
+    let mut projects = compose::Files {
+        names: Vec::new(),
+        stdin: None,
+        here,
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    };
+    let mut others = Vec::new();
     for name in found {
         let text = read_file(&name)
             .map_err(|reason| format!("failed to read bake file {name}: {reason}"))?;
-        let is_json =
-            name.ends_with(".json") || (name == "-" && text.trim_start().starts_with('{'));
-        let added = if is_json {
-            definitions.add_json(&text)
-        } else if name.ends_with(".yaml") || name.ends_with(".yml") {
-            Err("compose files are built with \"muster compose build\"".to_owned())
-        } else {
-            definitions.add_hcl(&text)
+        match Language::of(&name, &text) {
+            Language::Compose => {
+                let path = name.strip_prefix("cwd://").unwrap_or(&name);
+                projects.names.push(path.into());
+                if name == "-" {
+                    projects.stdin = Some(text);
+                }
+            }
+            language => others.push((name, language, text)),
+        }
+    }
+    let mut definitions = Definitions::default();
+    if !projects.names.is_empty() {
+        definitions.add_plain(compose::targets(projects)?)?;
+    }
+    for (name, language, text) in others {
+        let added = match language {
+            Language::Json => definitions.add_json(&text),
+            Language::Hcl | Language::Compose => definitions.add_hcl(&text),
         };
         added.map_err(|reason| format!("failed to parse {name}: {reason}"))?;
     }
     Ok(definitions)
+}
+
+/// What a file is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Language {
+    Compose,
+    Hcl,
+    Json,
+}
+
+impl Language {
+    /// By the name; where that says nothing, by the text.
+    fn of(name: &str, text: &str) -> Self {
+        let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+        if ends(&[".yaml", ".yml"]) {
+            return Self::Compose;
+        }
+        if ends(&[".json"]) {
+            return Self::Json;
+        }
+        if ends(&[".hcl"]) {
+            return Self::Hcl;
+        }
+        if text.trim_start().starts_with('{') {
+            return Self::Json;
+        }
+        match text.lines().any(|line| line.starts_with("services:")) {
+            true => Self::Compose,
+            false => Self::Hcl,
+        }
+    }
 }
 
 fn read_file(name: &str) -> Result<String, String> {
@@ -287,12 +339,36 @@ fn list(definitions: &Definitions, scope: &eval::Scope, what: &str) -> Outcome {
     match what.split(',').next().unwrap_or_default() {
         "targets" => {
             lines.push("TARGET\tDESCRIPTION".to_owned());
+            let mut rows: Vec<(&String, String)> = Vec::new();
             for (name, group) in &definitions.groups {
-                lines.push(format!("{name}\t{}", shown(group.get("description"))));
+                let members = group
+                    .get("targets")
+                    .and_then(|members| scope.evaluate(members, &none).ok());
+                let members = members
+                    .iter()
+                    .flat_map(|list| list.as_array().into_iter().flatten());
+                let members: Vec<String> = members.filter_map(|one| eval::text(one).ok()).collect();
+                let described = shown(group.get("description"));
+                rows.push((
+                    name,
+                    [described, members.join(", ")]
+                        .into_iter()
+                        .find(|text| !text.is_empty())
+                        .unwrap_or_default(),
+                ));
             }
-            for (name, target) in &definitions.targets {
-                lines.push(format!("{name}\t{}", shown(target.get("description"))));
+            for (name, layers) in &definitions.targets {
+                let described = layers
+                    .iter()
+                    .rev()
+                    .find_map(|layer| layer.get("description"));
+                rows.push((name, shown(described)));
             }
+            rows.sort();
+            lines.extend(
+                rows.into_iter()
+                    .map(|(name, text)| format!("{name}\t{text}")),
+            );
         }
         "variables" => {
             lines.push("VARIABLE\tVALUE\tDESCRIPTION".to_owned());

@@ -27,7 +27,7 @@ struct Book<'a> {
     definitions: &'a Definitions,
     scope: &'a Scope,
     /// Name → definition and the matrix' values for it.
-    targets: IndexMap<String, (&'a Attributes, Locals)>,
+    targets: IndexMap<String, (&'a [Attributes], Locals)>,
     /// Name of a matrix → names it stands for.
     matrices: IndexMap<String, Vec<String>>,
 }
@@ -73,6 +73,7 @@ pub(super) fn resolve(
         {
             target.dockerfile = Some(Text("Dockerfile".to_owned()));
         }
+        entitle(&mut target);
         queue.extend(needed(&target));
         resolved.targets.insert(name, target);
     }
@@ -84,6 +85,21 @@ pub(super) fn resolve(
             .unwrap_or(usize::MAX)
     });
     Ok(resolved)
+}
+
+/// The host's network is an entitlement, too.
+fn entitle(target: &mut Target) {
+    const HOST: &str = "network.host";
+    if target
+        .network
+        .as_ref()
+        .is_some_and(|network| network.0 == "host")
+    {
+        let listed = target.entitlements.get_or_insert_default();
+        if !listed.iter().any(|name| name.0 == HOST) {
+            listed.push(Text(HOST.to_owned()));
+        }
+    }
 }
 
 /// Targets that a target takes as contexts.
@@ -103,28 +119,23 @@ impl<'a> Book<'a> {
             targets: IndexMap::new(),
             matrices: IndexMap::new(),
         };
-        for (name, attributes) in &definitions.targets {
-            let Some(matrix) = attributes.get("matrix") else {
-                book.targets
-                    .insert(name.clone(), (attributes, Locals::new()));
+        for (name, layers) in &definitions.targets {
+            let last = |key| layers.iter().rev().find_map(|layer| layer.get(key));
+            let Some(matrix) = last("matrix") else {
+                book.targets.insert(name.clone(), (layers, Locals::new()));
                 continue;
             };
             let at = |reason: String| format!("target {name}: {reason}");
             let matrix = scope.evaluate(matrix, &Locals::new()).map_err(at)?;
-            let template = attributes
-                .get("name")
-                .ok_or_else(|| at("a target with a matrix needs a name".to_owned()))?;
+            let template =
+                last("name").ok_or_else(|| at("a target with a matrix needs a name".to_owned()))?;
             let mut names = Vec::new();
             for locals in product(&matrix).map_err(at)? {
                 let one = scope
                     .evaluate(template, &locals)
                     .and_then(|name| text(&name))
                     .map_err(at)?;
-                if book
-                    .targets
-                    .insert(one.clone(), (attributes, locals))
-                    .is_some()
-                {
+                if book.targets.insert(one.clone(), (layers, locals)).is_some() {
                     return Err(at(format!("its matrix gives the name {one} twice")));
                 }
                 names.push(one);
@@ -173,21 +184,27 @@ impl<'a> Book<'a> {
         Ok(members)
     }
 
-    /// A target on top of those it inherits from.
+    /// What the files say of a target, one over the other, on top of those it inherits from.
     fn target(&self, name: &str, depth: usize) -> Result<Target, String> {
         if depth > MAX_DEPTH {
             return Err(format!("target {name} inherits from itself"));
         }
-        let (attributes, locals) = self
+        let (layers, locals) = self
             .targets
             .get(name)
             .ok_or_else(|| format!("failed to find target {name}"))?;
-        let object = evaluate(self.scope, attributes, locals, &["matrix", "name"])
-            .map_err(|reason| format!("target {name}: {reason}"))?;
-        let own: Target = serde_json::from_value(Value::Object(object))
-            .map_err(|error| format!("target {name}: {error}"))?;
+        let mut own = Target::default();
+        let mut inherits = Vec::new();
+        for layer in *layers {
+            let object = evaluate(self.scope, layer, locals, &["matrix", "name"])
+                .map_err(|reason| format!("target {name}: {reason}"))?;
+            let mut layer: Target = serde_json::from_value(Value::Object(object))
+                .map_err(|error| format!("target {name}: {error}"))?;
+            inherits.extend(layer.inherits.take().unwrap_or_default());
+            own.merge(layer);
+        }
         let mut target = Target::default();
-        for below in own.inherits.iter().flatten() {
+        for below in &inherits {
             target.merge(self.target(&below.0, depth + 1)?);
         }
         target.merge(own);

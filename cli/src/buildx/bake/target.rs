@@ -1,9 +1,11 @@
 //! Targets: what a build of a bake file consists of, and how targets are put on top of each other.
 //! Source: buildx `bake/bake.go:Target`.
 
+use agent_api::client::build::{SecretSpec, SshSpec, option_fields};
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A target with all its attributes evaluated. Absent ones are left to what is below or to defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -15,7 +17,7 @@ pub(super) struct Target {
     pub(super) inherits: Option<Vec<Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) annotations: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "attributes")]
     pub(super) attest: Option<Vec<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) context: Option<Text>,
@@ -31,19 +33,23 @@ pub(super) struct Target {
     pub(super) labels: Option<IndexMap<String, Option<Text>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tags: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "caches")]
     pub(super) cache_from: Option<Vec<Entry>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "caches")]
     pub(super) cache_to: Option<Vec<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) target: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none", alias = "secrets")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        alias = "secrets",
+        serialize_with = "secrets"
+    )]
     pub(super) secret: Option<Vec<Entry>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "agents")]
     pub(super) ssh: Option<Vec<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) platforms: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "outputs")]
     pub(super) output: Option<Vec<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pull: Option<bool>,
@@ -103,7 +109,7 @@ impl<'de> Deserialize<'de> for Entry {
                             .map(|items| items.join(",")),
                         other => super::eval::text(&other),
                     };
-                    fields.push(field(&key, &value.map_err(serde::de::Error::custom)?));
+                    fields.push(csv_field(&key, &value.map_err(serde::de::Error::custom)?));
                 }
                 Ok(Self(fields.join(",")))
             }
@@ -114,14 +120,85 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-impl Serialize for Entry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+/// Entries as buildx prints them: objects. What cannot be read stays as it is written, and is refused by what uses it.
+fn print<S: Serializer>(
+    entries: &Option<Vec<Entry>>,
+    serializer: S,
+    object: impl Fn(&str) -> Option<Value>,
+) -> Result<S::Ok, S::Error> {
+    let print = |entry: &Entry| object(&entry.0).unwrap_or_else(|| Value::from(entry.0.as_str()));
+    serializer.collect_seq(entries.iter().flatten().map(print))
+}
+
+/// The attributes of an entry in the order of their names; `short` is what a text without any stands for.
+fn object(text: &str, short: impl Fn(&str) -> Vec<(&'static str, String)>) -> Option<Value> {
+    let fields = option_fields(text).ok()?;
+    let mut sorted = BTreeMap::new();
+    match &fields[..] {
+        [(word, None)] => {
+            let pairs = short(word).into_iter();
+            sorted.extend(pairs.map(|(key, value)| (key.to_owned(), value)));
+        }
+        fields => {
+            for (key, value) in fields {
+                sorted.insert(key.clone(), value.clone()?);
+            }
+        }
     }
+    serde_json::to_value(sorted).ok()
+}
+
+fn attributes<S: Serializer>(entries: &Option<Vec<Entry>>, to: S) -> Result<S::Ok, S::Error> {
+    print(entries, to, |text| {
+        object(text, |kind| vec![("type", kind.to_owned())])
+    })
+}
+
+fn caches<S: Serializer>(entries: &Option<Vec<Entry>>, to: S) -> Result<S::Ok, S::Error> {
+    print(entries, to, |text| {
+        object(text, |name| {
+            vec![("ref", name.to_owned()), ("type", "registry".to_owned())]
+        })
+    })
+}
+
+fn outputs<S: Serializer>(entries: &Option<Vec<Entry>>, to: S) -> Result<S::Ok, S::Error> {
+    print(entries, to, |text| {
+        object(text, |place| {
+            let kind = if place == "-" { "tar" } else { "local" };
+            vec![("type", kind.to_owned()), ("dest", place.to_owned())]
+        })
+    })
+}
+
+fn secrets<S: Serializer>(entries: &Option<Vec<Entry>>, to: S) -> Result<S::Ok, S::Error> {
+    print(entries, to, |text| {
+        let secret = SecretSpec::parse(text).ok()?;
+        let mut printed = serde_json::json!({"id": secret.id});
+        if let Some(path) = secret.src {
+            printed["src"] = path.to_string_lossy().into();
+        }
+        if let Some(name) = secret.env {
+            printed["env"] = name.into();
+        }
+        Some(printed)
+    })
+}
+
+fn agents<S: Serializer>(entries: &Option<Vec<Entry>>, to: S) -> Result<S::Ok, S::Error> {
+    print(entries, to, |text| {
+        let agent = SshSpec::parse(text).ok()?;
+        let mut printed = serde_json::json!({"id": agent.id});
+        if !agent.paths.is_empty() {
+            let paths = agent.paths.iter().map(|path| path.to_string_lossy());
+            printed["paths"] = paths.collect();
+        }
+        Some(printed)
+    })
 }
 
 /// `key=value` as a field of comma-separated values.
-fn field(key: &str, value: &str) -> String {
+pub(super) fn csv_field(key: &str, value: &str) -> String {
     let field = format!("{key}={value}");
     if field.contains([',', '"']) {
         return format!("\"{}\"", field.replace('"', "\"\""));
@@ -130,7 +207,7 @@ fn field(key: &str, value: &str) -> String {
 }
 
 impl Target {
-    /// Puts `upper` on top: scalars and lists of names replace, maps and lists of entries are joined.
+    /// Puts `upper` on top: scalars, tags, platforms and what is written replace; maps and what is read are joined.
     pub(super) fn merge(&mut self, upper: Self) {
         replace(&mut self.description, upper.description);
         replace(&mut self.context, upper.context);
@@ -142,21 +219,21 @@ impl Target {
         replace(&mut self.pull, upper.pull);
         replace(&mut self.no_cache, upper.no_cache);
         replace(&mut self.network, upper.network);
-        replace(&mut self.no_cache_filter, upper.no_cache_filter);
         replace(&mut self.shm_size, upper.shm_size);
-        replace(&mut self.ulimits, upper.ulimits);
+        replace(&mut self.cache_to, upper.cache_to);
+        replace(&mut self.output, upper.output);
         replace(&mut self.call, upper.call);
         join(&mut self.contexts, upper.contexts);
-        join(&mut self.args, upper.args);
-        join(&mut self.labels, upper.labels);
-        join(&mut self.extra_hosts, upper.extra_hosts);
+        join(&mut self.args, without_nulls(upper.args));
+        join(&mut self.labels, without_nulls(upper.labels));
+        join(&mut self.extra_hosts, without_nulls(upper.extra_hosts));
         append(&mut self.annotations, upper.annotations);
         append(&mut self.attest, upper.attest);
         append(&mut self.cache_from, upper.cache_from);
-        append(&mut self.cache_to, upper.cache_to);
         append(&mut self.secret, upper.secret);
         append(&mut self.ssh, upper.ssh);
-        append(&mut self.output, upper.output);
+        append(&mut self.no_cache_filter, upper.no_cache_filter);
+        append(&mut self.ulimits, upper.ulimits);
         append(&mut self.entitlements, upper.entitlements);
     }
 }
@@ -171,6 +248,15 @@ fn join<T>(lower: &mut Option<IndexMap<String, T>>, upper: Option<IndexMap<Strin
     if let Some(upper) = upper {
         lower.get_or_insert_default().extend(upper);
     }
+}
+
+/// What has no value leaves the one below as it is.
+fn without_nulls<T>(
+    map: Option<IndexMap<String, Option<T>>>,
+) -> Option<IndexMap<String, Option<T>>> {
+    let mut map = map?;
+    map.retain(|_, value| value.is_some());
+    Some(map)
 }
 
 fn append<T: PartialEq>(lower: &mut Option<Vec<T>>, upper: Option<Vec<T>>) {

@@ -68,7 +68,7 @@ fn variables_functions_and_inheritance() {
                 "app": {"context": ".", "dockerfile": "Dockerfile.release", "args": {"A": "1", "B": "V2"},
                     "tags": ["example/app:v2", "example/app:x"]},
                 "docs": {"context": "docs", "dockerfile": "Dockerfile",
-                    "output": ["type=local,\"dest=out,put\"", "type=cacheonly"]},
+                    "output": [{"dest": "out,put", "type": "local"}, {"type": "cacheonly"}]},
             }
         })
     );
@@ -185,10 +185,10 @@ fn overrides_change_targets() {
         (&app["platforms"], &app["no-cache"]),
         (&json!(["linux/arm64"]), &json!(true))
     );
-    assert_eq!(app["output"], json!(["type=registry"]));
+    assert_eq!(app["output"], json!([{"type": "registry"}]));
     assert_eq!(
         all["target"]["api"]["output"],
-        json!(["type=image,name=x,push=true"])
+        json!([{"name": "x", "push": "true", "type": "image"}])
     );
     for bad in [
         "app",
@@ -277,4 +277,187 @@ fn files_outside_are_only_read_when_granted() {
     assert!(!error.contains("host/a.git"), "{error}");
     assert_eq!(grant_with(&["fs=*", "network.host"]), Ok(()));
     assert!(grant_with(&["frob"]).is_err());
+}
+
+/// Reads a project and the bake files that go over it.
+fn composed(yaml: &str, hcl: &str) -> Definitions {
+    let mut definitions = Definitions::default();
+    let targets = compose::targets(compose::Files {
+        names: vec!["-".into()],
+        stdin: Some(yaml.to_owned()),
+        here: Path::new("/"),
+        environment: [("TOK2".to_owned(), "x".to_owned())].into(),
+    });
+    definitions.add_plain(targets.unwrap()).unwrap();
+    definitions.add_hcl(hcl).unwrap();
+    definitions
+}
+
+/// What buildx 0.29.1 prints for this file, but for `ulimits`: it makes `nofile=0:0` of a single number.
+#[test]
+fn projects_are_printed_as_buildx_prints_them() {
+    let yaml = r#"
+services:
+  web.app:
+    image: example/web:1
+    depends_on: [db]
+    environment: {E: fromenv}
+    build:
+      context: .
+      dockerfile: Dockerfile
+      args: {A: "1", B: null, E: null, L: "$${literal}"}
+      tags: [example/web:extra]
+      labels: {x: "y"}
+      target: t
+      no_cache: true
+      pull: true
+      cache_from: [example/cache, "type=local,src=x"]
+      cache_to: ["type=inline"]
+      secrets: [tok, {source: tok2, target: t2}]
+      ssh: [k=./key]
+      platforms: [linux/amd64]
+      network: host
+      shm_size: 64m
+      extra_hosts: ["a=1.2.3.4", "b=::1"]
+      additional_contexts: {base: "service:db", other: ./sub}
+      entitlements: [network.host]
+      ulimits: {nofile: 10, nproc: {soft: 1, hard: 2}}
+      privileged: true
+      x-bake:
+        tags: [ct-addon:foo, "ct-addon:alp"]
+        platforms: linux/amd64 linux/arm64
+        cache-from: "type=local,src=path/to/cache"
+        cache-to: ["type=local,dest=path/to/cache"]
+        output: [type=docker]
+        secret: ["id=mysecret,src=./secret"]
+        ssh: "z=key"
+        pull: false
+        no-cache: false
+        no-cache-filter: [a]
+        contexts: {alpine: "docker-image://alpine:3.13", web: "target:db"}
+  db: {build: {context: ./sub, dockerfile_inline: "FROM busybox\n"}, profiles: [x]}
+  plain: {image: busybox}
+  short: {build: "./sub"}
+  img: {build: {dockerfile: D2, args: ["X=1", "Y"]}, image: "i:1"}
+secrets:
+  tok: {file: ./tok}
+  tok2: {environment: TOK2}
+"#;
+    let all = printed(&composed(yaml, ""), &[], &[], &[]);
+    assert_eq!(
+        all,
+        json!({
+          "group": {"default": {"targets": ["db", "img", "short", "web_app"]}},
+          "target": {
+            "db": {
+              "context": "sub", "dockerfile": "Dockerfile", "dockerfile-inline": "FROM busybox\n"
+            },
+            "img": {
+              "context": ".", "dockerfile": "D2", "args": {"X": "1"}, "tags": ["i:1"]
+            },
+            "short": {"context": "sub", "dockerfile": "Dockerfile"},
+            "web_app": {
+              "context": ".",
+              "contexts": {
+                "alpine": "docker-image://alpine:3.13", "base": "target:db", "other": "sub",
+                "web": "target:db"
+              },
+              "dockerfile": "Dockerfile",
+              "args": {"A": "1", "E": "fromenv", "L": "${literal}"},
+              "labels": {"x": "y"},
+              "tags": ["example/web:extra", "ct-addon:foo", "ct-addon:alp"],
+              "cache-from": [
+                {"ref": "example/cache", "type": "registry"},
+                {"src": "x", "type": "local"},
+                {"src": "path/to/cache", "type": "local"}
+              ],
+              "cache-to": [{"type": "inline"}, {"dest": "path/to/cache", "type": "local"}],
+              "target": "t",
+              "secret": [
+                {"id": "tok", "src": "tok"}, {"id": "tok2", "env": "TOK2"},
+                {"id": "mysecret", "src": "./secret"}
+              ],
+              "ssh": [{"id": "k", "paths": ["key"]}, {"id": "z", "paths": ["key"]}],
+              "platforms": ["linux/amd64", "linux/arm64"],
+              "output": [{"type": "docker"}],
+              "pull": false, "no-cache": false, "network": "host",
+              "no-cache-filter": ["a"], "shm-size": "64MiB",
+              "ulimits": ["nofile=10:10", "nproc=1:2"],
+              "entitlements": ["network.host"],
+              "extra-hosts": {"a": "1.2.3.4", "b": "::1"}
+            }
+          }
+        })
+    );
+}
+
+#[test]
+fn bake_files_go_over_projects_and_each_other() {
+    let yaml = "
+services:
+  db: {build: {context: ./sub, args: {A: '1'}, cache_to: ['type=inline'], tags: [one]}}
+";
+    let hcl = r#"
+        target "db" {
+          args = { Q = "1" }
+          tags = ["two"]
+          cache-to = ["type=local,dest=x"]
+        }
+        target "other" { inherits = ["db"] }
+    "#;
+    let mut definitions = composed(yaml, hcl);
+    definitions
+        .add_hcl(r#"target "db" { args = { Q = null, R = "2" } }"#)
+        .unwrap();
+    let db = &printed(&definitions, &["db"], &[], &[])["target"]["db"];
+    assert_eq!(db["args"], json!({"A": "1", "Q": "1", "R": "2"}));
+    assert_eq!(db["tags"], json!(["two"]));
+    assert_eq!(db["cache-to"], json!([{"dest": "x", "type": "local"}]));
+    assert_eq!(db["context"], "sub");
+    let other = &printed(&definitions, &["other"], &[], &[])["target"]["other"];
+    assert_eq!(other, db);
+}
+
+#[test]
+fn files_of_any_name_are_told_by_their_text() {
+    for (name, text, language) in [
+        ("x.yaml", "", Language::Compose),
+        ("x.yml", "{}", Language::Compose),
+        ("x.json", "services:", Language::Json),
+        ("x.hcl", "services:", Language::Hcl),
+        ("-", " {\"target\": {}}", Language::Json),
+        ("-", "name: x\nservices:\n  a: {}\n", Language::Compose),
+        ("-", "target \"a\" {}\n", Language::Hcl),
+    ] {
+        assert_eq!(Language::of(name, text), language, "{name} {text}");
+    }
+}
+
+#[test]
+fn what_a_project_cannot_mean_is_refused() {
+    for (yaml, reason) in [
+        ("services:\n  a: {build: {context: ., frob: 1}}\n", "frob"),
+        (
+            "services:\n  a: {build: {context: ., secrets: [gone]}}\n",
+            "secret gone",
+        ),
+        (
+            "services:\n  a: {build: {context: ., x-bake: {pull: 3}}}\n",
+            "x-bake: pull",
+        ),
+        (
+            "services:\n  a: {build: {context: ., x-bake: [1]}}\n",
+            "no mapping",
+        ),
+        ("services:\n  a.b: {build: .}\n  a_b: {build: .}\n", "a_b"),
+    ] {
+        let files = compose::Files {
+            names: vec!["-".into()],
+            stdin: Some(yaml.to_owned()),
+            here: Path::new("/"),
+            environment: Default::default(),
+        };
+        let error = compose::targets(files).unwrap_err();
+        assert!(error.contains(reason), "{yaml}: {error}");
+    }
 }

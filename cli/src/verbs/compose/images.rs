@@ -1,5 +1,5 @@
-//! `compose build`, `pull` and `push`, and the builds that `up` begins with.
-//! Source: docker/compose `cmd/compose/{build,pull,push}.go`, `pkg/compose/{build,pull,push}.go`.
+//! `compose build`, and the builds that `up` begins with.
+//! Source: docker/compose `cmd/compose/build.go`, `pkg/compose/{build,build_bake}.go`.
 
 use super::project::{ProgressMode, ProjectFlags};
 use crate::buildx::job::Job;
@@ -10,14 +10,12 @@ use crate::out;
 use crate::render::build_progress::{BuildProgress, Mode};
 use crate::render::units::ram_in_bytes;
 use crate::verbs::build::{add_source_date, build_args, check_attestations, check_builder};
-use crate::verbs::pull as image_pull;
-use agent_api::Client;
 use agent_api::build::Call;
 use agent_api::client::build::{OutputSpec, SshSpec};
 use clap::Args;
 use compose::Plan;
 use compose::plan::images::{Building, ImageOptions};
-use compose_model::{Loaded, PullPolicy};
+use compose_model::Loaded;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Build or rebuild services
@@ -231,127 +229,4 @@ impl<'a> Images<'a> {
         progress.show_warnings(self.session.debug, self.session.debug_hint());
         Ok(results)
     }
-}
-
-/// Pull service images
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster compose pull --ignore-buildable")]
-pub(crate) struct PullArgs {
-    /// Ignore images that can be built
-    #[arg(long)]
-    ignore_buildable: bool,
-    /// Pull what it can and ignores images with pull failures
-    #[arg(long)]
-    ignore_pull_failures: bool,
-    /// Also pull services declared as dependencies
-    #[arg(long)]
-    include_deps: bool,
-    /// Apply pull policy ("missing"|"always")
-    #[arg(long, default_value = "always", hide_default_value = true)]
-    policy: String,
-    /// Pull without printing progress information
-    #[arg(short, long)]
-    quiet: bool,
-    #[arg(value_name = "SERVICE")]
-    services: Vec<String>,
-}
-
-pub(super) async fn pull(session: &Session, flags: &ProjectFlags, args: PullArgs) -> Outcome {
-    if !matches!(args.policy.as_str(), "" | "always" | "missing") {
-        let reason = format!(
-            "invalid --policy {:?}: there are always and missing",
-            args.policy
-        );
-        return Err(Failure::new(1, reason).into());
-    }
-    let loaded = flags.load(&args.services, !args.include_deps)?;
-    let client = session.client().await?;
-    let mut done = BTreeSet::new();
-    let mut code = 0;
-    for (name, service) in &loaded.project.services {
-        // Without a name of its own an image is nowhere but here.
-        let Some(image) = &service.image else {
-            continue;
-        };
-        let buildable = service.build.is_some();
-        let skipped = match service.pull_policy {
-            Some(PullPolicy::Never | PullPolicy::Build) => true,
-            _ => buildable && args.ignore_buildable,
-        };
-        if skipped || !done.insert(image.clone()) {
-            continue;
-        }
-        if args.policy == "missing" && client.inspect_image(image).await.is_ok() {
-            continue;
-        }
-        if flags.dry_run {
-            out::line(format!("pull image {image} for {name}"))?;
-            continue;
-        }
-        let platform = service.platform.as_deref();
-        match image_pull::pull(client, image, platform, args.quiet).await {
-            Ok(()) => {}
-            Err(error) if buildable => {
-                out::note(format!(
-                    "{name}: {error:#}: it can be built with \"muster compose build {name}\""
-                ));
-            }
-            Err(error) => {
-                out::note(format!("{name}: {error:#}"));
-                code = u8::from(!args.ignore_pull_failures).max(code);
-            }
-        }
-    }
-    Ok(code)
-}
-
-/// Push service images
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  muster compose push web")]
-pub(crate) struct PushArgs {
-    /// Push what it can and ignores images with push failures
-    #[arg(long)]
-    ignore_push_failures: bool,
-    /// Also push images of services declared as dependencies
-    #[arg(long)]
-    include_deps: bool,
-    /// Push without printing progress information
-    #[arg(short, long)]
-    quiet: bool,
-    #[arg(value_name = "SERVICE")]
-    services: Vec<String>,
-}
-
-pub(super) async fn push(session: &Session, flags: &ProjectFlags, args: PushArgs) -> Outcome {
-    let loaded = flags.load(&args.services, !args.include_deps)?;
-    let mut code = 0;
-    for (name, service) in &loaded.project.services {
-        // As Docker Compose: only what is built here is pushed, under the names the file gives it.
-        let (Some(build), Some(image)) = (&service.build, &service.image) else {
-            continue;
-        };
-        for image in std::iter::once(image).chain(&build.tags) {
-            if flags.dry_run {
-                out::line(format!("push image {image} for {name}"))?;
-                continue;
-            }
-            if let Err(error) = push_image(session.client().await?, image, args.quiet).await {
-                out::note(format!("{name}: {error:#}"));
-                code = u8::from(!args.ignore_push_failures).max(code);
-            }
-        }
-    }
-    Ok(code)
-}
-
-async fn push_image(client: &Client, image: &str, quiet: bool) -> anyhow::Result<()> {
-    let (repository, tag) = image_pull::split_tag(image);
-    let auth = image_pull::auth(image).await?;
-    let tag = tag.unwrap_or("latest");
-    let messages = client
-        .push_image(repository, tag, None, auth.as_ref())
-        .await?;
-    image_pull::progress(messages, image_pull::Lines::of(quiet)).await
 }

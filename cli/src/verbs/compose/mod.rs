@@ -16,6 +16,7 @@ mod project;
 mod ps;
 mod refused;
 mod session;
+mod transfer;
 mod up;
 
 use crate::connect::Session;
@@ -108,8 +109,8 @@ enum ComposeVerb {
     Top(lifecycle::ServicesArgs),
     Volumes(look::VolumesArgs),
     Build(Box<images::BuildArgs>),
-    Pull(images::PullArgs),
-    Push(images::PushArgs),
+    Pull(transfer::PullArgs),
+    Push(transfer::PushArgs),
     Version(look::VersionArgs),
     #[command(flatten)]
     Refused(refused::RefusedVerb),
@@ -144,8 +145,8 @@ pub(crate) async fn run(session: &Session, args: ComposeArgs) -> Outcome {
         ComposeVerb::Port(args) => look::port(session, flags, args).await,
         ComposeVerb::Top(args) => look::top(session, flags, args).await,
         ComposeVerb::Build(args) => images::build(session, flags, *args).await,
-        ComposeVerb::Pull(args) => images::pull(session, flags, args).await,
-        ComposeVerb::Push(args) => images::push(session, flags, args).await,
+        ComposeVerb::Pull(args) => transfer::pull(session, flags, args).await,
+        ComposeVerb::Push(args) => transfer::push(session, flags, args).await,
         ComposeVerb::Volumes(args) => look::volumes(session, flags, args).await,
         ComposeVerb::Version(args) => look::version(&args),
         ComposeVerb::Refused(verb) => refused::run(&verb),

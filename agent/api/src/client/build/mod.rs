@@ -4,6 +4,7 @@
 //! mod.rs      Client::build, BuildError: reads frames, hands each to its channel
 //! offers.rs   what the daemon may ask for: contexts, secrets, SSH agents, caches; where outputs go
 //! serve.rs    one task per channel: feeds it or drains it
+//! ssh/        an SSH agent that holds keys of files
 //! directory.rs  a directory as a filtered tar    unpack.rs  a tar into a directory
 //! spec/       a build in the client's own terms, and the languages of its options
 //! ```
@@ -15,6 +16,7 @@ mod directory;
 mod offers;
 mod serve;
 mod spec;
+mod ssh;
 mod unpack;
 
 pub use cache::PruneBuildsOptions;
@@ -22,8 +24,9 @@ pub use directory::OpenDirectory;
 pub use offers::{ContextSource, Offers, OutputSink, SecretSource};
 pub use spec::{
     BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget,
-    SecretSpec, SpecError, SshSpec, image_context, is_remote,
+    SecretSpec, SpecError, SshSpec, image_context, is_remote, option_fields,
 };
+pub use ssh::{KeyAgent, KeyError, SshSource};
 
 use super::error::ClientError;
 use super::request::Query;

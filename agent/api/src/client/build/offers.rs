@@ -2,6 +2,7 @@
 
 use super::directory::OpenDirectory;
 use super::serve::{Feed, Service};
+use super::ssh::SshSource;
 use crate::types::build::{ChannelPurpose, ContextOffer, MAX_SECRET};
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use tokio::io::AsyncRead;
 pub struct Offers {
     contexts: HashMap<String, ContextSource>,
     secrets: HashMap<String, SecretSource>,
-    ssh: HashMap<String, PathBuf>,
+    ssh: HashMap<String, SshSource>,
     caches: HashMap<String, PathBuf>,
     outputs: HashMap<String, OutputSink>,
 }
@@ -118,9 +119,9 @@ impl Offers {
         self.secrets.insert(id.to_owned(), source);
     }
 
-    /// Offers an SSH agent by its socket.
-    pub fn ssh_agent(&mut self, id: &str, socket: PathBuf) {
-        self.ssh.insert(id.to_owned(), socket);
+    /// Offers an SSH agent.
+    pub fn ssh_agent(&mut self, id: &str, agent: SshSource) {
+        self.ssh.insert(id.to_owned(), agent);
     }
 
     /// Offers a cache: a directory that is an OCI layout.
@@ -160,8 +161,8 @@ impl Offers {
                 Feed::Secret(source.clone())
             }
             ChannelPurpose::Ssh { id } => {
-                let socket = self.ssh.get(id).ok_or_else(|| gone("SSH agent", id))?;
-                Feed::Agent(socket.clone())
+                let agent = self.ssh.get(id).ok_or_else(|| gone("SSH agent", id))?;
+                Feed::Agent(agent.clone())
             }
             ChannelPurpose::Cache { id } => {
                 let path = self.caches.get(id).ok_or_else(|| gone("cache", id))?;

@@ -2,6 +2,7 @@
 
 use super::directory::{self, OpenDirectory};
 use super::offers::{OutputSink, SecretSource};
+use super::ssh::{KeyAgent, SshSource};
 use super::{BuildError, Piece, unpack};
 use crate::types::build::{Frame, MAX_DATA};
 use bytes::{Bytes, BytesMut};
@@ -23,7 +24,7 @@ pub(super) enum Feed {
     Archive(Box<dyn AsyncRead + Send + Unpin>),
     Layout(PathBuf),
     Secret(SecretSource),
-    Agent(PathBuf),
+    Agent(SshSource),
 }
 
 /// The way back to the daemon.
@@ -58,7 +59,8 @@ pub(super) async fn feed(feed: Feed, reply: Reply, incoming: mpsc::Receiver<Piec
             Ok(bytes) => copied(&reply, incoming, &bytes[..]).await,
             Err(reason) => Err(reason),
         },
-        Feed::Agent(socket) => agent(&reply, incoming, &socket).await,
+        Feed::Agent(SshSource::Socket(socket)) => agent(&reply, incoming, &socket).await,
+        Feed::Agent(SshSource::Keys(keys)) => key_agent(&reply, incoming, &keys).await,
     };
     if let Err(reason) = fed {
         reply.send(Frame::reset(reply.channel, &reason)).await;
@@ -170,7 +172,36 @@ impl Write for FrameWriter {
     }
 }
 
-/// One connection to an SSH agent, both ways.
+/// One connection to the agent in here: requests are answered as they come whole, until the daemon has no more.
+async fn key_agent(
+    reply: &Reply,
+    mut incoming: mpsc::Receiver<Piece>,
+    agent: &KeyAgent,
+) -> Result<(), String> {
+    let mut received = BytesMut::new();
+    while let Some(piece) = incoming.recv().await {
+        match piece {
+            Piece::Data(bytes) => {
+                received.extend_from_slice(&bytes);
+                let answers = agent
+                    .answer(&mut received)
+                    .map_err(|error| error.to_string())?;
+                for part in answers.chunks(MAX_DATA) {
+                    let data = Bytes::copy_from_slice(part);
+                    if !reply.send(Frame::data(reply.channel, data)).await {
+                        return Ok(());
+                    }
+                }
+            }
+            Piece::End => break,
+            Piece::Reset(_) => return Ok(()),
+        }
+    }
+    reply.send(Frame::end(reply.channel)).await;
+    Ok(())
+}
+
+/// One connection to the user's SSH agent, both ways.
 async fn agent(
     reply: &Reply,
     mut incoming: mpsc::Receiver<Piece>,

@@ -202,7 +202,7 @@ async fn an_agent_is_spoken_to_both_ways() {
     let socket = directory.path().join("agent.sock");
     reversing_agent(&socket).await;
     let mut offers = Offers::new();
-    offers.ssh_agent("default", socket);
+    offers.ssh_agent("default", SshSource::Socket(socket));
     build(&client, offers).await.unwrap();
 }
 

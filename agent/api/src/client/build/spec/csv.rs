@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// A quote is not closed or stands in the middle of a field.
-pub(super) fn fields(text: &str) -> Result<Vec<(String, Option<String>)>, String> {
+pub fn fields(text: &str) -> Result<Vec<(String, Option<String>)>, String> {
     let fields = split(text)?
         .into_iter()
         .map(|field| match field.split_once('=') {

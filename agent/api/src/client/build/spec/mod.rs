@@ -13,6 +13,7 @@ mod secret;
 
 pub use cache::{CacheDestination, CacheSource};
 pub use context::is_remote;
+pub use csv::fields as option_fields;
 pub use output::{OutputSpec, OutputTarget};
 pub use secret::{SecretSpec, SshSpec};
 
@@ -156,8 +157,8 @@ impl BuildSpec {
             offers.secret(&id, source);
         }
         for agent in ssh {
-            let (id, socket) = agent.find(env)?;
-            offers.ssh_agent(&id, socket);
+            let (id, source) = agent.find(env)?;
+            offers.ssh_agent(&id, source);
         }
         request.secrets = offers.secret_ids();
         request.ssh = offers.ssh_ids();

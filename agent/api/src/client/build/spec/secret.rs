@@ -1,9 +1,11 @@
 //! `--secret` and `--ssh`. Source: buildx `util/buildflags/{secrets,ssh}.go`, BuildKit `session/{secrets,sshforward}`.
 
 use super::super::SecretSource;
+use super::super::ssh::{KeyAgent, SshSource};
 use super::{SpecError, bad, csv};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A secret and where it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,39 +111,52 @@ impl SshSpec {
         })
     }
 
-    /// The agent's socket.
+    /// The agent: one socket, or keys that are read now.
     pub(super) fn find(
         self,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<(String, PathBuf), SpecError> {
+    ) -> Result<(String, SshSource), SpecError> {
         let refuse = |reason: String| SpecError::Ssh {
             id: self.id.clone(),
             reason,
         };
-        let socket = match &self.paths[..] {
-            [] => env("SSH_AUTH_SOCK")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from)
-                .ok_or_else(|| {
-                    refuse(
-                        "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set".to_owned(),
-                    )
-                })?,
-            [path] => path.clone(),
-            _ => {
-                return Err(refuse(
-                    "several keys are not supported: add them to an agent (ssh-add) and give its socket".to_owned(),
-                ));
+        if self.paths.is_empty() {
+            let socket = env("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+            let socket = socket.ok_or_else(|| {
+                refuse(
+                    "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set, or give the files of keys"
+                        .to_owned(),
+                )
+            })?;
+            return Ok((self.id, SshSource::Socket(socket.into())));
+        }
+        let mut sockets = Vec::new();
+        let mut keys = Vec::new();
+        for path in &self.paths {
+            let found = std::fs::metadata(path)
+                .map_err(|error| refuse(format!("cannot use {}: {error}", path.display())))?;
+            match found.file_type() {
+                kind if kind.is_socket() => sockets.push(path.clone()),
+                kind if kind.is_file() => keys.push(path.clone()),
+                _ => {
+                    let path = path.display();
+                    return Err(refuse(format!(
+                        "{path} is neither a key nor an agent's socket"
+                    )));
+                }
+            }
+        }
+        let source = match (&sockets[..], &keys[..]) {
+            ([socket], []) => SshSource::Socket(socket.clone()),
+            ([], keys) => {
+                let agent = KeyAgent::read(keys).map_err(|error| refuse(error.to_string()))?;
+                SshSource::Keys(Arc::new(agent))
+            }
+            ([_, _, ..], _) => return Err(refuse("only single socket allowed".to_owned())),
+            ([_], _) => {
+                return Err(refuse("invalid combination of keys and sockets".to_owned()));
             }
         };
-        let found = std::fs::metadata(&socket)
-            .map_err(|error| refuse(format!("cannot use {}: {error}", socket.display())))?;
-        if !found.file_type().is_socket() {
-            return Err(refuse(format!(
-                "{} is no agent's socket, and keys in files are not supported: add the key to an agent (ssh-add) and give its socket",
-                socket.display()
-            )));
-        }
-        Ok((self.id, socket))
+        Ok((self.id, source))
     }
 }

@@ -271,21 +271,25 @@ fn secrets_are_files_or_variables() {
 }
 
 #[test]
-fn agents_are_sockets() {
+fn agents_are_sockets_or_keys() {
+    use crate::client::build::SshSource;
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("agent");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let key = directory.path().join("key");
-    fs::write(&key, "k").unwrap();
+    let broken = directory.path().join("broken");
+    fs::write(&broken, "k").unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/build/ssh/testdata");
+    let key = format!("{keys}/ed25519-256");
     let shown = socket.to_str().unwrap();
     let env = |_: &str| Some(shown.to_owned());
-    let found = ("default".to_owned(), socket.clone());
-    assert_eq!(
-        SshSpec::parse("default").unwrap().find(&env).unwrap(),
-        found
-    );
+    let is_socket = |source: SshSource| matches!(source, SshSource::Socket(path) if path == socket);
+    let (id, found) = SshSpec::parse("default").unwrap().find(&env).unwrap();
+    assert!(id == "default" && is_socket(found));
     let given = SshSpec::parse(&format!("id={shown}")).unwrap();
-    assert_eq!(given.find(&no_env).unwrap().1, socket);
+    assert!(is_socket(given.find(&no_env).unwrap().1));
+    let two = SshSpec::parse(&format!("id={key},{keys}/rsa-pem")).unwrap();
+    let (_, found) = two.find(&no_env).unwrap();
+    assert!(matches!(found, SshSource::Keys(_)), "{found:?}");
     let refused = |text: &str| {
         SshSpec::parse(text)
             .unwrap()
@@ -294,6 +298,10 @@ fn agents_are_sockets() {
             .to_string()
     };
     assert!(refused("default").contains("SSH_AUTH_SOCK"));
-    assert!(refused(&format!("id={}", key.display())).contains("ssh-add"));
-    assert!(refused("id=a,b").contains("several keys"));
+    assert!(refused(&format!("id={}", broken.display())).contains("no private key"));
+    assert!(refused(&format!("id={keys}/encrypted")).contains("ssh-add"));
+    assert!(refused(&format!("id={key},{shown}")).contains("combination"));
+    assert!(refused(&format!("id={shown},{shown}")).contains("single socket"));
+    assert!(refused(&format!("id={keys}")).contains("neither a key"));
+    assert!(refused("id=/not/there").contains("/not/there"));
 }
