@@ -24,6 +24,7 @@
 mod archive;
 pub mod build;
 mod config;
+mod deflate;
 mod digest;
 mod error;
 mod inflate;

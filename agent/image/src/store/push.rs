@@ -1,5 +1,5 @@
 //! `push`: an image into a registry. What the repository has is not sent again, what another repository of the registry
-//! has is mounted, and what must be sent is compressed while it is on its way, five layers at a time.
+//! has is mounted, and what must be sent is compressed on all processors while it is on its way, five layers at a time.
 //!
 //! A layer's compressed form is remembered with its size and the repositories that have it ([`crate::layers::Form`]): an
 //! image that was pulled keeps its manifest, byte for byte, as long as the registry has its blobs or can mount them. If one
@@ -13,14 +13,13 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Additions, Result, Store};
+use crate::deflate::Workers;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::layers::Form;
@@ -34,8 +33,6 @@ use crate::registry::{
     Credentials, LayerBlob, Mounting, Partial, Registry, RegistryError, Session, UploadError,
 };
 
-/// As Docker (Go's default).
-const GZIP_LEVEL: u32 = 6;
 /// A layer whose tar is this long at most is compressed first, so that its digest can be asked for.
 const SMALL: u64 = 1 << 20;
 /// Repositories that a blob is asked to be mounted from.
@@ -300,13 +297,16 @@ impl Push<'_> {
         let placed = Mutex::new(Vec::new());
         let failed = Mutex::new(None);
         std::thread::scope(|scope| {
+            let (queue, placed, failed) = (&queue, &placed, &failed);
+            let deflate = Workers::start(scope);
             for _ in 0..workers {
-                scope.spawn(|| {
+                let deflate = deflate.clone();
+                scope.spawn(move || {
                     while failed.lock().is_none() {
                         let Some((stored, diff_id)) = queue.lock().pop_front() else {
                             return;
                         };
-                        match self.layer(diff_id, stored, family) {
+                        match self.layer(diff_id, stored, family, &deflate) {
                             Ok(form) => placed.lock().push(Placed {
                                 diff_id: *diff_id,
                                 form,
@@ -333,6 +333,7 @@ impl Push<'_> {
         diff_id: &Digest,
         stored: Option<&Descriptor>,
         family: Family,
+        deflate: &Workers,
     ) -> Result<LayerSource> {
         let layers = &self.store.layers;
         let forms = self.known_forms(diff_id, stored, family);
@@ -362,7 +363,7 @@ impl Push<'_> {
                 }
             }
         }
-        self.send(diff_id, family, begun)
+        self.send(diff_id, family, begun, deflate)
     }
 
     /// The forms the layer may be known in there: those that it was pushed or pulled in, and the one it arrived in.
@@ -422,6 +423,7 @@ impl Push<'_> {
         diff_id: &Digest,
         family: Family,
         begun: Option<url::Url>,
+        deflate: &Workers,
     ) -> Result<LayerSource> {
         let layers = &self.store.layers;
         let tar_size = layers.get(diff_id)?.tar_size;
@@ -436,11 +438,10 @@ impl Push<'_> {
             }
         };
         let content = |output: &mut dyn Write| {
-            let gzip = GzEncoder::new(output, Compression::new(GZIP_LEVEL));
             let mut counted = Counted {
                 count: 0,
                 told: &told,
-                output: gzip,
+                output: deflate.writer(output),
             };
             layers.write_tar(diff_id, &mut counted)?;
             counted
