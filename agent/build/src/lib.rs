@@ -15,6 +15,7 @@ pub mod plan;
 pub mod words;
 
 mod quote;
+mod redact;
 mod suggest;
 
 /// Where tables of expected results are kept beside a checkout; tests that read them skip aloud without.
@@ -25,3 +26,4 @@ const SHARED_TABLES: &str = concat!(
 );
 
 pub use dockerfile::{Dockerfile, Lines, ParseError};
+pub use redact::redacted;

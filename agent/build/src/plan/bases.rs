@@ -11,6 +11,7 @@ use super::{
 };
 use crate::dockerfile::{Kind, Lines, parse_trigger};
 use crate::quote::quote;
+use crate::redact::redacted;
 
 impl Planner<'_> {
     /// Resolves what wanted states start from, ONBUILD triggers included. Requests that are unanswered come back; when
@@ -242,7 +243,7 @@ impl Planner<'_> {
                     .ok_or_else(|| PlanError::invalid(format!("invalid git context {address}")))?;
                 let keep = parsed.keep_git_dir.unwrap_or(false);
                 (
-                    format!("[context {name}] load git source {address}"),
+                    format!("[context {name}] load git source {}", redacted(address)),
                     Op::Git(parsed.op(keep)),
                 )
             }
@@ -252,7 +253,7 @@ impl Planner<'_> {
                     file_name: "context".to_owned(),
                     checksum: None,
                 });
-                (format!("[context {name}] {url}"), op)
+                (format!("[context {name}] {}", redacted(url)), op)
             }
             ContextSource::Scratch => return Ok(None),
             ContextSource::Image(_) | ContextSource::OciLayout(_) => {

@@ -5,7 +5,7 @@
 
 use indexmap::IndexMap;
 
-use super::{ExtraHost, NetworkMode, Platform, Resources, Ulimit};
+use super::{ExtraHost, NetworkMode, PlanError, Platform, Resources, Ulimit};
 
 /// Everything that planning one platform of a build depends on, beside the Dockerfile and its base images.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -112,13 +112,14 @@ pub struct BuilderArgs {
     pub cache_mount_namespace: String,
     /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`: the `.git` of a main context that is a repository stays.
     pub context_keep_git_dir: Option<bool>,
-    /// `BUILDKIT_MULTI_PLATFORM`: the result is an index even for one platform.
-    pub multi_platform: Option<bool>,
+    /// `BUILDKIT_MULTI_PLATFORM`, as it is written: the result is an index even for one platform.
+    pub multi_platform: Option<String>,
     /// `BUILDKIT_SANDBOX_HOSTNAME`: host name of steps.
     pub hostname: Option<String>,
     /// `BUILDKIT_DOCKERFILE_CHECK`: lint configuration in place of the file's.
     pub dockerfile_check: Option<String>,
-    /// `BUILDKIT_SYNTAX`: frontend in place of the file's `# syntax=`.
+    /// `BUILDKIT_SYNTAX`: frontend in place of the file's `# syntax=`. Planning refuses all but `docker/dockerfile`, which is
+    /// built in.
     pub syntax: Option<String>,
     /// `BUILDKIT_INLINE_CACHE`: the result carries the records for `--cache-from`.
     pub inline_cache: bool,
@@ -127,21 +128,45 @@ pub struct BuilderArgs {
 impl BuildOptions {
     /// The build arguments that set the builder.
     pub fn builder_args(&self) -> BuilderArgs {
+        BuilderArgs::of(&self.build_args)
+    }
+}
+
+impl BuilderArgs {
+    /// Those among build arguments. What is empty or, for a switch, neither true nor false, is not given.
+    pub fn of(build_args: &IndexMap<String, String>) -> Self {
         let arg = |name: &str| {
-            self.build_args
-                .get(name)
-                .filter(|value| !value.is_empty())
-                .cloned()
+            let given = build_args.get(name).filter(|value| !value.is_empty());
+            given.cloned()
         };
         let switch = |name: &str| arg(name).and_then(|value| parse_bool(&value));
-        BuilderArgs {
+        Self {
             cache_mount_namespace: arg("BUILDKIT_CACHE_MOUNT_NS").unwrap_or_default(),
             context_keep_git_dir: switch("BUILDKIT_CONTEXT_KEEP_GIT_DIR"),
-            multi_platform: switch("BUILDKIT_MULTI_PLATFORM"),
+            multi_platform: arg("BUILDKIT_MULTI_PLATFORM"),
             hostname: arg("BUILDKIT_SANDBOX_HOSTNAME"),
             dockerfile_check: arg("BUILDKIT_DOCKERFILE_CHECK"),
             syntax: arg("BUILDKIT_SYNTAX"),
             inline_cache: switch("BUILDKIT_INLINE_CACHE").unwrap_or(false),
+        }
+    }
+
+    /// Whether the result of so many platforms is an index.
+    ///
+    /// # Errors
+    /// It cannot be what is asked for.
+    pub fn is_index(&self, platforms: usize) -> Result<bool, PlanError> {
+        let Some(written) = &self.multi_platform else {
+            return Ok(platforms > 1);
+        };
+        match parse_bool(written) {
+            None => Err(PlanError::invalid(format!(
+                "invalid boolean value for multi-platform: {written}"
+            ))),
+            Some(false) if platforms > 1 => Err(PlanError::invalid(
+                "returning multiple target platforms is not allowed",
+            )),
+            Some(index) => Ok(index),
         }
     }
 }
@@ -152,5 +177,32 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_made_of_several_platforms_or_when_it_is_asked_for() {
+        let index = |written: &str, platforms| {
+            let args = [("BUILDKIT_MULTI_PLATFORM".to_owned(), written.to_owned())];
+            let index = BuilderArgs::of(&args.into_iter().collect()).is_index(platforms);
+            index.map_err(|error| error.to_string())
+        };
+        assert_eq!(index("", 1), Ok(false));
+        assert_eq!(index("", 2), Ok(true));
+        assert_eq!(index("1", 1), Ok(true));
+        assert_eq!(index("false", 1), Ok(false));
+        let refused = |message: &str| Err(message.to_owned());
+        assert_eq!(
+            index("0", 2),
+            refused("returning multiple target platforms is not allowed")
+        );
+        assert_eq!(
+            index("maybe", 1),
+            refused("invalid boolean value for multi-platform: maybe")
+        );
     }
 }

@@ -10,7 +10,7 @@ use super::env::EnvList;
 use super::graph::Graph;
 use super::stage::{Planned, SCRATCH, Stages, State, StateId};
 use super::{Bases, BuildOptions, BuilderArgs, PlanError, Platform, args, lints};
-use crate::dockerfile::{Dockerfile, Kind, Stage};
+use crate::dockerfile::{Dockerfile, Kind, Stage, is_builtin_syntax};
 use crate::lint::{Config, Linter};
 use crate::words::Lexer;
 
@@ -42,13 +42,21 @@ impl<'a> Planner<'a> {
     /// A planner that has read nothing yet.
     ///
     /// # Errors
-    /// The lint configuration cannot be read.
+    /// The lint configuration cannot be read, or another language than Docker's is asked for.
     pub(super) fn new(
         dockerfile: &'a Dockerfile,
         options: &'a BuildOptions,
         known: &'a Bases,
     ) -> Result<Planner<'a>, PlanError> {
         let builder_args = options.builder_args();
+        if let Some(syntax) = &builder_args.syntax
+            && !is_builtin_syntax(syntax)
+        {
+            return Err(PlanError::invalid(format!(
+                "syntax {syntax} of the build argument BUILDKIT_SYNTAX is not supported: only docker/dockerfile, which \
+                 is built in"
+            )));
+        }
         let linter = Linter::new(lint_config(dockerfile, &builder_args)?);
         let build_platform = options.build_platform.clone();
         let build_platform = build_platform.unwrap_or_else(Platform::host);

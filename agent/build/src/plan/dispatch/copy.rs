@@ -10,6 +10,7 @@ use crate::plan::{
     name, path,
 };
 use crate::quote::quote;
+use crate::redact::redacted;
 
 /// An instruction that copies, variables replaced.
 struct Copying<'c> {
@@ -115,6 +116,7 @@ impl Planner<'_> {
         let destination = path::from(&directory, destination, path::LastSlash::Keep);
         let (lexer, env) = (self.lexer, self.stages[at.state].env.clone());
         let name = self.instruction_name(at, &at.instruction.code, &lexer, &env);
+        let name = redacted(&name).into_owned();
 
         let mut sources = Sources {
             first_input: self.first_input(at.state),
@@ -384,7 +386,7 @@ fn history_of(copying: &Copying<'_>) -> String {
         line += &format!(" --chmod={}", copying.chmod);
     }
     for path in &copying.paths.paths {
-        line += &format!(" {path}");
+        line += &format!(" {}", redacted(path));
     }
     for content in &copying.paths.contents {
         line += &format!(" <<{}", content.name);

@@ -912,3 +912,54 @@ fn cached_results_of_chosen_stages_are_not_used() {
     );
     assert_eq!(no_cache(NoCache::Everything).len(), 3);
 }
+
+#[test]
+fn what_is_secret_in_an_address_is_in_no_name_and_not_in_the_history() {
+    let contexts = [
+        ("repo", ContextSource::Git("https://u:hush@h/r.git".into())),
+        (
+            "file",
+            ContextSource::Http("https://u:hush@h/f?sig=hush".into()),
+        ),
+    ];
+    let options = BuildOptions {
+        contexts: contexts
+            .map(|(name, source)| (name.to_owned(), source))
+            .into(),
+        ..options()
+    };
+    let text = "FROM base\nARG T=hush\nENV N=1\n\
+                ADD https://u:$T@h/a https://h/b?token=hush /to/\n\
+                ADD [\"https://u:hush@h/c.git#v1\", \"/to\"]\n\
+                COPY --from=repo / /r\nCOPY --from=file / /f\n";
+    let plan = planned_with(text, &options, &[]).unwrap();
+    for shown in names(&plan).iter().chain(&history(&plan)) {
+        assert!(
+            !shown.contains("hush") || shown.starts_with("ARG T="),
+            "{shown}"
+        );
+    }
+    let fetched = plan.vertices.iter().filter(|vertex| match &vertex.op {
+        Op::Http(op) => op.url.contains("hush"),
+        Op::Git(op) => op.remote.contains("hush"),
+        _ => false,
+    });
+    assert_eq!(fetched.count(), 5, "{plan}");
+}
+
+#[test]
+fn another_language_is_refused_also_when_an_argument_asks_for_it() {
+    let with = |syntax| {
+        planned_with(
+            "FROM base\n",
+            &with_args(&[("BUILDKIT_SYNTAX", syntax)]),
+            &[],
+        )
+    };
+    assert!(with("docker/dockerfile:1").is_ok());
+    let error = with("example.com/foo:1").unwrap_err().to_string();
+    assert!(
+        error.contains("syntax example.com/foo:1 of the build argument BUILDKIT_SYNTAX"),
+        "{error}"
+    );
+}
