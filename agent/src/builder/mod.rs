@@ -65,7 +65,7 @@ pub(crate) use cache::CacheRecord;
 pub(crate) use job::Job;
 pub(crate) use progress::Progress;
 pub(crate) use prune::{Bounds, PruneOptions, least_recently_used};
-pub(crate) use session::{Ask, Output, Session, SessionError, Sessions};
+pub(crate) use session::{Ask, Output, Session, Sessions};
 pub(crate) use source::{Download, download};
 
 use crate::engine::{Engine, blocking};

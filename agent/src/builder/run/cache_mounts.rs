@@ -148,10 +148,10 @@ impl CacheMounts {
         }))
     }
 
-    /// Waits until the step may have a directory, and makes it if there is none.
-    pub(super) async fn lease(&self, request: CacheRequest) -> Result<Lease> {
+    /// Waits until the step may have a directory, which [`Lease::make`] makes. May be dropped at any time.
+    pub(super) async fn lease(&self, request: &CacheRequest) -> Result<Lease> {
         let key = request.key();
-        let lease = loop {
+        loop {
             // Before looking: what is freed in between is not missed.
             let freed = self.0.freed.notified();
             tokio::pin!(freed);
@@ -160,19 +160,10 @@ impl CacheMounts {
             let (wanted, sharing) = (key.clone(), request.sharing);
             let taken = blocking(move || mounts.take(&wanted, sharing)).await?;
             match taken {
-                Some(lease) => break lease,
+                Some(lease) => return Ok(lease),
                 None => freed.await,
             }
-        };
-        let path = self.0.directory.join(&lease.name);
-        lease
-            .made
-            .get_or_try_init(|| {
-                let (mounts, path) = (self.clone(), path.clone());
-                blocking(move || mounts.make(&path, &request))
-            })
-            .await?;
-        Ok(lease)
+        }
     }
 
     /// A directory that the step may have at once. Blocks.
@@ -230,8 +221,10 @@ impl CacheMounts {
             write_record(&new, &record)?;
             fs::rename(&new, path).map_err(Error::io("make", path))
         });
-        if made.is_err() {
-            let _ = fs::remove_dir_all(&new);
+        if made.is_err()
+            && let Err(error) = agent_image::remove_tree(&new)
+        {
+            tracing::warn!(path = %new.display(), %error, "a half made cache mount is left");
         }
         made
     }
@@ -291,7 +284,7 @@ impl CacheMounts {
             fs::rename(&path, &gone).map_err(Error::io("remove", &path))?;
         }
         let size = bytes_on_disk(&gone);
-        fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))?;
+        agent_image::remove_tree(&gone).map_err(Error::io("remove", &gone))?;
         Ok(size)
     }
 
@@ -302,7 +295,7 @@ impl CacheMounts {
         };
         for entry in entries.flatten() {
             let unnamed = entry.file_name().to_str().is_some_and(is_unnamed);
-            if unnamed && let Err(error) = fs::remove_dir_all(entry.path()) {
+            if unnamed && let Err(error) = agent_image::remove_tree(&entry.path()) {
                 tracing::warn!(path = %entry.path().display(), %error, "a half made cache mount is left");
             }
         }
@@ -318,6 +311,18 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Makes the directory unless it is there. `request` is the one that the lease was taken for. Must not be dropped
+    /// before it has ended: what the directory is filled from would not be held any more.
+    pub(super) async fn make(&self, request: &CacheRequest) -> Result<()> {
+        let make = || {
+            let (mounts, request) = (self.mounts.clone(), request.clone());
+            let path = self.mounts.0.directory.join(&self.name);
+            blocking(move || mounts.make(&path, &request))
+        };
+        self.made.get_or_try_init(make).await?;
+        Ok(())
+    }
+
     /// What is mounted.
     pub(super) fn data(&self) -> PathBuf {
         self.mounts.0.directory.join(&self.name).join(DATA)

@@ -19,6 +19,7 @@
 //! `executor/oci/spec.go`, `solver/llbsolver/mounts`.
 
 mod cache_mounts;
+mod ending;
 mod mounts;
 mod network;
 mod output;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use super::Sessions;
 use crate::engine::{Engine, blocking, new_build_step_id};
 use crate::error::Error;
+use ending::Ending;
 use place::Place;
 
 pub(crate) use cache_mounts::{CacheMount, CacheMounts};
@@ -139,11 +141,15 @@ async fn carry_out(
     let parent = step.op.cgroup_parent.as_deref().unwrap_or_default();
     let cgroup = engine.build_step_cgroup(parent, &id)?;
     let place = Place::make(engine, &id, &cgroup).await?;
-    let outcome = attempt(engine, &step, &place, cgroup, &cancel).await;
+    let ending = Ending {
+        cancel,
+        closing: engine.shared().closing.clone(),
+    };
+    let outcome = attempt(engine, &step, &place, cgroup, &ending).await;
     tokio::join!(network::leave(engine, &id), place.clear(engine));
     match outcome {
         // A command that a cancel killed has no exit code of its own.
-        Err(RunError::Exit { .. }) if cancel.is_cancelled() => Err(RunError::Cancelled),
+        Err(RunError::Exit { .. }) if ending.cancel.is_cancelled() => Err(RunError::Cancelled),
         other => other,
     }
 }
@@ -153,20 +159,9 @@ async fn attempt(
     step: &RunStep,
     place: &Place,
     cgroup: agent_runtime::spec::CgroupPath,
-    cancel: &CancellationToken,
+    ending: &Ending,
 ) -> Result<PathBuf, RunError> {
-    let closing = engine.shared().closing.clone();
-    let cancelled = || async {
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = closing.cancelled() => {}
-        }
-    };
-    // Waiting for other steps and asking clients may take long.
-    let mut prepared = tokio::select! {
-        prepared = mounts::prepare(step, place) => prepared?,
-        () = cancelled() => return Err(RunError::Cancelled),
-    };
+    let mut prepared = mounts::prepare(step, place, ending).await?;
     let network = network::join(engine, step, place.id()).await?;
     let root = root_layers(step, place)?;
     let (targets, work) = (prepared.targets(), step.work.clone());
@@ -192,9 +187,7 @@ async fn attempt(
         mounts: std::mem::take(&mut prepared.mounts),
         env: std::mem::take(&mut prepared.env),
     })?;
-    if cancel.is_cancelled() || closing.is_cancelled() {
-        return Err(RunError::Cancelled);
-    }
+    ending.check()?;
     let (ours, theirs) = stream_pair()?;
     let started = engine
         .start_build_step(place.id(), launch, theirs)
@@ -206,7 +199,7 @@ async fn attempt(
     let begun = std::time::SystemTime::now();
     // The process has its own copies of the mounts.
     prepared.unmount().await;
-    let ended = follow(engine, step, place.id(), ours, started, &cancelled).await;
+    let ended = follow(engine, step, place.id(), ours, started, ending).await;
     prepared.release().await;
     let exit = ended?;
     if exit.exit_code != 0 {
@@ -227,16 +220,16 @@ fn not_started(step: &RunStep, code: i32, why: &str) -> RunError {
 }
 
 /// Passes output on and waits for the end, which a cancel brings about.
-async fn follow<F: Future<Output = ()>>(
+async fn follow(
     engine: &Engine,
     step: &RunStep,
     id: &str,
     output: UnixStream,
     ended: tokio::sync::oneshot::Receiver<Exit>,
-    cancelled: &impl Fn() -> F,
+    ending: &Ending,
 ) -> Result<Exit, RunError> {
     let kill = async {
-        cancelled().await;
+        ending.reached().await;
         if let Err(error) = engine.kill_build_step(id).await {
             tracing::warn!(step.id = id, %error, "cannot kill a step");
         }

@@ -1,14 +1,17 @@
 //! What a step mounts beside its root.
 //!
 //! ```text
-//! bind     a stack: its layers put together, attached below the step's place while the launch copies the mount; a
-//!          directory of the host: itself. Written to: an overlay whose upper directory is dropped with the step
-//! cache    a directory of `cache_mounts`
+//! bind     a stack: its layers put together. Written to: an overlay whose upper directory is dropped with the step
+//! cache    a directory of `cache_mounts`, or what is in it
 //! tmpfs    new
 //! secret   a file of one tmpfs, detached as soon as the process has it; or a variable. Never on disk
 //! ssh      a socket; connections go to the client's agent
 //! script   a directory with one file
 //! ```
+//!
+//! Trees are attached below the step's place while the launch copies the mounts. A part of a tree is looked up once, and
+//! what was found is mounted by its descriptor: whoever can write to the tree may put a link there at any time
+//! (CVE-2024-23651).
 //!
 //! Clients are asked only here: when the step really runs. Source: buildkit `solver/llbsolver/mounts/mount.go`,
 //! `frontend/dockerfile/dockerfile2llb/convert_runmount.go`.
@@ -16,16 +19,17 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use agent_build::plan::{InputIndex, MountKind as Kind, Ownership, RunMount};
 use agent_runtime::spec::{Mount, MountKind, MountOptions};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::{MountFlags, MoveMountFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::cache_mounts::{CacheRequest, Lease, Seed};
+use super::ending::Ending;
 use super::place::{self, Place};
 use super::ssh::Agent;
 use super::{RunError, RunStep, StepInput};
@@ -60,19 +64,30 @@ pub(super) struct Prepared {
     agents: Vec<Agent>,
 }
 
-/// Obtains everything. May wait for other steps and for clients; what was attached when it is given up goes with the
-/// step's place.
-pub(super) async fn prepare(step: &RunStep, place: &Place) -> Result<Prepared, RunError> {
+/// Obtains everything, unless the step ends before; what was attached until then goes with the step's place. Waits for
+/// other steps and for clients. Must not be dropped: a thread may be mounting.
+pub(super) async fn prepare(
+    step: &RunStep,
+    place: &Place,
+    ending: &Ending,
+) -> Result<Prepared, RunError> {
     // Parents before what is inside of them.
     let mut wanted: Vec<&RunMount> = step.op.mounts.iter().collect();
     wanted.sort_by(|a, b| a.target.cmp(&b.target));
     let mut prepared = Prepared {
-        caches: leases(step, &wanted).await?,
+        caches: leases(step, &wanted, ending).await?,
         ..Prepared::default()
     };
     for (number, mount) in wanted.iter().enumerate() {
         let target = mount.target.as_ref().map(PathBuf::from);
-        let made = prepared.one(step, place, number, mount).await?;
+        ending.check()?;
+        let at = At {
+            step,
+            place,
+            number,
+            ending,
+        };
+        let made = prepared.one(at, mount).await?;
         match (made, target) {
             (Some((kind, options)), Some(target)) => prepared.add(target, kind, options),
             // An agent that chose no place.
@@ -87,6 +102,15 @@ pub(super) async fn prepare(step: &RunStep, place: &Place) -> Result<Prepared, R
 }
 
 type Made = Option<(MountKind, MountOptions)>;
+
+/// Which mount of which step.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    step: &'a RunStep,
+    place: &'a Place,
+    number: usize,
+    ending: &'a Ending,
+}
 
 impl Prepared {
     /// The places in the root that are mounted on.
@@ -124,25 +148,16 @@ impl Prepared {
     }
 
     /// One mount; none where an optional one cannot be had, or where it is a variable.
-    async fn one(
-        &mut self,
-        step: &RunStep,
-        place: &Place,
-        number: usize,
-        mount: &RunMount,
-    ) -> Result<Made, RunError> {
+    async fn one(&mut self, at: At<'_>, mount: &RunMount) -> Result<Made, RunError> {
         match &mount.kind {
             Kind::Bind {
                 from,
                 source,
                 writable,
-            } => {
-                self.bind(step, place, number, *from, source, *writable)
-                    .await
-            }
+            } => self.bind(at, *from, source, *writable).await,
             Kind::Cache {
                 source, read_only, ..
-            } => self.cache(step, &mount.kind, source, *read_only),
+            } => self.cache(at, &mount.kind, source, *read_only).await,
             Kind::Tmpfs { size_bytes } => Ok(Some(tmpfs(*size_bytes))),
             Kind::Secret {
                 id,
@@ -150,14 +165,14 @@ impl Prepared {
                 required,
                 ownership,
             } => {
-                let Some(secret) = self.secret(step, id, *required).await? else {
+                let Some(secret) = self.secret(at, id, *required).await? else {
                     return Ok(None);
                 };
                 if let Some(name) = env {
                     self.env.push(variable(id, name, &secret)?);
                 }
                 match mount.target {
-                    Some(_) => self.secret_file(place, number, secret, *ownership).await,
+                    Some(_) => self.secret_file(at, secret, *ownership).await,
                     None => Ok(None),
                 }
             }
@@ -167,79 +182,86 @@ impl Prepared {
                 ownership,
             } => {
                 let target = mount.target.as_deref();
-                let made = self.ssh(step, place, number, id, *ownership).await?;
+                let made = self.ssh(at, id, *ownership).await?;
                 match made {
                     None if *required => Err(RunError::Refused(format!(
                         "no SSH key {id:?} forwarded from the client"
                     ))),
                     None => Ok(None),
                     Some(made) => {
-                        self.name_agent(step, target);
+                        self.name_agent(at.step, target);
                         Ok(Some(made))
                     }
                 }
             }
-            Kind::Script { name, content } => script(place, number, name, content).await.map(Some),
+            Kind::Script { name, content } => {
+                script(at.place, at.number, name, content).await.map(Some)
+            }
         }
     }
 
     async fn bind(
         &mut self,
-        step: &RunStep,
-        place: &Place,
-        number: usize,
+        at: At<'_>,
         from: Option<InputIndex>,
         source: &str,
         writable: bool,
     ) -> Result<Made, RunError> {
         let mut layers = match from {
             None => Vec::new(),
-            Some(index) => step.input(index)?.layers.clone(),
+            Some(index) => at.step.input(index)?.layers.clone(),
         };
         // Also what makes one layer an overlay: whiteouts in it are not for the step to see.
-        layers.push(place.empty());
-        let at = place.subdirectory("mounts", number)?;
-        let drop_in = step.work.join(format!("bind-{number}"));
+        layers.push(at.place.empty());
+        let tree = at.place.subdirectory("mounts", at.number)?;
+        let drop_in = at.step.work.join(format!("bind-{}", at.number));
         let attach = {
-            let at = at.clone();
+            let tree = tree.clone();
             move || match writable {
-                true => attach_writable(&layers, &drop_in, &at),
-                false => attach(overlay(&layers)?, &at),
+                true => attach_writable(&layers, &drop_in, &tree),
+                false => attach(overlay(&layers)?, &tree),
             }
         };
-        self.attached.push(at.clone());
+        self.attached.push(tree.clone());
         blocking(attach).await?;
-        Ok(Some((bound(beneath(&at, source)?), read_only(!writable))))
+        let shown = match source.trim_matches('/') {
+            "" => tree,
+            _ => self.part(at, tree, source).await?,
+        };
+        Ok(Some((bound(shown), read_only(!writable))))
     }
 
-    fn cache(
-        &self,
-        step: &RunStep,
+    async fn cache(
+        &mut self,
+        at: At<'_>,
         kind: &Kind,
         source: &str,
         readonly: bool,
     ) -> Result<Made, RunError> {
-        let request = cache_request(step, kind)?.expect("only called for a cache mount");
+        let request = cache_request(at.step, kind)?.expect("only called for a cache mount");
         let lease = self.caches.iter().find(|lease| lease.is_for(&request));
         let lease = lease.expect("leases were taken for all cache mounts");
-        Ok(Some((
-            bound(beneath(&lease.data(), source)?),
-            read_only(readonly),
-        )))
+        let shown = self.part(at, lease.data(), source).await?;
+        Ok(Some((bound(shown), read_only(readonly))))
+    }
+
+    /// Attaches what is at a path in a tree; links lead nowhere outside of the tree. Where it is then.
+    async fn part(&mut self, at: At<'_>, tree: PathBuf, source: &str) -> Result<PathBuf, RunError> {
+        let shown = at.place.part(at.number)?;
+        self.attached.push(shown.clone());
+        let (path, source) = (shown.clone(), source.to_owned());
+        blocking(move || Ok(attach_part(&tree, &source, &path))).await??;
+        Ok(shown)
     }
 
     async fn secret(
         &self,
-        step: &RunStep,
+        at: At<'_>,
         id: &str,
         required: bool,
     ) -> Result<Option<Vec<u8>>, RunError> {
-        let secret = step
-            .sessions
-            .secret(id)
-            .await
-            .map_err(|error| RunError::Refused(error.to_string()))?;
-        match secret {
+        let secret = at.ending.or(at.step.sessions.secret(id)).await?;
+        match secret.map_err(|error| RunError::Refused(error.to_string()))? {
             None if required => Err(RunError::Refused(format!("secret {id}: not found"))),
             other => Ok(other),
         }
@@ -247,18 +269,17 @@ impl Prepared {
 
     async fn secret_file(
         &mut self,
-        place: &Place,
-        number: usize,
+        at: At<'_>,
         secret: Vec<u8>,
         ownership: Option<Ownership>,
     ) -> Result<Made, RunError> {
-        let directory = place.directory().join("secrets");
+        let directory = at.place.directory().join("secrets");
         if !self.attached.contains(&directory) {
             self.attached.push(directory.clone());
             let directory = directory.clone();
             blocking(move || mount_secrets(&directory)).await?;
         }
-        let file = directory.join(number.to_string());
+        let file = directory.join(at.number.to_string());
         let path = file.clone();
         blocking(move || write_file(&path, &secret, ownership.unwrap_or(SECRET))).await?;
         Ok(Some((bound(file), guarded(true))))
@@ -266,17 +287,17 @@ impl Prepared {
 
     async fn ssh(
         &mut self,
-        step: &RunStep,
-        place: &Place,
-        number: usize,
+        at: At<'_>,
         id: &str,
         ownership: Option<Ownership>,
     ) -> Result<Made, RunError> {
-        let directory = place.subdirectory("agents", number)?;
-        let ownership = ownership.unwrap_or(SOCKET);
-        let Some(agent) = Agent::listen(&step.sessions, id, &directory, ownership).await? else {
+        let (sessions, ownership) = (&at.step.sessions, ownership.unwrap_or(SOCKET));
+        let first = at.ending.or(sessions.ssh(id)).await?;
+        let Some(first) = first.map_err(|error| RunError::Refused(error.to_string()))? else {
             return Ok(None);
         };
+        let directory = at.place.subdirectory("agents", at.number)?;
+        let agent = Agent::listen(sessions, id, first, &directory, ownership)?;
         let socket = bound(agent.socket().to_owned());
         self.agents.push(agent);
         Ok(Some((socket, guarded(false))))
@@ -293,7 +314,11 @@ impl Prepared {
 }
 
 /// Leases of all cache mounts, taken in one order by all steps, so that no two wait for each other.
-async fn leases(step: &RunStep, wanted: &[&RunMount]) -> Result<Vec<Lease>, RunError> {
+async fn leases(
+    step: &RunStep,
+    wanted: &[&RunMount],
+    ending: &Ending,
+) -> Result<Vec<Lease>, RunError> {
     let mut requests = Vec::new();
     for mount in wanted {
         if let Some(request) = cache_request(step, &mount.kind)? {
@@ -309,7 +334,9 @@ async fn leases(step: &RunStep, wanted: &[&RunMount]) -> Result<Vec<Lease>, RunE
     requests.sort_by_key(CacheRequest::key);
     let mut leases = Vec::new();
     for request in requests {
-        leases.push(step.cache_mounts.lease(request).await?);
+        let lease = ending.or(step.cache_mounts.lease(&request)).await??;
+        lease.make(&request).await?;
+        leases.push(lease);
     }
     Ok(leases)
 }
@@ -474,21 +501,36 @@ fn attach(mount: OwnedFd, at: &Path) -> Result<(), Error> {
     .map_err(|errno| Error::io("mount layers on", at)(errno.into()))
 }
 
-/// The real path of `source` in a tree, whose links lead nowhere outside of it.
-fn beneath(tree: &Path, source: &str) -> Result<PathBuf, RunError> {
-    let open = || -> io::Result<PathBuf> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let root = rustix::fs::open(tree, flags | OFlags::DIRECTORY, Mode::empty())?;
-        let inside = source.trim_start_matches('/');
-        let inside = if inside.is_empty() { "." } else { inside };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let found = rustix::fs::openat2(&root, inside, flags, Mode::empty(), resolve)?;
-        fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+/// Attaches what is at `source` in a tree at a path that nothing is at.
+fn attach_part(tree: &Path, source: &str, at: &Path) -> Result<(), RunError> {
+    let clone = || -> io::Result<(OwnedFd, FileType)> {
+        let found = beneath(tree, source)?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        Ok((rustix::mount::open_tree(&found, c"", flags)?, kind))
     };
-    open().map_err(|error| match error.kind() {
+    let (mount, kind) = clone().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
             RunError::Refused(format!("{source:?}: not found"))
         }
         _ => RunError::System(format!("cannot open {source:?} to mount it: {error}")),
-    })
+    })?;
+    match kind {
+        FileType::Directory => place::private_directory(at)?,
+        _ => drop(fs::File::create_new(at).map_err(Error::io("create", at))?),
+    }
+    Ok(attach(mount, at)?)
+}
+
+/// What is at `source` in a tree, whose links lead nowhere outside of it.
+fn beneath(tree: &Path, source: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(tree, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let inside = source.trim_start_matches('/');
+    let inside = if inside.is_empty() { "." } else { inside };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, inside, flags, Mode::empty(), resolve);
+    Ok(found?)
 }

@@ -6,6 +6,7 @@
 //!   hosts resolv.conf
 //!   empty/          stands for a file system without layers
 //!   mounts/<n>/     attached only until the process has its own copy of the mount: layers put together
+//!   mounts/<n>.part likewise: a part of a tree, which may be a file
 //!   secrets/        a tmpfs, likewise
 //!   agents/<n>      sockets
 //!   scripts/<n>/
@@ -75,6 +76,13 @@ impl Place {
         let path = self.directory.join(kind).join(number.to_string());
         private_directory(&path)?;
         Ok(path)
+    }
+
+    /// Where a part of a tree is to be attached; nothing is there.
+    pub(super) fn part(&self, number: usize) -> Result<PathBuf> {
+        let all = self.directory.join("mounts");
+        private_directory(&all)?;
+        Ok(all.join(format!("{number}.part")))
     }
 
     /// Writes the step's `/etc/hosts` and `/etc/resolv.conf`.
@@ -160,6 +168,12 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 fn remove(directory: &Path) -> Result<()> {
     for mounted in entries(&directory.join("mounts")) {
         unmount(&mounted)?;
+        // Neither succeeds where something is mounted still, and nothing below is looked at.
+        match fs::remove_dir(&mounted) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(&mounted),
+            other => other,
+        }
+        .map_err(Error::io("remove", &mounted))?;
     }
     unmount(&directory.join("secrets"))?;
     match fs::remove_dir_all(directory) {

@@ -28,24 +28,21 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Makes the socket in a directory of its own. `None`: no client offers such an agent.
-    pub(super) async fn listen(
+    /// Makes the socket in a directory of its own. `first` is a connection to the client's agent.
+    pub(super) fn listen(
         sessions: &Sessions,
         id: &str,
+        first: DuplexStream,
         directory: &Path,
         ownership: Ownership,
-    ) -> Result<Option<Self>, RunError> {
-        let ask = |error: crate::builder::SessionError| RunError::Refused(error.to_string());
-        let Some(first) = sessions.ssh(id).await.map_err(ask)? else {
-            return Ok(None);
-        };
+    ) -> Result<Self, RunError> {
         let socket = directory.join(SOCKET);
         let listener = bind(directory, ownership).map_err(Error::io("listen on", &socket))?;
         let task = serve(listener, sessions.clone(), id.to_owned(), first);
-        Ok(Some(Self {
+        Ok(Self {
             socket,
             _task: AbortOnDropHandle::new(tokio::spawn(task)),
-        }))
+        })
     }
 
     /// Path of the socket on the host.

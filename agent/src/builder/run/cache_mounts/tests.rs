@@ -8,6 +8,13 @@ fn request(id: &str, sharing: CacheSharing) -> CacheRequest {
     CacheRequest::new(id.into(), sharing, Seed::Empty)
 }
 
+/// A lease of a directory that is made.
+async fn leased(mounts: &CacheMounts, request: CacheRequest) -> Lease {
+    let lease = mounts.lease(&request).await.unwrap();
+    lease.make(&request).await.unwrap();
+    lease
+}
+
 fn mounts() -> (tempfile::TempDir, CacheMounts) {
     let dir = tempfile::tempdir().unwrap();
     let mounts = CacheMounts::new(dir.path().join("mounts"));
@@ -19,19 +26,13 @@ async fn shared_directories_are_shared_and_private_ones_are_not() {
     let (_dir, mounts) = mounts();
     let shared = request("a", CacheSharing::Shared);
     let (one, two) = (
-        mounts.lease(shared.clone()).await.unwrap(),
-        mounts.lease(shared).await.unwrap(),
+        leased(&mounts, shared.clone()).await,
+        leased(&mounts, shared).await,
     );
     assert_eq!(one.data(), two.data());
-    let private = mounts
-        .lease(request("a", CacheSharing::Private))
-        .await
-        .unwrap();
+    let private = leased(&mounts, request("a", CacheSharing::Private)).await;
     assert_ne!(private.data(), one.data());
-    let other = mounts
-        .lease(request("b", CacheSharing::Shared))
-        .await
-        .unwrap();
+    let other = leased(&mounts, request("b", CacheSharing::Shared)).await;
     assert_ne!(other.data(), one.data());
     fs::write(private.data().join("kept"), "x").unwrap();
     let path = private.data();
@@ -39,14 +40,8 @@ async fn shared_directories_are_shared_and_private_ones_are_not() {
         lease.release().await;
     }
     // What a private step left is there for the next one, once the first is taken.
-    let first = mounts
-        .lease(request("a", CacheSharing::Private))
-        .await
-        .unwrap();
-    let second = mounts
-        .lease(request("a", CacheSharing::Private))
-        .await
-        .unwrap();
+    let first = leased(&mounts, request("a", CacheSharing::Private)).await;
+    let second = leased(&mounts, request("a", CacheSharing::Private)).await;
     assert_ne!(first.data(), second.data());
     assert!([first.data(), second.data()].contains(&path));
     assert!(path.join("kept").exists());
@@ -56,10 +51,10 @@ async fn shared_directories_are_shared_and_private_ones_are_not() {
 async fn a_locked_directory_is_waited_for() {
     let (_dir, mounts) = mounts();
     let locked = request("a", CacheSharing::Locked);
-    let first = mounts.lease(locked.clone()).await.unwrap();
+    let first = leased(&mounts, locked.clone()).await;
     let mut second = {
         let mounts = mounts.clone();
-        tokio::spawn(async move { mounts.lease(locked).await.unwrap().data() })
+        tokio::spawn(async move { leased(&mounts, locked).await.data() })
     };
     let early = tokio::time::timeout(Duration::from_millis(100), &mut second).await;
     assert!(early.is_err(), "it did not wait");
@@ -72,12 +67,12 @@ async fn a_locked_directory_is_waited_for() {
 async fn a_step_that_gives_up_waiting_holds_nothing() {
     let (_dir, mounts) = mounts();
     let locked = request("a", CacheSharing::Locked);
-    let first = mounts.lease(locked.clone()).await.unwrap();
-    let waiting = tokio::time::timeout(Duration::from_millis(50), mounts.lease(locked.clone()));
+    let first = leased(&mounts, locked.clone()).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(50), leased(&mounts, locked.clone()));
     assert!(waiting.await.is_err());
     first.release().await;
     let wait = Duration::from_secs(30);
-    tokio::time::timeout(wait, mounts.lease(locked))
+    tokio::time::timeout(wait, mounts.lease(&locked))
         .await
         .unwrap()
         .unwrap();
@@ -97,13 +92,10 @@ async fn what_a_directory_begins_with_is_part_of_what_it_is() {
             identity: "t1".into(),
         },
     );
-    let lease = mounts.lease(seeded).await.unwrap();
+    let lease = leased(&mounts, seeded).await;
     let text = fs::read_to_string(lease.data().join("sub/file")).unwrap();
     assert_eq!(text, "seeded");
-    let plain = mounts
-        .lease(request("a", CacheSharing::Shared))
-        .await
-        .unwrap();
+    let plain = leased(&mounts, request("a", CacheSharing::Shared)).await;
     assert_eq!(fs::read_dir(plain.data()).unwrap().count(), 0);
     if rustix::process::geteuid().is_root() {
         let ownership = Ownership {
@@ -112,7 +104,7 @@ async fn what_a_directory_begins_with_is_part_of_what_it_is() {
             mode: 0o2750,
         };
         let owned = CacheRequest::new("a".into(), CacheSharing::Shared, Seed::Owned(ownership));
-        let lease = mounts.lease(owned).await.unwrap();
+        let lease = leased(&mounts, owned).await;
         let metadata = fs::metadata(lease.data()).unwrap();
         assert_eq!(
             (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777),
@@ -126,7 +118,7 @@ async fn mounts_are_listed_and_removed_when_nobody_has_them() {
     let (_dir, mounts) = mounts();
     let asked =
         request("/go", CacheSharing::Locked).described(Some("/root/.cache"), &["make".into()]);
-    let lease = mounts.lease(asked).await.unwrap();
+    let lease = leased(&mounts, asked).await;
     fs::write(lease.data().join("file"), vec![0; 10_000]).unwrap();
     let [listed] = &mounts.list()[..] else {
         panic!("one was made");
@@ -149,13 +141,41 @@ async fn mounts_are_listed_and_removed_when_nobody_has_them() {
 #[tokio::test]
 async fn half_made_directories_are_swept() {
     let (_dir, mounts) = mounts();
-    let lease = mounts
-        .lease(request("a", CacheSharing::Shared))
-        .await
-        .unwrap();
+    let lease = leased(&mounts, request("a", CacheSharing::Shared)).await;
     fs::create_dir_all(mounts.0.directory.join("new-1/data/x")).unwrap();
     fs::create_dir_all(mounts.0.directory.join("gone-1/data/x")).unwrap();
     mounts.sweep();
     assert_eq!(fs::read_dir(&mounts.0.directory).unwrap().count(), 1);
     drop(lease);
+}
+
+/// Directories in each other: more than a path has room for, or the stack below.
+fn nest(directory: &Path) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut here = openat(CWD, directory, flags, Mode::empty()).unwrap();
+    for _ in 0..4000 {
+        mkdirat(&here, "d", Mode::RWXU).unwrap();
+        here = openat(&here, "d", flags, Mode::empty()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_step_nested_without_end_can_be_removed() {
+    let (_dir, mounts) = mounts();
+    let lease = leased(&mounts, request("a", CacheSharing::Shared)).await;
+    nest(&lease.data());
+    lease.release().await;
+    // As a killed daemon leaves it.
+    let left = mounts.0.directory.join("gone-1");
+    fs::create_dir(&left).unwrap();
+    nest(&left);
+    let directory = mounts.0.directory.clone();
+    let removing = move || {
+        mounts.remove(&mounts.list()[0].id).unwrap();
+        mounts.sweep();
+    };
+    let thread = std::thread::Builder::new().stack_size(128 << 10);
+    thread.spawn(removing).unwrap().join().unwrap();
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
 }

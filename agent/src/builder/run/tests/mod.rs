@@ -420,6 +420,74 @@ fn what_is_cached_outlives_the_step() {
     });
 }
 
+/// A part of a cache mount.
+fn part_of_cache(id: &str, part: &str) -> MountKind {
+    match cache(id, CacheSharing::Shared) {
+        MountKind::Cache {
+            id,
+            sharing,
+            from,
+            ownership,
+            read_only,
+            ..
+        } => MountKind::Cache {
+            id,
+            sharing,
+            from,
+            source: part.into(),
+            ownership,
+            read_only,
+        },
+        other => other,
+    }
+}
+
+#[test]
+fn a_part_of_a_cache_is_what_it_was_when_it_was_looked_up() {
+    world(|world| async move {
+        let outside = world.directory.join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "the host's").unwrap();
+        let shared = || cache("/c", CacheSharing::Shared);
+        let first = world.shell("mkdir /c/sub; echo inside > /c/sub/file; ln -s / /c/out");
+        first.mount("/c", shared()).run(&world).await.ok();
+        let mut made = fs::read_dir(world.directory.join("data/build/mounts")).unwrap();
+        let data = made.next().unwrap().unwrap().path().join("data");
+        // Another step that has the cache may put a link in the place of the part while this one waits for its client.
+        let (session, mut asked) = Session::channel();
+        let (swapped, elsewhere) = (data.clone(), outside.clone());
+        tokio::spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                if let Ask::Secret { reply, .. } = ask {
+                    fs::rename(swapped.join("sub"), swapped.join("away")).unwrap();
+                    std::os::unix::fs::symlink(&elsewhere, swapped.join("sub")).unwrap();
+                    reply.send(Some(b"late".to_vec())).unwrap();
+                }
+            }
+        });
+        world.sessions.add(session);
+        let secret = MountKind::Secret {
+            id: "token".into(),
+            env: None,
+            required: true,
+            ownership: None,
+        };
+        let step = world
+            .shell("cat /part/file /one /z; echo written > /part/new")
+            .mount("/part", part_of_cache("/c", "sub"))
+            .mount("/one", part_of_cache("/c", "/sub/file"))
+            .mount("/z", secret);
+        assert_eq!(step.run(&world).await.ok(), "inside\ninside\nlate");
+        assert!(data.join("away/new").exists());
+        assert!(!outside.join("new").exists());
+        // A link that is there from the beginning leads nowhere outside either.
+        let step = world
+            .shell("ls /part")
+            .mount("/part", part_of_cache("/c", "out"));
+        assert_eq!(step.run(&world).await.ok(), "away\nout\nsub\n");
+    });
+}
+
 #[test]
 fn locked_caches_exclude_each_other() {
     world(|world| async move {
@@ -482,6 +550,44 @@ fn a_cancelled_step_is_gone_with_all_its_processes() {
         let (first, second, ()) = tokio::join!(locked().run(&world), waiting.run(&world), stop);
         let results = [first.result.is_ok(), second.result.is_ok()];
         assert_eq!(results.iter().filter(|ok| **ok).count(), 1);
+    });
+}
+
+#[test]
+fn a_step_cancelled_while_it_is_prepared_leaves_no_mount() {
+    world(|world| async move {
+        let tree = world.tree("tree", &[("src/a", "one")]);
+        let secret = |id: &str| MountKind::Secret {
+            id: id.into(),
+            env: None,
+            required: false,
+            ownership: None,
+        };
+        client(&world);
+        for round in 0..40 {
+            let mut step = world.shell("true").input(tree.clone());
+            for number in 0..20 {
+                let bind = MountKind::Bind {
+                    from: Some(InputIndex(1)),
+                    source: "/src".into(),
+                    writable: number % 2 == 0,
+                };
+                step = step.mount(&format!("/in/{number}"), bind);
+            }
+            step = step.mount("/in/token", secret("token"));
+            let cancel = step.cancel.clone();
+            let stop = tokio::task::spawn_blocking(move || {
+                std::thread::sleep(Duration::from_micros(250 * round));
+                cancel.cancel();
+            });
+            let done = step.run(&world).await;
+            stop.await.unwrap();
+            assert!(
+                matches!(done.result, Ok(_) | Err(RunError::Cancelled)),
+                "{done:?}"
+            );
+        }
+        // The world looks for mounts and places.
     });
 }
 
