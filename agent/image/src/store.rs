@@ -56,7 +56,8 @@ pub use prune::{PruneFilter, Pruned};
 pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};
 pub use remove::{ImageUse, RemoveOptions, Removed};
-pub use transfer::{Accept, BlobSource, Offer};
+pub use save::Selection;
+pub use transfer::{BlobSource, Offer};
 pub use usage::{DiskUsage, ImageUsage};
 
 use crate::config::ImageConfig;
@@ -172,10 +173,15 @@ impl Store {
         // Under the writers' lock, so that no removal is between its check and its deed.
         let _writing = self.writing.lock();
         let id = self.resolve(name)?;
+        Ok((id, self.hold_known(id)))
+    }
+
+    /// Keeps an image that is here. The caller has the writers' lock.
+    fn hold_known(&self, id: ImageId) -> Hold {
         *self.held.lock().entry(id).or_default() += 1;
         self.used(&id);
         let held = Arc::clone(&self.held);
-        Ok((id, Hold { id, held }))
+        Hold { id, held }
     }
 
     fn snapshot(&self) -> Arc<Catalog> {

@@ -78,7 +78,15 @@ impl Engine {
         }
         let shared = Arc::clone(&self.shared);
         let upper = self.shared.records.directory(&definition.id).join("upper");
-        let made = blocking(move || Ok(shared.images.commit(&upper, &options)?)).await;
+        let made = blocking(move || {
+            let id = shared.images.commit(&upper, &options)?;
+            shared.image_event(&id, "create");
+            if let Some(name) = &options.reference {
+                shared.image_named(&id, name);
+            }
+            Ok(id)
+        })
+        .await;
         if freeze && let Err(error) = handle.ask(|reply| Command::Unpause { reply }).await {
             tracing::warn!(container.id = definition.id, %error, "a committed container stays paused");
         }

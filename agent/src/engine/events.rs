@@ -82,12 +82,27 @@ impl Events {
         });
     }
 
-    /// Something happened to an image.
-    pub(crate) fn image(&self, id: &str, name: &str, action: &str) {
+    /// Something happened to an image with these labels, or to a name in its place.
+    pub(crate) fn image(&self, id: &str, name: &str, action: &str, labels: &Labels) {
+        let mut attributes = labels.clone();
+        attributes.insert("name".to_owned(), name.to_owned());
+        attributes.sort_keys();
         self.publish(EventMessage {
             status: Some(action.to_owned()),
             id: Some(id.to_owned()),
-            ..message("image", action, id, owned(&[("name", name)]).collect())
+            ..message("image", action, id, attributes)
+        });
+    }
+
+    /// Things of a kind were pruned, and gave back so many bytes.
+    pub(crate) fn pruned(&self, kind: &str, bytes: u64) {
+        let reclaimed = bytes.to_string();
+        let attributes = owned(&[("reclaimed", &reclaimed)]).collect();
+        // As long as there were only these two kinds, events had a status.
+        let status = matches!(kind, "container" | "image").then(|| "prune".to_owned());
+        self.publish(EventMessage {
+            status,
+            ..message(kind, "prune", "", attributes)
         });
     }
 
@@ -280,7 +295,8 @@ mod tests {
             &[("container", "c1"), ("name", "net")],
         );
         events.other("volume", "data", "create", &[("driver", "local")]);
-        events.image("sha256:1", "busybox:latest", "tag");
+        let labels = Labels::from([("tier".to_owned(), "front".to_owned())]);
+        events.image("sha256:1", "busybox:latest", "tag", &labels);
         events.publish(message(
             "container",
             "health_status: healthy",
@@ -306,6 +322,8 @@ mod tests {
                 vec!["container health_status: healthy"],
             ),
             ("image", "busybox", vec!["image tag"]),
+            ("label", "tier=front", vec!["image tag"]),
+            ("label", "tier=back", vec![]),
             ("network", "net", vec!["network connect"]),
             ("volume", "data", vec!["volume create"]),
         ] {

@@ -1,11 +1,12 @@
 //! The facade's operations on images: thin over the image store, plus what only containers know (who uses an image).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_api::{
     ContainerConfig, ContainerStatus, DriverData, Empty, Filters, HealthConfig, ImageDeleteItem,
-    ImageHistoryItem, ImageInspect, ImageMetadata, ImageSummary, ProgressDetail, ProgressMessage,
-    PruneResponse, RootFs,
+    ImageHistoryItem, ImageInspect, ImageMetadata, ImageSummary, Labels, ProgressDetail,
+    ProgressMessage, PruneResponse, RootFs,
 };
 use agent_image::{
     Image, ImageId, ImageUse, ListFilter, PruneFilter, Reference, Removed, RunConfig,
@@ -62,13 +63,7 @@ impl Engine {
             let options = agent_image::LoadOptions { platform };
             let loaded = shared.images.load(&mut archive, &options, progress)?;
             for image in loaded {
-                let id = image.id.to_string();
-                if image.tags.is_empty() {
-                    shared.events.image(&id, &id, "load");
-                }
-                for tag in &image.tags {
-                    shared.events.image(&id, &tag.familiar(), "load");
-                }
+                shared.image_event(&image.id, "load");
             }
             Ok(())
         }))
@@ -91,12 +86,11 @@ impl Engine {
             platform: Some(import.platform).filter(|platform| !platform.is_empty()),
         };
         Ok(self.with_progress(false, move |shared, progress| {
-            let id = shared
-                .images
-                .import(&mut archive, &options, progress)?
-                .to_string();
-            let name = reference.map_or_else(|| id.clone(), |reference| reference.familiar());
-            shared.events.image(&id, &name, "import");
+            let id = shared.images.import(&mut archive, &options, progress)?;
+            if let Some(name) = &reference {
+                shared.image_named(&id, name);
+            }
+            shared.image_event(&id, "import");
             Ok(())
         }))
     }
@@ -134,35 +128,33 @@ impl Engine {
         platform: Option<String>,
     ) -> Result<ByteReceiver> {
         let shared = Arc::clone(&self.shared);
-        let names = blocking(move || {
+        let selection = blocking(move || {
             let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-            for id in shared.images.saved_by(&borrowed)? {
+            let selection = shared.images.select(&borrowed)?;
+            for id in selection.ids() {
                 if let Some(wanted) = &platform
-                    && !shared.images.is_for(&id, wanted)?
+                    && !shared.images.is_for(id, wanted)?
                 {
                     return Err(Error::NotFound(format!(
                         "no suitable export target found for platform {wanted}"
                     )));
                 }
             }
-            Ok(names)
+            Ok(selection)
         })
         .await?;
         let (mut sender, receiver) = byte_pipe();
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn_blocking(move || {
             use std::io::Write as _;
-            let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
             let saved = shared
                 .images
-                .save(&borrowed, &mut sender)
+                .save_selection(&selection, &mut sender)
                 .map_err(std::io::Error::other);
             match saved.and_then(|()| sender.flush()) {
                 Ok(()) => {
-                    for name in &names {
-                        if let Ok(id) = shared.images.resolve(name) {
-                            shared.events.image(&id.to_string(), name, "save");
-                        }
+                    for id in selection.ids() {
+                        shared.image_event(id, "save");
                     }
                 }
                 Err(error) => {
@@ -194,7 +186,11 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             let images = shared.images.list(&filter)?;
+            let counts = container_counts(&shared);
             let mut list: Vec<ImageSummary> = images.iter().map(summary).collect();
+            for summary in &mut list {
+                summary.containers = counts.get(&summary.id).copied().unwrap_or(0);
+            }
             if shared_size {
                 let usage = shared.images.disk_usage();
                 for (image, summary) in images.iter().zip(&mut list) {
@@ -256,15 +252,12 @@ impl Engine {
     pub async fn tag_image(&self, reference: &str, repository: &str, tag: &str) -> Result<()> {
         let target = named(repository, tag)?;
         let (shared, name) = (Arc::clone(&self.shared), reference.to_owned());
-        let familiar = target.familiar();
-        let id = blocking(move || {
-            let id = shared.images.resolve(&name)?;
-            shared.images.tag(&name, &target)?;
-            Ok(id.to_string())
+        blocking(move || {
+            let id = shared.images.tag(&name, &target)?;
+            shared.image_named(&id, &target);
+            Ok(())
         })
-        .await?;
-        self.shared.events.image(&id, &familiar, "tag");
-        Ok(())
+        .await
     }
 
     /// Takes off a name, and removes the content when it was the last one.
@@ -296,6 +289,7 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let pruned = blocking(move || Ok(shared.images.prune(&filter, || uses(&shared))?)).await?;
         let deleted = self.report_removed(pruned.removed);
+        self.shared.events.pruned("image", pruned.space_reclaimed);
         Ok(PruneResponse {
             images_deleted: Some(deleted),
             space_reclaimed: pruned.space_reclaimed,
@@ -313,18 +307,64 @@ impl Engine {
     fn report_removed(&self, removed: Vec<Removed>) -> Vec<ImageDeleteItem> {
         let events = &self.shared.events;
         let item = |step| match step {
-            Removed::Untagged(name, id) => {
-                events.image(&id.to_string(), &name.familiar(), "untag");
+            Removed::Untagged(name, id, config) => {
+                let labels = config.map(|config| config.config.labels.clone());
+                let id = id.to_string();
+                events.image(&id, &id, "untag", &labels.unwrap_or_default());
                 ImageDeleteItem::Untagged(name.familiar())
             }
             Removed::Image(id) => {
-                events.image(&id.to_string(), &id.to_string(), "delete");
-                ImageDeleteItem::Deleted(id.to_string())
+                let id = id.to_string();
+                // The image is gone, and its labels with it.
+                events.image(&id, &id, "delete", &Labels::new());
+                ImageDeleteItem::Deleted(id)
             }
             Removed::Layer(chain) => ImageDeleteItem::Deleted(chain.to_string()),
         };
         removed.into_iter().map(item).collect()
     }
+}
+
+impl Shared {
+    /// Something happened to an image that is here. Blocks.
+    pub(crate) fn image_event(&self, id: &ImageId, action: &str) {
+        let id = id.to_string();
+        self.events.image(&id, &id, action, &self.labels_of(&id));
+    }
+
+    /// An image was given a name. Blocks.
+    pub(crate) fn image_named(&self, id: &ImageId, name: &Reference) {
+        let id = id.to_string();
+        let labels = self.labels_of(&id);
+        self.events.image(&id, &name.familiar(), "tag", &labels);
+    }
+
+    /// A name was pulled or pushed: such events are about the name, not about an image. Blocks.
+    pub(crate) fn image_moved(&self, name: &Reference, action: &str) {
+        let familiar = name.familiar();
+        let labels = self.labels_of(&familiar);
+        let repository = name.familiar_repository();
+        self.events.image(&familiar, &repository, action, &labels);
+    }
+
+    fn labels_of(&self, image: &str) -> Labels {
+        let found = self.images.inspect(image);
+        found.map_or_else(
+            |_| Labels::new(),
+            |image| image.config.config.labels.clone(),
+        )
+    }
+}
+
+/// How many containers each image has.
+pub(super) fn container_counts(shared: &Shared) -> HashMap<String, i64> {
+    let mut counts = HashMap::new();
+    for container in shared.registry.pictures() {
+        *counts
+            .entry(container.definition.image.clone())
+            .or_default() += 1;
+    }
+    counts
 }
 
 /// Which containers need which images.

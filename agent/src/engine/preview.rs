@@ -84,7 +84,7 @@ impl Engine {
             let pruned = shared.images.preview_prune(&filter, staying)?;
             preview.image_bytes = pruned.space_reclaimed;
             let item = |step: Removed| match step {
-                Removed::Untagged(name, _) => ImageDeleteItem::Untagged(name.familiar()),
+                Removed::Untagged(name, _, _) => ImageDeleteItem::Untagged(name.familiar()),
                 Removed::Image(id) => ImageDeleteItem::Deleted(id.to_string()),
                 Removed::Layer(chain) => ImageDeleteItem::Deleted(chain.to_string()),
             };

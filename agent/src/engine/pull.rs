@@ -33,8 +33,7 @@ impl Engine {
         Ok(self.exchange(move |shared, cancel, sink| {
             let (images, registries) = (&shared.images, &shared.registries);
             images.pull(registries, &request, cancel, sink)?;
-            let name = request.reference.familiar();
-            shared.events.image(&name, &name, "pull");
+            shared.image_moved(&request.reference, "pull");
             Ok(())
         }))
     }
@@ -73,8 +72,7 @@ impl Engine {
                     .images
                     .pull(registries, &request, cancel, &quiet)?
                     .newer;
-                let name = request.reference.familiar();
-                shared.events.image(&name, &name, "pull");
+                shared.image_moved(&request.reference, "pull");
             }
             let outcome = match newer {
                 true => "Downloaded newer image for",

@@ -22,8 +22,7 @@ impl Engine {
         Ok(self.exchange(move |shared, cancel, sink| {
             let (images, registries) = (&shared.images, &shared.registries);
             for pushed in images.push(registries, &request, cancel, sink)? {
-                let name = pushed.reference.familiar();
-                shared.events.image(&name, &name, "push");
+                shared.image_moved(&pushed.reference, "push");
             }
             Ok(())
         }))

@@ -233,6 +233,7 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
             let usage = shared.images.disk_usage();
+            let counts = images::container_counts(&shared);
             let mut list = Vec::new();
             for image in shared.images.list(&ListFilter {
                 all: true,
@@ -242,11 +243,7 @@ impl Engine {
                 if let Some(own) = usage.images.iter().find(|own| own.id == image.id) {
                     summary.shared_size = i64::try_from(own.shared_size).unwrap_or(i64::MAX);
                 }
-                let users = containers
-                    .iter()
-                    .filter(|container| container.image_id == summary.id)
-                    .count();
-                summary.containers = i64::try_from(users).unwrap_or(i64::MAX);
+                summary.containers = counts.get(&summary.id).copied().unwrap_or(0);
                 list.push(summary);
             }
             let volumes = shared.volumes.list(&agent_api::Filters::new(), |_| 0)?;

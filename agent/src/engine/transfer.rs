@@ -73,7 +73,6 @@ fn receive(
     cancel: &CancellationToken,
 ) -> Result<()> {
     shared.images.receive(name, manifest, source, cancel)?;
-    let name = name.familiar();
-    shared.events.image(&name, &name, "pull");
+    shared.image_moved(name, "pull");
     Ok(())
 }

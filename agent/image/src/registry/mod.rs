@@ -39,6 +39,8 @@ mod upload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -70,7 +72,12 @@ pub struct Registry {
     tokens: Tokens,
     /// Connections by origin and trust, with what the trust was read from.
     connections: Mutex<HashMap<Endpoint, (tls::Stamp, Connection)>>,
+    /// Mirrors that could not be reached, and when that was.
+    down: Mutex<HashMap<Endpoint, Instant>>,
 }
+
+/// A mirror that could not be reached is the last to be asked for so long.
+const DOWN_FOR: Duration = Duration::from_secs(60);
 
 /// One repository at one endpoint that has answered, on behalf of one user.
 pub(crate) struct Session<'a> {
@@ -81,6 +88,8 @@ pub(crate) struct Session<'a> {
     purpose: Purpose,
     credentials: Option<Credentials>,
     cancel: CancellationToken,
+    /// Whether it has answered.
+    heard: AtomicBool,
 }
 
 impl Registry {
@@ -91,12 +100,13 @@ impl Registry {
             runtime,
             tokens: Tokens::default(),
             connections: Mutex::default(),
+            down: Mutex::default(),
         }
     }
 
     /// Does something at the first endpoint that can do it: asks for something there, then does `work` with the answer.
     /// An endpoint that cannot be reached leads to the next, and so does whatever goes wrong at a mirror, however late
-    /// (moby `distribution/pull.go`). Blocks.
+    /// (moby `distribution/pull.go`). The error is the registry's, if it was asked. Blocks.
     pub(crate) fn at_first<A, T, E: From<RegistryError> + std::fmt::Display>(
         &self,
         reference: &Reference,
@@ -105,13 +115,23 @@ impl Registry {
         ask: impl Fn(&Session<'_>) -> Result<A, RegistryError>,
         mut work: impl FnMut(&Session<'_>, A) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut first = None;
-        for endpoint in self.config.endpoints(reference.domain(), Purpose::Read) {
+        let mut endpoints = self.config.endpoints(reference.domain(), Purpose::Read);
+        self.down
+            .lock()
+            .retain(|_, since| since.elapsed() < DOWN_FOR);
+        endpoints.sort_by_key(|endpoint| self.down.lock().contains_key(endpoint));
+        let (mut of_mirror, mut own) = (None, None);
+        for endpoint in endpoints {
             let mirror = endpoint.is_mirror();
             // A user's credentials are for the registry, not for its mirrors.
             let credentials = credentials.filter(|_| !mirror).cloned();
             let session = self.session(endpoint, reference, Purpose::Read, credentials, cancel)?;
-            let error = match ask(&session) {
+            let asked = ask(&session);
+            if mirror && asked.as_ref().is_err_and(RegistryError::is_unreachable) {
+                let endpoint = session.endpoint.clone();
+                self.down.lock().insert(endpoint, Instant::now());
+            }
+            let error = match asked {
                 Ok(answer) => match work(&session, answer) {
                     Err(error) if mirror => error,
                     outcome => return outcome,
@@ -124,9 +144,11 @@ impl Registry {
             }
             tracing::debug!(endpoint = %session.endpoint, %error, "trying the next endpoint");
             // What https says is more telling than that plain http fails, too.
-            first.get_or_insert(error);
+            let kept = if mirror { &mut of_mirror } else { &mut own };
+            kept.get_or_insert(error);
         }
-        Err(first.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned()).into()))
+        let none = || RegistryError::Address(reference.domain().to_owned()).into();
+        Err(own.or(of_mirror).unwrap_or_else(none))
     }
 
     /// Tries of one exchange.
@@ -207,6 +229,7 @@ impl Registry {
             purpose,
             credentials,
             cancel: cancel.child_token(),
+            heard: AtomicBool::new(false),
         })
     }
 }

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,9 @@ use super::{Registry, Session, tls};
 /// For a connection, and for the head of a reply.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(60);
+/// The same for a mirror that has not answered yet: there is somebody else to ask.
+const MIRROR_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const MIRROR_HEAD_LIMIT: Duration = Duration::from_secs(15);
 /// For a registry to move an upload to its place, which some do by copying it.
 pub(super) const COMMIT_LIMIT: Duration = Duration::from_secs(600);
 /// Without a byte of a body.
@@ -161,7 +165,10 @@ impl Registry {
     pub(super) fn connect(&self, endpoint: &Endpoint) -> Result<HttpClient, RegistryError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_LIMIT));
+        tcp.set_connect_timeout(Some(match endpoint.is_mirror() {
+            true => MIRROR_CONNECT_LIMIT,
+            false => CONNECT_LIMIT,
+        }));
         tcp.set_nodelay(true);
         let config = tls::client_config(endpoint, &self.config.certificates)?;
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
@@ -207,11 +214,18 @@ impl Session<'_> {
     }
 
     /// The reply with a good status. Broken connections and overloaded servers are asked again, after the time they
-    /// ask for; authorisation is got when it is wanted, once.
-    pub(super) fn ask(&self, ask: Ask) -> Result<Response<Incoming>, RegistryError> {
+    /// ask for, but not a mirror from which nothing has come yet; authorisation is got when it is wanted, once.
+    pub(super) fn ask(&self, mut ask: Ask) -> Result<Response<Incoming>, RegistryError> {
+        let mut attempts = self.registry.attempts();
+        if self.endpoint.is_mirror() && !self.heard.load(Ordering::Relaxed) {
+            (attempts, ask.limit) = (1, ask.limit.min(MIRROR_HEAD_LIMIT));
+        }
         let mut tries = 0;
         loop {
             let outcome = self.ask_authorised(&ask);
+            if outcome.is_ok() {
+                self.heard.store(true, Ordering::Relaxed);
+            }
             let mut pause = None;
             let again = match &outcome {
                 Err(error) => error.is_unreachable() && !self.refused(error),
@@ -223,7 +237,7 @@ impl Session<'_> {
                 }
             };
             tries += 1;
-            if again && tries < self.registry.attempts() {
+            if again && tries < attempts {
                 match pause {
                     Some(pause) => self.pause(pause)?,
                     None => self.back_off(tries)?,

@@ -105,7 +105,30 @@ impl Catalog {
             };
             images.entry(id).or_insert(record);
         }
+        catalog.break_circles();
         Ok(catalog)
+    }
+
+    /// No image that is its own ancestor could ever be removed.
+    fn break_circles(&mut self) {
+        let parent = |images: &HashMap<ImageId, Record>, id| images.get(&id)?.parent;
+        let ids: Vec<ImageId> = self.images.keys().copied().collect();
+        let mut straight = HashSet::new();
+        for id in ids {
+            let mut seen = HashSet::new();
+            let mut at = id;
+            while !straight.contains(&at) && seen.insert(at) {
+                match parent(&self.images, at) {
+                    Some(next) if seen.contains(&next) => {
+                        let record = self.images.get_mut(&at).expect("it has a parent");
+                        record.parent = None;
+                    }
+                    Some(next) => at = next,
+                    None => {}
+                }
+            }
+            straight.extend(seen);
+        }
     }
 
     /// Writes the index durably.

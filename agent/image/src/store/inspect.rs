@@ -150,24 +150,27 @@ pub(super) fn resolve(catalog: &Catalog, name: &str) -> Result<ImageId> {
     }))
 }
 
-/// By exact name, or by `name@digest` where the digest is the image's id or manifest.
+/// By exact name, or by `name@digest` where the digest is the manifest of an image of that repository.
 fn find(catalog: &Catalog, reference: &Reference) -> Option<ImageId> {
-    if let Some(id) = catalog.names.get(reference) {
+    if let Some(id) = catalog.names.get(&name_of(reference)) {
         return Some(*id);
     }
     let digest = reference.digest()?;
     let repository = reference.name_only();
-    catalog
-        .names
-        .iter()
-        .find(|(name, id)| {
-            name.name_only() == repository
-                && (id.digest() == digest
-                    || name.digest() == Some(digest)
-                    || catalog
-                        .images
-                        .get(id)
-                        .is_some_and(|r| r.manifest == *digest))
-        })
+    let is_manifest = |id| {
+        let record = catalog.images.get(id);
+        record.is_some_and(|record| record.manifest == *digest)
+    };
+    let mut names = catalog.names.iter();
+    names
+        .find(|(name, id)| name.name_only() == repository && is_manifest(id))
         .map(|(_, id)| *id)
+}
+
+/// The name that is meant: where there is a digest, a tag says nothing (moby `reference/store.go:favorDigest`).
+pub(super) fn name_of(reference: &Reference) -> Reference {
+    match reference.digest() {
+        Some(digest) => reference.with_digest(*digest),
+        None => reference.clone(),
+    }
 }

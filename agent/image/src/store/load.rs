@@ -89,6 +89,7 @@ impl Store {
                 additions.layers.push(archive.take(*number));
             }
         }
+        check_parents(&candidates)?;
         self.adopt(candidates, additions, progress)
     }
 
@@ -171,6 +172,30 @@ impl Store {
         }
         Ok(loaded)
     }
+}
+
+/// An image that was made from another has that one's steps and layers first, and more of its own: so no image is its own
+/// ancestor (moby `tarexport/load.go:checkValidParent`).
+fn check_parents(candidates: &[Candidate]) -> Result<()> {
+    let id = |candidate: &Candidate| ImageId::new(Digest::of(&candidate.config));
+    for child in candidates {
+        let Some(parent) = child.parent else { continue };
+        let Some(found) = candidates.iter().find(|other| id(other) == parent) else {
+            continue;
+        };
+        let (own, of) = (&child.parsed, &found.parsed);
+        let longer = own.history.len() > of.history.len()
+            || own.rootfs.diff_ids.len() > of.rootfs.diff_ids.len();
+        let begins = own.history.starts_with(&of.history)
+            && own.rootfs.diff_ids.starts_with(&of.rootfs.diff_ids);
+        if parent != id(child) && !(longer && begins) {
+            return Err(ImageError::Archive(format!(
+                "image {parent} is not a valid parent for {}",
+                id(child)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The manifest `docker save` writes for an image: OCI, all layers as plain tars.

@@ -23,7 +23,7 @@ pub struct PruneFilter {
 }
 
 /// What a prune did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pruned {
     /// Names, images and layers that went.
     pub removed: Vec<Removed>,

@@ -8,10 +8,12 @@
 //! [`Store::collect_departed`] is told that the last of these containers has gone.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::index::Catalog;
-use super::inspect::resolve;
+use super::inspect::{name_of, resolve};
 use super::{Additions, Result, Store};
+use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::reference::Reference;
@@ -37,10 +39,10 @@ pub struct RemoveOptions {
 }
 
 /// One thing a removal did, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Removed {
-    /// A name went (`Untagged`, familiar form), which had belonged to this image.
-    Untagged(Reference, ImageId),
+    /// A name went (`Untagged`, familiar form), which had belonged to this image of this configuration, if that can be read.
+    Untagged(Reference, ImageId, Option<Arc<ImageConfig>>),
     /// An image went (`Deleted`).
     Image(ImageId),
     /// A layer went (`Deleted`); the digest is the chain id Docker prints.
@@ -68,9 +70,12 @@ impl Store {
     ) -> Result<(Vec<Removed>, u64)> {
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
         let ((steps, chains), gone) = self.change(Additions::default(), |catalog| {
-            let steps = plan(catalog, &self.users(uses))?;
+            let mut steps = plan(catalog, &self.users(uses))?;
             let mut chains = HashMap::new();
-            for step in &steps {
+            for step in &mut steps {
+                if let Removed::Untagged(_, id, config) = step {
+                    *config = self.readable(id);
+                }
                 if let Removed::Image(id) = step {
                     // A damaged image can be removed, too.
                     let Some(config) = self.readable(id) else {
@@ -200,8 +205,10 @@ pub(super) fn plan(
         }
     }
     let reference = Reference::parse(name)?.with_default_tag();
-    catalog.names.remove(&reference);
-    removed.push(Removed::Untagged(reference.clone(), id));
+    if catalog.names.remove(&name_of(&reference)).is_none() {
+        return Err(ImageError::NoSuchImage(reference.familiar()));
+    }
+    removed.push(Removed::Untagged(reference.clone(), id, None));
     // The last tag of a repository takes the repository's digests along.
     let repository = reference.name_only();
     let rest = catalog.names_of(&id);
@@ -210,7 +217,7 @@ pub(super) fn plan(
     {
         for digest in rest.iter().filter(same) {
             catalog.names.remove(digest);
-            removed.push(Removed::Untagged(digest.clone(), id));
+            removed.push(Removed::Untagged(digest.clone(), id, None));
         }
     }
     if catalog.names_of(&id).is_empty() {
@@ -241,30 +248,27 @@ fn delete(
     users: &Users,
     removed: &mut Vec<Removed>,
 ) -> Result<()> {
-    if let Some(obstacle) = obstacle(catalog, id, options.force, Names::Regarded, users) {
-        let dangling = catalog.names_of(id).is_empty() && !catalog.has_children(id);
-        if quiet == Quiet::Yes && (!dangling || obstacle.used) {
-            return Ok(());
+    let (mut next, mut force, mut quiet) = (Some(*id), options.force, quiet);
+    while let Some(id) = next.filter(|id| catalog.images.contains_key(id)) {
+        if let Some(obstacle) = obstacle(catalog, &id, force, Names::Regarded, users) {
+            let dangling = catalog.names_of(&id).is_empty() && !catalog.has_children(&id);
+            if quiet == Quiet::Yes && (!dangling || obstacle.used) {
+                return Ok(());
+            }
+            return Err(obstacle.conflict(&id));
         }
-        return Err(obstacle.conflict(id));
-    }
-    untag_all(catalog, id, removed);
-    let mut record = catalog.images.remove(id);
-    let parent = record.as_mut().and_then(|record| record.parent.take());
-    if let Some(record) = record.filter(|_| users.holds(id)) {
-        catalog.departed.insert(*id, record);
-    }
-    removed.push(Removed::Image(*id));
-    match parent.filter(|parent| catalog.images.contains_key(parent)) {
-        Some(parent) if !options.no_prune => {
-            let options = RemoveOptions {
-                force: false,
-                ..options
-            };
-            delete(catalog, &parent, options, Quiet::Yes, users, removed)
+        untag_all(catalog, &id, removed);
+        let mut record = catalog.images.remove(&id);
+        let parent = record.as_mut().and_then(|record| record.parent.take());
+        if let Some(record) = record.filter(|_| users.holds(&id)) {
+            catalog.departed.insert(id, record);
         }
-        _ => Ok(()),
+        removed.push(Removed::Image(id));
+        // Then the parents that nobody needs, one after the other.
+        next = parent.filter(|_| !options.no_prune);
+        (force, quiet) = (false, Quiet::Yes);
     }
+    Ok(())
 }
 
 /// `checkImageDeleteConflict`.
@@ -347,7 +351,7 @@ impl Obstacle {
 fn untag_all(catalog: &mut Catalog, id: &ImageId, removed: &mut Vec<Removed>) {
     for name in catalog.names_of(id) {
         catalog.names.remove(&name);
-        removed.push(Removed::Untagged(name, *id));
+        removed.push(Removed::Untagged(name, *id, None));
     }
 }
 

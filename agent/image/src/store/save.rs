@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::index::Catalog;
 use super::inspect::resolve;
 use super::load::plain_manifest;
-use super::{Result, Store};
+use super::{Hold, Result, Store};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::manifest::{
@@ -25,25 +26,62 @@ enum Blob {
     Layer { size: u64 },
 }
 
-impl Store {
-    /// The images [`Store::save`] would write for these names; fails if one names none.
-    pub fn saved_by(&self, names: &[&str]) -> Result<Vec<ImageId>> {
-        Ok(select(&self.snapshot(), names)?.into_keys().collect())
-    }
+/// Images that are to be saved, as they were called when they were chosen. Nothing of them is removed before this is dropped.
+#[must_use]
+pub struct Selection {
+    catalog: Arc<Catalog>,
+    /// With the names that are written.
+    images: IndexMap<ImageId, Vec<Reference>>,
+    _holds: Vec<Hold>,
+}
 
-    /// Writes images as one tar that is both a docker-archive and an OCI layout. A name without tag means all its
-    /// tags; an id saves the image without name. If a layer turns out damaged, the stream ends early and an error says so.
-    pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<()> {
+impl Selection {
+    /// The images, in the order in which they were first named.
+    pub fn ids(&self) -> impl Iterator<Item = &ImageId> {
+        self.images.keys()
+    }
+}
+
+impl Store {
+    /// The images that these names mean. A name without tag means all its tags; an id saves the image without name.
+    ///
+    /// # Errors
+    /// A name means no image.
+    pub fn select(&self, names: &[&str]) -> Result<Selection> {
+        // Under the writers' lock, so that no removal is between its check and its deed.
+        let _writing = self.writing.lock();
         let catalog = self.snapshot();
         let images = select(&catalog, names)?;
-        // Nothing of it may be removed while it is being written.
-        let mut holds = Vec::new();
+        let holds = images.keys().map(|id| self.hold_known(*id)).collect();
+        Ok(Selection {
+            catalog,
+            images,
+            _holds: holds,
+        })
+    }
+
+    /// Chooses images by their names and saves them.
+    ///
+    /// # Errors
+    /// As [`Store::select`] and [`Store::save_selection`].
+    pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<()> {
+        self.save_selection(&self.select(names)?, output)
+    }
+
+    /// Writes images as one tar that is both a docker-archive and an OCI layout. If a layer turns out damaged, the stream
+    /// ends early and an error says so.
+    ///
+    /// # Errors
+    /// An image cannot be read, or the output fails.
+    pub fn save_selection(&self, selection: &Selection, output: &mut dyn Write) -> Result<()> {
+        let Selection {
+            catalog, images, ..
+        } = selection;
         let mut blobs: BTreeMap<String, Blob> = BTreeMap::new();
         let mut items = Vec::new();
         let mut manifests = Vec::new();
         let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for (id, tags) in &images {
-            holds.push(self.hold(&id.to_string())?);
+        for (id, tags) in images {
             let bytes = self.content.get(id.digest())?;
             let config = self.config(id)?;
             let diff_ids = &config.rootfs.diff_ids;

@@ -11,8 +11,8 @@ use crate::reference::Reference;
 
 impl Store {
     /// Gives `source` (name or id) the further name `target` (default tag `latest`), taking it away from any other
-    /// image. An image that loses its last name stays, as `<none>`.
-    pub fn tag(&self, source: &str, target: &Reference) -> Result<()> {
+    /// image. An image that loses its last name stays, as `<none>`. Returns the image.
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<ImageId> {
         if target.digest().is_some() {
             return Err(ImageError::Invalid(
                 "refusing to create a tag with a digest reference".to_owned(),
@@ -25,7 +25,7 @@ impl Store {
             Ok(id)
         })?;
         self.used(&id);
-        Ok(())
+        Ok(id)
     }
 }
 

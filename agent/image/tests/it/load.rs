@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 
 use agent_image::{
-    Digest, ErrorClass, ImageId, ListFilter, LoadOptions, ProgressMessage, Reference,
+    Digest, ErrorClass, ImageId, Limits, ListFilter, LoadOptions, ProgressMessage, PruneFilter,
+    Reference, RemoveOptions, Store,
 };
+use serde_json::json;
 
 use crate::Bed;
 use crate::archive::{Tar, add_blob, config, docker_archive, gzip, oci_archive};
@@ -93,14 +95,25 @@ fn a_saved_image_loads_elsewhere_with_the_same_bytes() {
         bed.store.resolve("app:1").unwrap(),
         bed.store.resolve("base").unwrap(),
     );
-    assert_eq!(
-        bed.store.saved_by(&["app", "base", "app:2"]).unwrap(),
-        [app, base_image]
-    );
-    let error = bed.store.saved_by(&["app", "nothing"]).unwrap_err();
+    let selection = bed.store.select(&["app", "base", "app:2"]).unwrap();
+    assert!(selection.ids().eq([&app, &base_image]));
+    // What was selected stays, and keeps the names it had then.
+    let forced = RemoveOptions {
+        force: true,
+        no_prune: false,
+    };
+    assert!(bed.store.remove(&app.hex(), forced, Vec::new).is_err());
+    drop(selection);
+    let Err(error) = bed.store.select(&["app", "nothing"]) else {
+        panic!("nothing is an image");
+    };
     assert_eq!(error.to_string(), "No such image: nothing");
+    let selection = bed.store.select(&["app", "base:latest"]).unwrap();
+    bed.store
+        .remove("app:2", RemoveOptions::default(), Vec::new)
+        .unwrap();
     let mut saved = Vec::new();
-    bed.store.save(&["app", "base:latest"], &mut saved).unwrap();
+    bed.store.save_selection(&selection, &mut saved).unwrap();
     let names: Vec<String> = tar::Archive::new(&saved[..])
         .entries()
         .unwrap()
@@ -124,6 +137,95 @@ fn a_saved_image_loads_elsewhere_with_the_same_bytes() {
         .save(&["app", "base:latest"], &mut again)
         .unwrap();
     assert!(saved == again, "saving is not reproducible");
+}
+
+/// A docker-archive of images with one layer file each, and whom they call their parent.
+fn with_parents(
+    images: &[(Vec<u8>, &[&str], Option<Digest>)],
+    layers: &[(&str, &[u8])],
+) -> Vec<u8> {
+    let mut tar = Tar::new();
+    for (name, layer) in layers {
+        tar = tar.file(name, layer);
+    }
+    let mut manifest = Vec::new();
+    for (number, (config, files, parent)) in images.iter().enumerate() {
+        tar = tar.file(&format!("{number}.json"), config);
+        manifest.push(json!({
+            "Config": format!("{number}.json"),
+            "RepoTags": [format!("image:{number}")],
+            "Layers": files,
+            "Parent": parent.map(|digest| digest.to_string()),
+        }));
+    }
+    tar.file("manifest.json", serde_json::to_vec(&manifest).unwrap())
+        .end()
+}
+
+#[test]
+fn an_image_is_made_from_one_with_its_first_steps() {
+    let (base, top) = (base(), top());
+    let layers = [("base.tar", &base[..]), ("top.tar", &top[..])];
+    let (parent, child) = (config(&[&base], "a"), config(&[&base, &top], "a"));
+    let other = config(&[&base], "b");
+    let [one, two] = [&parent, &other].map(|config| Digest::of(config));
+    let bed = Bed::new();
+    bed.load(&with_parents(
+        &[
+            (parent.clone(), &["base.tar"], None),
+            (child.clone(), &["base.tar", "top.tar"], Some(one)),
+        ],
+        &layers,
+    ))
+    .unwrap();
+    let made = bed.store.inspect("image:1").unwrap();
+    assert_eq!(made.parent, Some(bed.store.resolve("image:0").unwrap()));
+
+    // Each other's parents, neither of which has a step more.
+    let bed = Bed::new();
+    let circle = with_parents(
+        &[
+            (parent, &["base.tar"], Some(two)),
+            (other, &["base.tar"], Some(one)),
+        ],
+        &layers,
+    );
+    let error = bed.load(&circle).unwrap_err().to_string();
+    assert!(error.contains("is not a valid parent for"), "{error}");
+    assert!(bed.store.list(&ListFilter::default()).unwrap().is_empty());
+}
+
+#[test]
+fn a_circle_of_parents_on_disk_is_broken_up() {
+    let (base, top) = (base(), top());
+    let bed = Bed::new();
+    bed.load(&docker_archive(&[
+        (&[&base], &["a:1"]),
+        (&[&top], &["b:1"]),
+        (&[&base, &top], &["c:1"]),
+    ]))
+    .unwrap();
+    let ids = ["a:1", "b:1", "c:1"].map(|name| bed.store.resolve(name).unwrap());
+    let Bed { directory, store } = bed;
+    drop(store);
+    let path = directory.path().join("content/index.json");
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for descriptor in index["manifests"].as_array_mut().unwrap() {
+        let notes = &mut descriptor["annotations"];
+        let own = ids
+            .iter()
+            .position(|id| notes["muster.image.id"] == id.to_string());
+        notes["muster.image.parent"] = json!(ids[(own.unwrap() + 1) % 3].to_string());
+    }
+    std::fs::write(&path, index.to_string()).unwrap();
+    let store = Store::open(directory.path(), Limits::default()).unwrap();
+    let parents = ids.map(|id| store.inspect(&id.hex()).unwrap().parent);
+    assert_eq!(parents.iter().flatten().count(), 2, "the rest stays");
+    store.prune(&PruneFilter::default(), Vec::new).unwrap();
+    store.prune(&PruneFilter::default(), Vec::new).unwrap();
+    store.prune(&PruneFilter::default(), Vec::new).unwrap();
+    assert!(store.list(&ListFilter::default()).unwrap().is_empty());
 }
 
 #[test]

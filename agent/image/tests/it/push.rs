@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use agent_image::{
     Digest, ImageError, ProgressMessage, PullRequest, PushRequest, Pushed, Reference, Registry,
-    RegistryConfig, silent,
+    RegistryConfig, RemoveOptions, silent,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -314,6 +314,43 @@ fn an_image_is_sent_once_and_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_name_with_a_digest_is_that_name_and_no_other() {
+    let (server, _) = Depot::serve();
+    let pusher = Pusher::new();
+    let (pushed, _) = pusher.push(&server, "a/app:1").unwrap();
+    let store = &pusher.bed.store;
+    let repository = format!("{}/a/app", server.address);
+    let id = store.resolve("app:1").unwrap();
+    let digest = pushed[0].digest;
+    let remove = |name: String| {
+        let removed = store.remove(&name, RemoveOptions::default(), Vec::new);
+        removed
+            .map(|steps| steps.len())
+            .map_err(|error| error.to_string())
+    };
+    // A tag beside a digest says nothing.
+    assert_eq!(
+        store.resolve(&format!("{repository}:9@{digest}")).unwrap(),
+        id
+    );
+    // An image's id is no digest of a name.
+    let wrong = format!("{repository}@{id}");
+    assert!(store.resolve(&wrong).is_err());
+    assert_eq!(
+        remove(wrong.clone()),
+        Err(format!("No such image: {wrong}"))
+    );
+    assert_eq!(remove(format!("{repository}:1@{digest}")), Ok(1));
+    assert!(store.resolve(&format!("{repository}@{digest}")).is_err());
+    let again = format!("{repository}@{digest}");
+    assert_eq!(
+        remove(again.clone()),
+        Err(format!("No such image: {again}"))
+    );
+    assert_eq!(store.resolve(&format!("{repository}:1")).unwrap(), id);
+}
+
+#[test]
 fn what_a_manifest_says_about_a_layer_that_was_here_is_not_believed() {
     let (server, depot) = Depot::serve();
     let (shared, own) = (
@@ -356,7 +393,7 @@ fn what_a_manifest_says_about_a_layer_that_was_here_is_not_believed() {
     pusher
         .bed
         .store
-        .remove("app:1", agent_image::RemoveOptions::default(), Vec::new)
+        .remove("app:1", RemoveOptions::default(), Vec::new)
         .unwrap();
     pusher.push(&server, "me/copy:1").unwrap();
     assert_eq!(server.asked(&lie), 0);

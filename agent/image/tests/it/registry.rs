@@ -653,6 +653,32 @@ fn a_mirror_that_breaks_in_the_middle_leads_to_the_next() {
 }
 
 #[test]
+fn a_mirror_that_is_down_is_asked_once_and_then_last() {
+    for overloaded in [true, false] {
+        let bad = hub_image();
+        let mirror = Server::start(move |request| match overloaded {
+            true => Reply::new(503, ""),
+            false => Reply {
+                cut: Some(10),
+                ..bad.reply(request)
+            },
+        });
+        let good = hub_image();
+        let next = Server::start(move |request| good.reply(request));
+        let puller = mirrored(&[&mirror, &next]);
+        let store = &puller.bed.store;
+        for _ in 0..2 {
+            store
+                .pull(&puller.registry, &from_hub(), &puller.cancel, &silent)
+                .unwrap();
+        }
+        // Who says that it is busy may have time for the next one.
+        let expected = if overloaded { 2 } else { 1 };
+        assert_eq!(mirror.asked(""), expected, "{:?}", mirror.log());
+    }
+}
+
+#[test]
 fn a_cancelled_pull_asks_no_other_mirror() {
     let image = hub_image();
     let puller_cancel = CancellationToken::new();

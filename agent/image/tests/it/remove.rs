@@ -28,7 +28,7 @@ fn reply(removed: &[Removed]) -> Vec<String> {
     removed
         .iter()
         .map(|step| match step {
-            Removed::Untagged(name, _) => format!("untagged {}", name.familiar()),
+            Removed::Untagged(name, _, _) => format!("untagged {}", name.familiar()),
             Removed::Image(_) => "image".to_owned(),
             Removed::Layer(_) => "layer".to_owned(),
         })

@@ -68,14 +68,19 @@ impl Export<'_> {
         });
         let id: ImageId = added.await?;
         part.done();
-        let id = id.to_string();
-        let events = &self.shop.engine.shared().events;
         for name in &names {
-            let part = seat.part(&format!("naming to {name}"));
-            events.image(&id, &name.familiar(), "tag");
-            part.done();
+            seat.part(&format!("naming to {name}")).done();
         }
-        events.image(&id, &id, "create");
+        let (shared, named) = (self.shop.engine.shared().clone(), names.clone());
+        let told = blocking(move || {
+            for name in &named {
+                shared.image_named(&id, name);
+            }
+            shared.image_event(&id, "create");
+            Ok(())
+        });
+        told.await?;
+        let id = id.to_string();
         result.names = names.iter().map(Reference::familiar).collect();
         let metadata = &mut result.metadata;
         metadata.insert("containerimage.config.digest".to_owned(), json!(id));
@@ -118,8 +123,12 @@ impl Export<'_> {
             });
             let pushed = pushed.await?;
             part.done();
-            let events = &self.shop.engine.shared().events;
-            events.image(&name.familiar(), &name.familiar(), "push");
+            let (shared, moved) = (self.shop.engine.shared().clone(), name.clone());
+            let told = blocking(move || {
+                shared.image_moved(&moved, "push");
+                Ok(())
+            });
+            told.await?;
             if let Some(pushed) = pushed.first() {
                 let digest = json!(pushed.digest.to_string());
                 result

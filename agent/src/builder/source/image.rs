@@ -76,8 +76,7 @@ pub(crate) async fn image(
         };
         let sink = |message: ProgressMessage| drop(sender.send(message));
         store.pull(&shared.registries, &pull, &cancel, &sink)?;
-        let familiar = name.familiar();
-        shared.events.image(&familiar, &familiar, "pull");
+        shared.image_moved(&name, "pull");
         held(store, &name.to_string(), Some(&name))
     });
     let report = async {
