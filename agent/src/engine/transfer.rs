@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_image::{BlobSource, Digest, Offer, Reference};
+use agent_image::{Accept, BlobSource, Digest, Offer, Reference};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -50,18 +50,19 @@ impl Engine {
     /// Takes an image over from wherever `source` gets its blobs. Dropping the future cancels it; nothing is left then.
     ///
     /// # Errors
-    /// A blob cannot be had or is not what it should be.
+    /// A blob cannot be had or is not what it should be, or the image is not `accept`ed.
     pub async fn receive_image(
         &self,
         name: &str,
         manifest: Digest,
+        accept: Accept,
         source: impl BlobSource + Send + 'static,
     ) -> Result<()> {
         let name = Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
         let shared = Arc::clone(&self.shared);
         let cancel = shared.closing.child_token();
         let _guard = cancel.clone().drop_guard();
-        blocking(move || receive(&shared, &name, &manifest, &source, &cancel)).await
+        blocking(move || receive(&shared, &name, &manifest, accept, &source, &cancel)).await
     }
 }
 
@@ -69,10 +70,12 @@ fn receive(
     shared: &super::shared::Shared,
     name: &Reference,
     manifest: &Digest,
+    accept: Accept,
     source: &dyn BlobSource,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    shared.images.receive(name, manifest, source, cancel)?;
+    let images = &shared.images;
+    images.receive(name, manifest, accept, source, cancel)?;
     shared.image_moved(name, "pull");
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use agent_api::build::{CONTROL, Frame, FrameCodec, FrameKind};
 use agent_api::client::{BlobSize, COPY_PROTOCOL, CopyMessage, ImageOffer};
-use agent_image::{BlobSource, Digest, Partial, Store};
+use agent_image::{Accept, BlobSource, Digest, Partial, Store};
 use bytes::{Buf as _, Bytes};
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -109,7 +109,7 @@ async fn talk(taken: Taken, engine: Engine, name: &str, manifest: Digest) -> io:
     reader.read_buffer_mut().extend_from_slice(&taken.early);
     let (asked, source) = (Arc::clone(&line.channels), line.clone());
     let outcome = tokio::select! {
-        outcome = engine.receive_image(name, manifest, source) => outcome,
+        outcome = engine.receive_image(name, manifest, Accept::Any, source) => outcome,
         // The client has left: dropping the work cancels it, and what its threads wait for has ended.
         () = hear(reader, &asked) => {
             asked.lock().open.clear();

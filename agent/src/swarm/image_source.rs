@@ -22,6 +22,7 @@ pub(crate) struct EngineImages(pub(crate) Engine);
 impl ImageSource for EngineImages {
     async fn resolve(&self, request: ResolveImageRequest) -> Result<ResolveImageResponse, Refusal> {
         let manifest = match self.0.offer_image(&request.reference).await {
+            Ok(offer) if !runs(&offer.platform, &request) => None,
             Ok(offer) => Some(BlobDescriptor {
                 media_type: offer.media_type,
                 digest: offer.manifest.to_string(),
@@ -89,7 +90,45 @@ impl ImageSource for EngineImages {
     }
 }
 
+/// Whether an image runs on the machine that asks; what either does not say fits.
+fn runs(platform: &str, asked: &ResolveImageRequest) -> bool {
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next(), parts.next());
+    let fits = |own: Option<&str>, wanted: &str| {
+        let own = own.unwrap_or_default();
+        own.is_empty() || wanted.is_empty() || own == wanted || (own, wanted) == ("386", "amd64")
+    };
+    fits(os, &asked.os) && fits(architecture, &asked.architecture)
+}
+
 fn digest(text: &str) -> Result<Digest, Refusal> {
     text.parse()
         .map_err(|error| Refusal::Invalid(format!("{text:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_offered_to_machines_they_run_on() {
+        let asked = |os: &str, architecture: &str| ResolveImageRequest {
+            reference: "web:1".into(),
+            os: os.into(),
+            architecture: architecture.into(),
+        };
+        for (platform, os, architecture, expected) in [
+            ("linux/amd64", "linux", "amd64", true),
+            ("linux/amd64", "linux", "arm64", false),
+            ("linux/arm64/v8", "linux", "arm64", true),
+            ("linux/386", "linux", "amd64", true),
+            ("linux/amd64", "linux", "386", false),
+            ("windows/amd64", "linux", "amd64", false),
+            ("linux/arm64", "", "", true),
+            ("/", "linux", "arm64", true),
+        ] {
+            let found = runs(platform, &asked(os, architecture));
+            assert_eq!(found, expected, "{platform} for {os}/{architecture}");
+        }
+    }
 }

@@ -1,14 +1,15 @@
 //! Getting the image of a task: what is here is used, else nodes that have it are asked, else its registry.
 //!
 //! A node answers with the digest of a manifest; from there on everything is believed by its digest only. What a tag
-//! means is the word of the node that has it, which only nodes of the cluster can give.
+//! means is the word of the node that has it, which only nodes of the cluster can give; what a name with a digest means is
+//! nobody's word: an image pinned by the digest of an index comes from its registry.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
 
 use agent_api::swarm::ContainerSpec;
-use agent_image::{BlobSource, Digest};
+use agent_image::{Accept, BlobSource, Digest, ImageConfig};
 use bytes::{Buf as _, Bytes};
 use cluster::dispatcher::Contact;
 use cluster::rpc::{Messages, Peers};
@@ -82,12 +83,14 @@ impl Images {
     /// From other nodes.
     async fn fetch(&self, engine: &Engine, name: &str) -> Result<()> {
         let contacts: Vec<Contact> = self.contacts.borrow().clone();
+        let machine = ImageConfig::machine();
+        let (os, architecture) = machine.split_once('/').unwrap_or((&machine, ""));
         let mut failure = Error::not_found("no other node of the swarm has it");
         for contact in contacts.iter().take(ASKED_MAX) {
             let question = ResolveImageRequest {
                 reference: name.to_owned(),
-                os: "linux".to_owned(),
-                architecture: String::new(),
+                os: os.to_owned(),
+                architecture: architecture.to_owned(),
             };
             let found = match self.peers.resolve_image(&address(contact), question).await {
                 Ok(Some(found)) => found,
@@ -105,7 +108,10 @@ impl Images {
                 nodes: first(contact, &contacts),
                 runtime: Handle::current(),
             };
-            match engine.receive_image(name, manifest, source).await {
+            match engine
+                .receive_image(name, manifest, Accept::Runnable, source)
+                .await
+            {
                 Ok(()) => {
                     tracing::info!(
                         image = name,

@@ -39,6 +39,17 @@ pub struct Offer {
     pub manifest_size: u64,
     /// `application/vnd.oci.image.manifest.v1+json` or Docker's.
     pub media_type: String,
+    /// `os/architecture[/variant]`.
+    pub platform: String,
+}
+
+/// What [`Store::receive`] takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// Images for any machine.
+    Any,
+    /// Images whose containers run on this one.
+    Runnable,
 }
 
 /// The other store's blobs.
@@ -67,6 +78,7 @@ impl Store {
             manifest: record.manifest,
             manifest_size: record.manifest_size,
             media_type: record.media_type.clone(),
+            platform: self.config(&id)?.platform(),
         })
     }
 
@@ -107,17 +119,28 @@ impl Store {
     }
 
     /// Takes an image over under a name. All or nothing; cancelling leaves nothing behind. Everything is verified: the
-    /// manifest by the digest asked for, the configuration by the manifest, each layer by the configuration. Blocks.
+    /// manifest by the digest asked for, the configuration by the manifest, each layer by the configuration. A name with
+    /// a digest takes that manifest only: whoever offers another one may be lying about what an index leads to. Blocks.
     ///
     /// # Errors
-    /// A blob cannot be had, is not what its digest says, or is beyond the store's limits.
+    /// A blob cannot be had, is not what its digest says, or is beyond the store's limits; the image is not what the name
+    /// is pinned to, or not `accept`ed.
     pub fn receive(
         &self,
         name: &Reference,
         manifest: &Digest,
+        accept: Accept,
         source: &dyn BlobSource,
         cancel: &CancellationToken,
     ) -> Result<ImageId> {
+        if let Some(pinned) = name.digest()
+            && pinned != manifest
+        {
+            return Err(ImageError::Archive(format!(
+                "{} was offered with the manifest {manifest}, which is not what its name is pinned to",
+                name.familiar()
+            )));
+        }
         let name = name.clone().with_default_tag();
         let manifest_bytes = document(source, manifest)?;
         let parsed: Manifest = serde_json::from_slice(&manifest_bytes)
@@ -126,6 +149,9 @@ impl Store {
         let config_bytes = document(source, &parsed.config.digest)?;
         let config: ImageConfig = serde_json::from_slice(&config_bytes)
             .map_err(|error| ImageError::Archive(format!("configuration {id}: {error}")))?;
+        if accept == Accept::Runnable {
+            config.check_platform()?;
+        }
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() > self.limits.layers {
             return Err(ImageError::Archive(format!(

@@ -148,7 +148,16 @@ pub(crate) fn oci_archive(
     name: &str,
     compress: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Vec<u8> {
-    let config = config(layers, "oci");
+    oci_archive_of(&config(layers, "oci"), layers, name, compress)
+}
+
+/// The same with this configuration.
+pub(crate) fn oci_archive_of(
+    config: &[u8],
+    layers: &[&[u8]],
+    name: &str,
+    compress: impl Fn(&[u8]) -> Vec<u8>,
+) -> Vec<u8> {
     let mut tar = Tar::new().file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
     let blob = |bytes: &[u8], media_type: &str| json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()});
     let mut descriptors = Vec::new();
@@ -160,14 +169,14 @@ pub(crate) fn oci_archive(
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": blob(&config, "application/vnd.oci.image.config.v1+json"),
+        "config": blob(config, "application/vnd.oci.image.config.v1+json"),
         "layers": descriptors,
     }))
     .unwrap();
     let mut entry = blob(&manifest, "application/vnd.oci.image.manifest.v1+json");
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]})).unwrap();
-    tar = add_blob(add_blob(tar, &config), &manifest);
+    tar = add_blob(add_blob(tar, config), &manifest);
     tar.file("index.json", index).end()
 }
 

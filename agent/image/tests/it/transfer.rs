@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use agent_image::{BlobSource, Digest, Reference, Store};
+use agent_image::{Accept, BlobSource, Digest, Reference, Store};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{Tar, gzip, oci_archive};
+use crate::archive::{Tar, config, gzip, oci_archive, oci_archive_of};
 use crate::layers::tree;
 use crate::{Bed, files};
 
@@ -56,8 +56,18 @@ fn sample() -> (Bed, Vec<Vec<u8>>) {
 fn receive(from: &Direct<'_>, to: &Bed) -> Result<agent_image::ImageId, agent_image::ImageError> {
     let offer = from.store.offer("app:1").unwrap();
     let name = Reference::parse("app:1").unwrap();
-    to.store
-        .receive(&name, &offer.manifest, from, &CancellationToken::new())
+    take(from, to, &name, &offer.manifest, Accept::Any)
+}
+
+fn take(
+    from: &Direct<'_>,
+    to: &Bed,
+    name: &Reference,
+    manifest: &Digest,
+    accept: Accept,
+) -> Result<agent_image::ImageId, agent_image::ImageError> {
+    let cancel = CancellationToken::new();
+    to.store.receive(name, manifest, accept, from, &cancel)
 }
 
 #[test]
@@ -144,7 +154,46 @@ fn a_cancelled_transfer_leaves_nothing() {
     let offer = from.store.offer("app:1").unwrap();
     let name = Reference::parse("app:1").unwrap();
     let source = Direct::new(&from.store);
-    let outcome = to.store.receive(&name, &offer.manifest, &source, &cancel);
+    let outcome = to
+        .store
+        .receive(&name, &offer.manifest, Accept::Any, &source, &cancel);
     assert!(outcome.is_err());
     assert_eq!(files(to.directory.path()), before);
+}
+
+/// What a node answers for a pinned name is believed only if it is what the name says.
+#[test]
+fn a_pinned_name_takes_its_own_manifest_only() {
+    let (from, _) = sample();
+    let to = Bed::new();
+    let source = Direct::new(&from.store);
+    let manifest = from.store.offer("app:1").unwrap().manifest;
+    let name = Reference::parse("app").unwrap();
+    let other = name.with_digest(Digest::of(b"what was asked for"));
+    let refused = take(&source, &to, &other, &manifest, Accept::Any);
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("not what its name is pinned to"), "{told}");
+    assert!(source.asked.lock().is_empty());
+    let own = name.with_digest(manifest);
+    let id = take(&source, &to, &own, &manifest, Accept::Any).unwrap();
+    assert_eq!(id, from.store.resolve("app:1").unwrap());
+}
+
+#[test]
+fn an_image_for_another_machine_is_taken_only_where_it_need_not_run() {
+    let layer = Tar::new().file("f", "f").end();
+    let config = String::from_utf8(config(&[&layer], "")).unwrap();
+    let config = config.replace("amd64", "of-no-machine");
+    let foreign = oci_archive_of(config.as_bytes(), &[&layer], "app:1", gzip);
+    let (from, to) = (Bed::new(), Bed::new());
+    from.load(&foreign).unwrap();
+    let source = Direct::new(&from.store);
+    let offer = from.store.offer("app:1").unwrap();
+    assert_eq!(offer.platform, "linux/of-no-machine");
+    let name = Reference::parse("app:1").unwrap();
+    let refused = take(&source, &to, &name, &offer.manifest, Accept::Runnable);
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("of-no-machine"), "{told}");
+    assert!(to.store.resolve("app:1").is_err());
+    take(&source, &to, &name, &offer.manifest, Accept::Any).unwrap();
 }
