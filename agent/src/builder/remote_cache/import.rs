@@ -1,5 +1,11 @@
 //! `--cache-from`: documents are read when a build begins; layers come when a step is found in one of them. A cache that
 //! cannot be read is told of, and is a miss.
+//!
+//! A name is looked for among the images of the store first, as in dockerd (moby `builder-next/adapters/localinlinecache`);
+//! one without a cache in it is looked for in its registry all the same.
+//!
+//! Must not: believe more of a document than that the result is the one of the key that was asked for. Builds that did not
+//! name the cache would take its other keys for known.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,8 +28,12 @@ use crate::builder::progress::{Progress, Seat};
 use crate::builder::records::{Made, Record};
 use crate::builder::session::Session;
 use crate::builder::solve::Key;
+use crate::builder::source;
 use crate::builder::steps::Shop;
 use crate::engine::blocking;
+
+/// Letters of the description of an imported result.
+const DESCRIPTION_MAX: usize = 1000;
 
 /// The caches a build may look into besides the daemon's own.
 pub(crate) struct Imports {
@@ -42,6 +52,8 @@ struct Import {
 
 /// Where layers are.
 enum Source {
+    /// Here, as those of an image.
+    Store,
     Registry {
         reference: Reference,
         credentials: Option<Credentials>,
@@ -91,7 +103,7 @@ impl Imports {
             let Some(at) = import.keys.get(key) else {
                 continue;
             };
-            match self.fetch(import, &import.offered[*at], cancel).await {
+            match self.fetch(import, &import.offered[*at], key, cancel).await {
                 Ok(lease) => return Some(lease),
                 Err(error) => {
                     tracing::warn!(%error, "a result of an imported cache cannot be had");
@@ -106,6 +118,7 @@ impl Imports {
         &self,
         import: &Import,
         offered: &Offered,
+        key: &Key,
         cancel: &CancellationToken,
     ) -> crate::error::Result<Lease> {
         let described = offered.described.clone();
@@ -119,7 +132,9 @@ impl Imports {
         let shared = Arc::clone(self.shop.engine.shared());
         let cache = Arc::clone(&self.shop.cache);
         let cancel = cancel.clone();
+        let key = *key;
         let from = match &import.from {
+            Source::Store => Source::Store,
             Source::Registry {
                 reference,
                 credentials,
@@ -132,6 +147,8 @@ impl Imports {
         blocking(move || {
             let images = &shared.images;
             match &from {
+                // What has gone since is missed below.
+                Source::Store => {}
                 Source::Registry {
                     reference,
                     credentials,
@@ -156,8 +173,8 @@ impl Imports {
             let times = described.chain.iter().map(|layer| layer.created).collect();
             cache.insert(Record::new(
                 described.facts.kind,
-                described.facts.description,
-                described.keys,
+                shortened(described.facts.description),
+                vec![key],
                 described.created,
                 Made {
                     stack: Stack::of_layers(diff_ids),
@@ -181,6 +198,9 @@ async fn read(
     let (source, artifact) = match from {
         CacheImport::Registry { reference: name } => {
             let reference = parse(name)?;
+            if let Some(found) = local(shop, &reference).await? {
+                return Ok(found);
+            }
             let credentials = options::credentials(request, name);
             let (shared, cancel) = (Arc::clone(shop.engine.shared()), cancel.clone());
             let (asked, user) = (reference.clone(), credentials.clone());
@@ -215,19 +235,49 @@ async fn read(
             (Source::Layout(Arc::new(layout)), artifact)
         }
     };
-    let offered = document(&artifact)?.offered();
-    let mut keys = HashMap::new();
-    for (at, result) in offered.iter().enumerate() {
-        for key in &result.described.keys {
-            keys.entry(*key).or_insert(at);
+    Ok(Import::new(source, &document(&artifact)?))
+}
+
+impl Import {
+    fn new(from: Source, document: &CacheConfig) -> Self {
+        let offered = document.offered();
+        let mut keys = HashMap::new();
+        for (at, result) in offered.iter().enumerate() {
+            for key in &result.described.keys {
+                keys.entry(*key).or_insert(at);
+            }
+        }
+        Self {
+            from,
+            offered,
+            keys,
+            broken: AtomicBool::new(false),
         }
     }
-    Ok(Import {
-        from: source,
-        offered,
-        keys,
-        broken: AtomicBool::new(false),
-    })
+}
+
+/// The cache in an image of the store. `None`: there is no such image, or nothing in it.
+async fn local(shop: &Arc<Shop>, name: &Reference) -> Result<Option<Import>, Failure> {
+    let Some(image) = source::local_image(&shop.engine, &name.to_string()).await? else {
+        return Ok(None);
+    };
+    // Blobs are named after what they are unpacked: nobody asks a registry for them.
+    let layers = image.layers.iter().map(|diff_id| LayerBlob {
+        digest: *diff_id,
+        size: 0,
+        media_type: String::new(),
+    });
+    let document = inline(&image.config, &layers.collect::<Vec<_>>())?;
+    Ok(document.map(|document| Import::new(Source::Store, &document)))
+}
+
+/// A record's description is one line of a table.
+fn shortened(mut text: String) -> String {
+    let end = text.char_indices().nth(DESCRIPTION_MAX);
+    if let Some((end, _)) = end {
+        text.truncate(end);
+    }
+    text
 }
 
 /// The document, on its own or inside of an image's configuration.
@@ -236,20 +286,26 @@ fn document(artifact: &Artifact) -> Result<CacheConfig, Failure> {
     if artifact.config_type == CONFIG_TYPE {
         return serde_json::from_slice(&artifact.config).map_err(bad);
     }
+    Ok(inline(&artifact.config, &artifact.layers)?.unwrap_or_default())
+}
+
+/// The document in the configuration of an image whose layers are these. `None`: there is none.
+fn inline(config: &[u8], layers: &[LayerBlob]) -> Result<Option<CacheConfig>, Failure> {
     #[derive(Deserialize)]
     struct Inline {
         #[serde(default, rename = "moby.buildkit.cache.v0")]
         cache: Option<String>,
     }
-    let inline: Inline = serde_json::from_slice(&artifact.config).map_err(bad)?;
+    let bad = |error: serde_json::Error| Failure::invalid(format!("malformed cache: {error}"));
+    let inline: Inline = serde_json::from_slice(config).map_err(bad)?;
     let Some(encoded) = inline.cache else {
-        return Ok(CacheConfig::default());
+        return Ok(None);
     };
     let json = STANDARD
         .decode(encoded)
         .map_err(|error| Failure::invalid(format!("malformed cache in an image: {error}")))?;
-    let mut config: CacheConfig = serde_json::from_slice(&json).map_err(bad)?;
-    let image: ImageConfig = serde_json::from_slice(&artifact.config).map_err(bad)?;
-    config.of_image(&artifact.layers, &image.rootfs.diff_ids);
-    Ok(config)
+    let mut document: CacheConfig = serde_json::from_slice(&json).map_err(bad)?;
+    let image: ImageConfig = serde_json::from_slice(config).map_err(bad)?;
+    document.of_image(layers, &image.rootfs.diff_ids);
+    Ok(Some(document))
 }

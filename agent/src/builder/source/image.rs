@@ -89,6 +89,23 @@ pub(crate) async fn image(
     found
 }
 
+/// An image that the store has by a name. `None`: it has none.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) async fn local_image(engine: &Engine, name: &str) -> Result<Option<ResolvedImage>> {
+    let (shared, request) = (
+        Arc::clone(engine.shared()),
+        ImageRequest {
+            reference: name.to_owned(),
+            platform: None,
+            pull: Pull::Missing,
+            credentials: None,
+        },
+    );
+    blocking(move || stored(&shared.images, &request)).await
+}
+
 /// What the store has, when that will do.
 fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>> {
     // An id that went through the rules of names: nobody else's image is called so.
@@ -115,7 +132,7 @@ fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>
     }
 }
 
-fn held(store: &Store, reference: &str, name: Option<&Reference>) -> Result<ResolvedImage> {
+pub(super) fn held(store: &Store, reference: &str, name: Option<&Reference>) -> Result<ResolvedImage> {
     let (id, hold) = store.hold(reference)?;
     let mut config = Bounded(Vec::new());
     store.write_blob(id.digest(), 0, &mut config)?;

@@ -21,7 +21,7 @@ mod remote;
 pub(crate) use download::{Download, download};
 pub(crate) use git::{checkout as git_checkout, resolve as git_resolve};
 pub(crate) use http::{HttpState, place as http_place, resolve as http_resolve};
-pub(crate) use image::{ImageRequest, Pull, ResolvedImage, image};
+pub(crate) use image::{ImageRequest, Pull, ResolvedImage, image, local_image};
 pub(crate) use remote::{Remote, remote};
 
 #[cfg(test)]
