@@ -35,6 +35,7 @@ mod progress;
 mod reference;
 mod registry;
 mod remove;
+mod stopping;
 mod store;
 mod tar_stream;
 
@@ -53,5 +54,6 @@ pub use registry::{
     RegistryConfig, RegistryError, SearchFilter, SearchResult,
 };
 pub use remove::remove_tree;
+pub use stopping::Stopping;
 pub use store::*;
 pub use tar_stream::TarError;

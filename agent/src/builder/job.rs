@@ -9,10 +9,10 @@ use agent_api::build::{
 };
 use agent_build::lint::Lint;
 use agent_build::plan::{
-    BaseImage, BaseRequest, BaseSource, Bases, BuildOptions, ImageConfig, Op, Plan, PlanError,
-    Platform,
+    BaseImage, BaseRequest, BaseSource, Bases, BuildOptions, BuilderArgs, ImageConfig, Op, Plan,
+    PlanError, Platform,
 };
-use agent_build::{Dockerfile, plan};
+use agent_build::{Dockerfile, plan, redacted};
 use agent_image::Digest;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ use super::remote_cache::{self, Imports};
 use super::run::OutputSink;
 use super::session::{Session, Sessions};
 use super::solve::{Key, Node, Solve, StepFlights};
-use super::source::{self, ImageRequest, Pull, Remote, ResolvedImage};
+use super::source::{self, ImageRequest, Pull, Remote, RemoteAddress, ResolvedImage};
 use super::steps::{PlanSteps, Shop, Solved};
 use crate::engine::blocking;
 
@@ -108,7 +108,7 @@ impl Run<'_> {
         };
         let seat = Seat::begin(
             self.progress,
-            &format!("[internal] load remote build context {url}"),
+            &format!("[internal] load remote build context {}", redacted(url)),
         );
         let got = self.get_remote(contexts, url, &seat).await;
         match &got {
@@ -132,7 +132,19 @@ impl Run<'_> {
         let own = seat.clone();
         let output: OutputSink = Arc::new(move |stream, data| own.log(stream as i64 + 1, data));
         let engine = &self.shop.engine;
-        let found = source::remote(engine, url, &sessions, work.path(), &output, &self.cancel);
+        let args = BuilderArgs::of(&self.job.request.build_args);
+        let address = RemoteAddress {
+            url,
+            keep_git_dir: args.context_keep_git_dir,
+        };
+        let found = source::remote(
+            engine,
+            address,
+            &sessions,
+            work.path(),
+            &output,
+            &self.cancel,
+        );
         match Box::pin(found).await? {
             Remote::Tree(commit) => {
                 seat.log(1, format!("{commit}\n").as_bytes());
@@ -217,7 +229,8 @@ impl Run<'_> {
         if request.call == Call::Targets {
             return Ok(answered(calls::targets(&definition.dockerfile)));
         }
-        export::check(request, platforms.len())?;
+        let index = options.multi_platform;
+        export::check(request, platforms.len(), index)?;
         options.ignore_patterns = contexts.main_ignored().await?.to_vec();
         if request.call != Call::Build {
             options.platform = platforms.into_iter().next().flatten();
@@ -242,6 +255,7 @@ impl Run<'_> {
         let export = Export {
             shop: self.shop,
             request,
+            index,
             session: self.job.session.as_ref(),
             progress: self.progress,
             cancel: &self.cancel,
@@ -450,7 +464,8 @@ impl Run<'_> {
             solve.give_up();
         }
         let solved = solved?;
-        let steps = match self.job.request.cache_to.is_empty() {
+        let request = &self.job.request;
+        let steps = match request.cache_to.is_empty() && !options::inline_cache(request) {
             true => Vec::new(),
             false => self.cached(plan, solve.definitions(), &solved).await?,
         };

@@ -1,9 +1,9 @@
 //! From a request to what the plan is made with. Pure: every option is taken or refused by name.
 
-use agent_api::build::{BuildRequest, ContextOffer, Entitlement as Granted};
+use agent_api::build::{BuildRequest, CacheExport, ContextOffer, Entitlement as Granted};
 use agent_build::plan::{
-    BuildOptions, ContextSource, Entitlement, ExtraHost, NetworkMode, NoCache, Platform, Resources,
-    Ulimit,
+    BuildOptions, BuilderArgs, ContextSource, Entitlement, ExtraHost, NetworkMode, NoCache,
+    Platform, Resources, Ulimit,
 };
 use agent_image::{Credentials, Reference};
 
@@ -41,7 +41,7 @@ pub(crate) fn build_options(request: &BuildRequest) -> Result<BuildOptions, Fail
         target: text(&request.target),
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
-        multi_platform: request.platforms.len() > 1,
+        multi_platform: BuilderArgs::of(&request.build_args).is_index(platforms(request)?.len())?,
         no_cache: match (request.no_cache, request.no_cache_filter.is_empty()) {
             (true, _) => NoCache::Everything,
             (false, true) => NoCache::Nothing,
@@ -70,6 +70,12 @@ pub(crate) fn build_options(request: &BuildRequest) -> Result<BuildOptions, Fail
         entitlements,
         ..BuildOptions::default()
     })
+}
+
+/// Whether the image is to have its cache in it.
+pub(crate) fn inline_cache(request: &BuildRequest) -> bool {
+    request.cache_to.contains(&CacheExport::Inline)
+        || BuilderArgs::of(&request.build_args).inline_cache
 }
 
 /// The platforms to build for; `None` is the machine's, or what the base image is of.
@@ -220,6 +226,21 @@ mod tests {
         assert_eq!(user("registry:5000/a/b:c").as_deref(), Some("plain"));
         assert_eq!(user("other:5000/a").as_deref(), Some("url"));
         assert_eq!(user("nobody:1/a"), None);
+    }
+
+    #[test]
+    fn arguments_set_the_builder() {
+        let with = |name: &str, value: &str| BuildRequest {
+            build_args: [(name.to_owned(), value.to_owned())].into(),
+            ..BuildRequest::default()
+        };
+        assert!(inline_cache(&with("BUILDKIT_INLINE_CACHE", "1")));
+        assert!(!inline_cache(&with("BUILDKIT_INLINE_CACHE", "0")));
+        assert!(!inline_cache(&BuildRequest::default()));
+        let index = build_options(&with("BUILDKIT_MULTI_PLATFORM", "1"));
+        assert!(index.unwrap().multi_platform);
+        let refused = build_options(&with("BUILDKIT_MULTI_PLATFORM", "x"));
+        assert!(refused.unwrap_err().message().contains("multi-platform: x"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::snapshots::Place;
 use super::{Entry, SnapshotId, Snapshots};
 use crate::digest::Digest;
 use crate::layers::Layer;
+use crate::store::{LayerPins, Store};
 
 /// What becomes of modification times in an exported layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,18 +24,27 @@ pub enum Rewrite {
     Clamp(i64),
 }
 
+/// Layers that were made for one export. What no image needs when this is dropped goes.
+pub struct Clamped {
+    diff_ids: Vec<Digest>,
+    _pins: LayerPins,
+}
+
+impl Clamped {
+    /// Which they are, in the order of what they were made of.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+}
+
 impl Snapshots {
     /// Makes layers of `entries` and returns their diff ids, in the same order. Several are hashed at the same time. The layers
     /// are kept ([`Store::keep`](crate::Store::keep)) until somebody releases them; stacks that name the snapshots go on
-    /// working. With [`Rewrite::Clamp`] the layers are copies, also of layers, and the snapshots stay what they are. Blocks
-    /// for as long as hashing and one sync of the disk take.
+    /// working. Blocks for as long as hashing and one sync of the disk take.
     ///
     /// # Errors
     /// [`FilesError::Lost`], something that has no place in a layer, or the disk's.
-    pub fn adopt(&self, entries: &[Entry], rewrite: Rewrite) -> Result<Vec<Digest>> {
-        if let Rewrite::Clamp(latest) = rewrite {
-            return self.adopt_clamped(entries, latest);
-        }
+    pub fn adopt(&self, entries: &[Entry]) -> Result<Vec<Digest>> {
         // One at a time: two builds may end with the same snapshots.
         let _adopting = self.adopting.lock();
         let mut loose: Vec<SnapshotId> = Vec::new();
@@ -103,7 +113,13 @@ impl Snapshots {
         Ok(done.into_inner().into_iter().flatten().collect())
     }
 
-    fn adopt_clamped(&self, entries: &[Entry], latest: i64) -> Result<Vec<Digest>> {
+    /// Makes layers of copies of `entries`, also of layers, in which no modification time is later than `latest`, seconds
+    /// since 1970; in the same order. The snapshots stay what they are. Blocks for as long as copying and one sync of the
+    /// disk take.
+    ///
+    /// # Errors
+    /// As [`Snapshots::adopt`].
+    pub fn adopt_clamped(&self, entries: &[Entry], latest: i64) -> Result<Clamped> {
         let stack = super::Stack {
             entries: entries.to_vec(),
         };
@@ -119,6 +135,10 @@ impl Snapshots {
                 },
             });
         }
-        Ok(self.store.adopt_clamped(&diffs, latest)?)
+        let (diff_ids, pins) = Store::adopt_clamped(&self.store, &diffs, latest)?;
+        Ok(Clamped {
+            diff_ids,
+            _pins: pins,
+        })
     }
 }

@@ -32,7 +32,7 @@ mod target;
 mod usage;
 mod view;
 
-pub use adopt::Rewrite;
+pub use adopt::{Clamped, Rewrite};
 pub use copy::{copy, make_directory};
 pub use digest::{Reading, content_digest, path_digest};
 pub use error::FilesError;

@@ -1,13 +1,15 @@
 //! What the builder needs of layers: holding them while it mounts or reads them, and making layers of its snapshots.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Result, Store, content, release};
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::layers::Layer;
+use crate::layers::{Layer, Unfinished};
 
 /// Layers that are not removed before this is dropped.
 pub(crate) struct LayerPins {
@@ -82,13 +84,40 @@ impl Store {
         crate::layers::describe(directory, &self.limits)
     }
 
-    /// Makes layers of copies of directories in overlay form in which no modification time is later than `latest`, kept.
-    pub(crate) fn adopt_clamped(&self, diffs: &[PathBuf], latest: i64) -> Result<Vec<Digest>> {
+    /// Makes layers of copies of directories in overlay form in which no modification time is later than `latest`. They are
+    /// pinned; those that nothing needs when the pins are dropped go with them.
+    pub(crate) fn adopt_clamped(
+        store: &Arc<Self>,
+        diffs: &[PathBuf],
+        latest: i64,
+    ) -> Result<(Vec<Digest>, LayerPins)> {
         let layers: Result<Vec<_>> = diffs
             .iter()
-            .map(|diff| self.changes_layer(diff, Some(latest)))
+            .map(|diff| store.changes_layer(diff, Some(latest)))
             .collect();
-        self.add_kept(layers?)
+        Self::add_pinned(store, layers?)
+    }
+
+    /// Makes unpacked layers exist, pinned. Of one that exists already the new copy is dropped. Returns their ids in order.
+    fn add_pinned(store: &Arc<Self>, layers: Vec<Unfinished>) -> Result<(Vec<Digest>, LayerPins)> {
+        if layers.is_empty() {
+            return Ok((Vec::new(), LayerPins::none()));
+        }
+        store.sync_layers()?;
+        // Until they are pinned nobody else may look for layers that are not needed.
+        let _writing = store.writing.lock();
+        // No image has them yet: after a crash the next opening looks for them.
+        store.keep_mark.store(true, Ordering::Relaxed);
+        let mark = store.unsettled();
+        File::create(&mark).map_err(ImageError::io("create", &mark))?;
+        content::sync_directory(store.content.root())?;
+        let ids: Vec<Digest> = layers.iter().map(|layer| layer.layer.diff_id).collect();
+        for layer in layers {
+            store.layers.commit(layer)?;
+        }
+        content::sync_directory(store.layers.root())?;
+        let pins = Self::pin_layers(store, &ids)?;
+        Ok((ids, pins))
     }
 
     /// Brings layer directories that are complete, but not in the store, to disk, marked as kept.

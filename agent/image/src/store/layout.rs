@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use tokio_util::sync::CancellationToken;
 
 use super::artifact::ArtifactConfig;
 use super::load::Pins;
@@ -22,6 +23,7 @@ use crate::manifest::{
     OCI_MANIFEST,
 };
 use crate::registry::{Artifact, LayerBlob};
+use crate::stopping::Stopping;
 
 /// Bytes of a document in a layout.
 const DOCUMENT_MAX: u64 = 8 << 20;
@@ -50,6 +52,8 @@ pub struct LayoutRequest {
     pub packing: Packing,
     /// A directory for what is packed; the caller removes it.
     pub scratch: PathBuf,
+    /// Ends it when it is not wanted any more.
+    pub cancel: CancellationToken,
 }
 
 /// A layout that was read.
@@ -268,6 +272,8 @@ impl Store {
         // Nothing of them may be removed while it is being read.
         let pins = Pins::new(self);
         let mut packed: HashMap<Digest, LayerBlob> = HashMap::new();
+        let mut output = Stopping::new(output, &request.cancel);
+        let output: &mut dyn Write = &mut output;
         let mut tar = tar::Builder::new(output);
         add(
             &mut tar,
@@ -326,7 +332,8 @@ impl Store {
             let size = self.layers.get(diff_id)?.tar_size;
             // Named before it is written: its digest is known.
             let path = request.scratch.join("layer");
-            let mut file = File::create(&path).map_err(ImageError::io("create", &path))?;
+            let file = File::create(&path).map_err(ImageError::io("create", &path))?;
+            let mut file = Stopping::new(file, &request.cancel);
             self.layers.write_tar(diff_id, &mut file)?;
             add_file(tar, diff_id, size, &path)?;
             return Ok(LayerBlob {
@@ -343,7 +350,8 @@ impl Store {
             output: io::BufWriter::new(file),
         };
         let mut gzip = GzEncoder::new(hashed, Compression::new(GZIP_LEVEL));
-        self.layers.write_tar(diff_id, &mut gzip)?;
+        let mut input = Stopping::new(&mut gzip, &request.cancel);
+        self.layers.write_tar(diff_id, &mut input)?;
         let write = ImageError::io("write", &path);
         let mut hashed = gzip.finish().map_err(write)?;
         hashed

@@ -17,10 +17,11 @@ use std::io::{self, Seek as _, Write};
 use std::path::Path;
 
 use agent_api::build::{ArchiveOutput, BuildResult, CompressionKind};
-use agent_image::{Digest, Hasher, Reference, Store};
+use agent_image::{Digest, Hasher, Reference, Stopping, Store};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::image::names;
 use super::{Built, Export};
@@ -70,11 +71,15 @@ struct Part {
 struct Plan {
     kind: Kind,
     parts: Vec<Part>,
+    /// There is an index, also of one image.
+    index: bool,
     names: Vec<Reference>,
     types: &'static MediaTypes,
     /// Level of gzip; none: layers are plain.
     gzip: Option<u32>,
     annotations: Value,
+    /// Ends it when it is not wanted any more.
+    cancel: CancellationToken,
 }
 
 impl Export<'_> {
@@ -110,10 +115,10 @@ impl Export<'_> {
         result: &mut BuildResult,
     ) -> Result<(), Failure> {
         let names = names(self.request.tags.iter().chain(&options.names))?;
-        let (mut parts, mut extra) = (Vec::new(), Vec::new());
+        let (mut parts, mut own) = (Vec::new(), Vec::new());
         for one in built {
             let image = self.make(one, options.rewrite_timestamp, seat).await?;
-            extra.extend(image.extra);
+            own.push(image.own);
             parts.push(Part {
                 config: image.config,
                 layers: image.layers.iter().map(|layer| layer.diff_id).collect(),
@@ -124,22 +129,22 @@ impl Export<'_> {
         let plan = Plan {
             kind,
             parts,
+            index: self.index,
             names: names.clone(),
             types: if oci { &OCI } else { &DOCKER },
             gzip: gzip(kind, options),
             annotations: annotations(self.request),
+            cancel: self.cancel.clone(),
         };
         let mut output = self.open(&options.id).await?;
         let part = seat.part("sending tarball");
         let work = self.shop.work.directory()?;
         let store = self.shop.engine.shared().images.clone();
-        let cache = self.shop.cache.clone();
         let written = tokio::task::spawn_blocking(move || {
             let written = plan.write(&store, work.path(), &mut output.bytes);
-            let released = cache.release(extra);
+            drop(own);
             let described = written
                 .map_err(|error| Failure::system(format!("cannot send the image: {error}")))?;
-            released.map_err(|error| Failure::system(error.to_string()))?;
             Ok::<_, Failure>((described, output.taken))
         });
         let (described, taken) = written.await.map_err(|_| Failure::cancelled())??;
@@ -198,7 +203,7 @@ fn annotations(request: &agent_api::build::BuildRequest) -> Value {
 impl Plan {
     fn write(&self, store: &Store, work: &Path, output: &mut dyn Write) -> io::Result<Described> {
         let mut tar = Tar {
-            output,
+            output: &mut Stopping::new(output, &self.cancel),
             written: HashSet::new(),
         };
         tar.directory("blobs/")?;
@@ -233,8 +238,7 @@ impl Plan {
             entry["platform"] = part.platform.clone();
             manifests.push(entry);
         }
-        let several = manifests.len() != 1;
-        let top = match several {
+        let top = match self.index {
             false => manifests.remove(0),
             true => {
                 let index = json!({
@@ -257,7 +261,7 @@ impl Plan {
         tar.output.flush()?;
         Ok(Described {
             descriptor: top,
-            config: config_digest.filter(|_| !several),
+            config: config_digest.filter(|_| !self.index),
         })
     }
 
@@ -323,7 +327,7 @@ impl Plan {
         };
         let mut encoder = GzEncoder::new(&mut hashing, Compression::new(level));
         store
-            .write_blob(layer, 0, &mut encoder)
+            .write_blob(layer, 0, &mut Stopping::new(&mut encoder, &self.cancel))
             .map_err(io::Error::other)?;
         encoder.finish()?;
         let (digest, size, mut file) = (hashing.digest.finish(), hashing.size, hashing.file);

@@ -6,10 +6,12 @@
 //!
 //! Nothing is copied or packed. Source of texts: moby `builder-next/exporter/mobyexporter/export.go`.
 
-use agent_api::build::{BuildResult, CacheExport, ImageOutput};
-use agent_image::build::{Rewrite, Stack};
+use agent_api::build::{BuildResult, ImageOutput};
+use agent_image::build::{Clamped, Stack};
 use agent_image::{Digest, ImageId, PushRequest, Reference};
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 use super::config::{ResultLayer, image_config};
 use super::{Built, Export};
@@ -27,8 +29,29 @@ pub(super) struct Image {
     pub(super) config: Vec<u8>,
     /// Its layers, lowest first.
     pub(super) layers: Vec<ResultLayer>,
-    /// Those of them that were made for this export alone: to be released after it.
-    pub(super) extra: Vec<Digest>,
+    /// Those of them that were made for this export alone.
+    pub(super) own: OwnLayers,
+}
+
+/// Layers that were made for one export alone. Those that no image has when this is dropped go, on a thread that may block.
+pub(super) struct OwnLayers {
+    clamped: Option<Clamped>,
+    tasks: TaskTracker,
+}
+
+impl Drop for OwnLayers {
+    fn drop(&mut self) {
+        let Some(clamped) = self.clamped.take() else {
+            return;
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(
+                self.tasks
+                    .spawn_blocking_on(move || drop(clamped), &runtime),
+            ),
+            Err(_) => drop(clamped),
+        }
+    }
 }
 
 impl Export<'_> {
@@ -60,10 +83,9 @@ impl Export<'_> {
         let digest = Digest::of(&image.config).to_string();
         let part = seat.part(&format!("writing image {digest}"));
         let (store, own) = (self.shop.engine.shared().images.clone(), names.clone());
-        let cache = self.shop.cache.clone();
         let added = blocking(move || {
             let added = store.add(&image.config, &own, None);
-            cache.release(image.extra)?;
+            drop(image.own);
             Ok(added?)
         });
         let id: ImageId = added.await?;
@@ -148,10 +170,6 @@ impl Export<'_> {
     ) -> Result<Image, Failure> {
         let part = seat.part("exporting layers");
         let epoch = built.plan.source_date_epoch;
-        let rewrite = match epoch {
-            Some(epoch) if rewrite_timestamp => Rewrite::Clamp(epoch),
-            _ => Rewrite::Keep,
-        };
         let (stack, times) = match &built.files {
             Some(Solved::Files(lease)) => {
                 (lease.record().stack.clone(), lease.record().times.clone())
@@ -165,16 +183,21 @@ impl Export<'_> {
         let entries = stack.entries;
         let adopted = blocking(move || {
             let snapshots = shop.cache.snapshots();
-            let diff_ids = snapshots.adopt(&entries, rewrite).map_err(files)?;
-            let made = diff_ids.iter().zip(&entries);
-            let extra =
-                made.filter(|(diff_id, entry)| snapshots.layer_of(entry) != Some(**diff_id));
-            let extra: Vec<Digest> = extra.map(|(diff_id, _)| *diff_id).collect();
-            Ok((diff_ids, extra))
+            Ok(match epoch.filter(|_| rewrite_timestamp) {
+                None => (snapshots.adopt(&entries).map_err(files)?, None),
+                Some(epoch) => {
+                    let clamped = snapshots.adopt_clamped(&entries, epoch).map_err(files)?;
+                    (clamped.diff_ids().to_vec(), Some(clamped))
+                }
+            })
         });
-        let (diff_ids, extra) = adopted.await?;
+        let (diff_ids, clamped) = adopted.await?;
+        let own = OwnLayers {
+            clamped,
+            tasks: self.shop.engine.shared().tasks.clone(),
+        };
         part.done();
-        let inline = match self.request.cache_to.contains(&CacheExport::Inline) {
+        let inline = match options::inline_cache(self.request) {
             true => remote_cache::inline(self.shop, &built.steps, &diff_ids).await?,
             false => None,
         };
@@ -190,7 +213,7 @@ impl Export<'_> {
         Ok(Image {
             config,
             layers,
-            extra,
+            own,
         })
     }
 }

@@ -47,6 +47,8 @@ impl Built {
 pub(crate) struct Export<'a> {
     pub(crate) shop: &'a Arc<Shop>,
     pub(crate) request: &'a BuildRequest,
+    /// The result is an index of images, also if it is one.
+    pub(crate) index: bool,
     pub(crate) session: Option<&'a Session>,
     pub(crate) progress: &'a Progress,
     pub(crate) cancel: &'a CancellationToken,
@@ -65,12 +67,12 @@ impl Export<'_> {
             match output {
                 Output::Image(options) => self.image(&built[0], options, &mut result).await?,
                 Output::Local { id, platform_split } => {
-                    let split = platform_split.unwrap_or(built.len() > 1);
+                    let split = platform_split.unwrap_or(self.index);
                     self.files("exporting to client directory", id, split, built)
                         .await?;
                 }
                 Output::Tar { id, platform_split } => {
-                    let split = platform_split.unwrap_or(built.len() > 1);
+                    let split = platform_split.unwrap_or(self.index);
                     self.files("exporting to client tarball", id, split, built)
                         .await?;
                 }
@@ -100,8 +102,8 @@ impl Export<'_> {
     }
 }
 
-/// Refuses, before anything is built, outputs that cannot be made.
-pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Failure> {
+/// Refuses, before anything is built, outputs that cannot be made of so many platforms, or of an index.
+pub(crate) fn check(request: &BuildRequest, platforms: usize, index: bool) -> Result<(), Failure> {
     for output in &request.outputs {
         match output {
             Output::Image(options) => {
@@ -146,7 +148,7 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize) -> Result<(), Fail
             "exporting multiple references to image store is currently unsupported: use an output of type oci, or build one platform",
         ));
     }
-    if platforms > 1
+    if index
         && request
             .outputs
             .iter()

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use agent_api::build::{BuildRequest, CacheExport, CacheMode, CompressionKind, LayerCompression};
-use agent_image::build::Rewrite;
 use agent_image::{
     ArtifactConfig, Digest, LayerBlob, LayoutRequest, Packing, PushRequest, Reference,
 };
@@ -148,11 +147,13 @@ impl Export<'_> {
                 };
                 let scratch = self.shop.work.directory()?;
                 let images = Arc::clone(&self.shop.engine.shared().images);
+                let cancel = self.cancel.clone();
                 blocking(move || {
                     let request = LayoutRequest {
                         tag,
                         packing,
                         scratch: scratch.path().to_owned(),
+                        cancel,
                     };
                     let config = ArtifactConfig {
                         media_type: CONFIG_TYPE,
@@ -214,9 +215,7 @@ async fn describe(
             if results.iter().any(|known| known.facts.id == record.id) {
                 continue;
             }
-            let diff_ids = snapshots
-                .adopt(&record.stack.entries, Rewrite::Keep)
-                .map_err(files)?;
+            let diff_ids = snapshots.adopt(&record.stack.entries).map_err(files)?;
             for key in &record.keys {
                 if !keys.contains(key) {
                     keys.push(*key);

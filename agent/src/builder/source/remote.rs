@@ -24,6 +24,15 @@ use crate::error::{Error, Result};
 /// Longest Dockerfile.
 const DOCKERFILE_MAX: u64 = 16 << 20;
 
+/// Where a context is.
+#[derive(Clone, Copy)]
+pub(crate) struct RemoteAddress<'a> {
+    /// Its address.
+    pub(crate) url: &'a str,
+    /// The `.git` of a repository stays, unless the address says whether it does.
+    pub(crate) keep_git_dir: Option<bool>,
+}
+
 /// What was found.
 pub(crate) enum Remote {
     /// A tree, checked out into the directory that was given; the commit it is.
@@ -37,21 +46,22 @@ pub(crate) enum Remote {
 /// Obtains a context. `into` is an empty directory.
 pub(crate) async fn remote(
     engine: &Engine,
-    address: &str,
+    address: RemoteAddress<'_>,
     sessions: &Sessions,
     into: &Path,
     output: &OutputSink,
     cancel: &CancellationToken,
 ) -> Result<Remote> {
     let repository =
-        GitAddress::parse(address).map_err(|error| Error::invalid(error.to_string()))?;
+        GitAddress::parse(address.url).map_err(|error| Error::invalid(error.to_string()))?;
     if let Some(repository) = repository {
-        let op = repository.op(repository.keep_git_dir.unwrap_or(false));
+        let keep = repository.keep_git_dir.or(address.keep_git_dir);
+        let op = repository.op(keep.unwrap_or(false));
         let commit = git::resolve(&op, sessions, cancel).await?;
         git::checkout(&op, &commit, into, output, sessions, cancel).await?;
         return Ok(Remote::Tree(commit));
     }
-    let url = http::parse(address)?;
+    let url = http::parse(address.url)?;
     let proxies = &engine.shared().options.registries.proxies;
     let question = Question::get(url.clone()).through(proxies);
     let (_, answer) = ask(question, cancel).await?;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_image::build::{Entry, Rewrite, Snapshots};
+use agent_image::build::{Entry, Snapshots};
 use agent_image::{Limits, Store};
 
 use super::{Yard, stack};
@@ -39,7 +39,7 @@ fn victim() {
         };
         let entries = [make(), make(), make()];
         let held = snapshots.hold(&stack(entries.clone())).unwrap();
-        snapshots.adopt(&entries[..2], Rewrite::Keep).unwrap();
+        snapshots.adopt(&entries[..2]).unwrap();
         drop(held);
         if number % 3 == 2 {
             snapshots.remove(&entries, &HashSet::new()).unwrap();
@@ -122,7 +122,7 @@ fn killed_builders_leave_whole_snapshots_or_none() {
         yard.snapshots.sweep(&named).unwrap();
         // The layers that are left are those that something names, and each writes its tar again.
         let named: Vec<Entry> = named.into_iter().collect();
-        yard.snapshots.adopt(&named, Rewrite::Keep).unwrap();
+        yard.snapshots.adopt(&named).unwrap();
         yard.snapshots.sweep(&HashSet::new()).unwrap();
         let root = yard.directory.path();
         drop(yard.snapshots);

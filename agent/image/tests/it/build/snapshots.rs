@@ -97,7 +97,7 @@ fn an_adopted_snapshot_is_the_layer_that_loading_its_tar_makes() {
             .iter()
             .all(|line| !line.contains("gone") && !line.contains("old"))
     );
-    let diff_ids = yard.snapshots.adopt(&both.entries, Rewrite::Keep).unwrap();
+    let diff_ids = yard.snapshots.adopt(&both.entries).unwrap();
     assert_eq!(
         yard.seen(&both),
         before,
@@ -106,7 +106,7 @@ fn an_adopted_snapshot_is_the_layer_that_loading_its_tar_makes() {
     assert_eq!(tar_of(&yard, &both), tar);
     assert_eq!(yard.snapshots.layer_of(&top), Some(diff_ids[1]));
     assert_eq!(
-        yard.snapshots.adopt(&both.entries, Rewrite::Keep).unwrap(),
+        yard.snapshots.adopt(&both.entries).unwrap(),
         diff_ids,
         "once more changes nothing"
     );
@@ -139,7 +139,7 @@ fn a_snapshot_of_nothing_is_the_empty_layer() {
     let yard = Yard::new();
     let empty = yard.snapshot(|_| {});
     assert_eq!(
-        yard.snapshots.adopt(&[empty], Rewrite::Keep).unwrap()[0].to_string(),
+        yard.snapshots.adopt(&[empty]).unwrap()[0].to_string(),
         "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
     );
 }
@@ -164,14 +164,8 @@ fn equal_snapshots_become_one_layer() {
     // Mounted while its directory goes.
     let held = yard.hold(&stack([two.clone()]));
     let path = held.lowers()[0].clone();
-    let first = yard
-        .snapshots
-        .adopt(std::slice::from_ref(&one), Rewrite::Keep)
-        .unwrap();
-    let second = yard
-        .snapshots
-        .adopt(std::slice::from_ref(&two), Rewrite::Keep)
-        .unwrap();
+    let first = yard.snapshots.adopt(std::slice::from_ref(&one)).unwrap();
+    let second = yard.snapshots.adopt(std::slice::from_ref(&two)).unwrap();
     assert_eq!(first, second);
     assert_eq!(layers(&yard), [first[0].hex()]);
     assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "same");
@@ -192,24 +186,25 @@ fn times_are_clamped_in_copies() {
     let yard = Yard::new();
     let entry = yard.snapshot(fill);
     let seen = yard.seen(&stack([entry.clone()]));
-    let plain = yard
-        .snapshots
-        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
-        .unwrap();
+    let plain = yard.snapshots.adopt(std::slice::from_ref(&entry)).unwrap();
     let clamped = |latest| {
         yard.snapshots
-            .adopt(std::slice::from_ref(&entry), Rewrite::Clamp(latest))
+            .adopt_clamped(std::slice::from_ref(&entry), latest)
             .unwrap()
     };
     let long_ago = clamped(1_000_000_000);
-    assert_ne!(plain, long_ago);
-    assert_eq!(clamped(1_000_000_000), long_ago);
+    assert_ne!(plain, long_ago.diff_ids());
     assert_eq!(
-        clamped(i64::from(u32::MAX)),
+        clamped(1_000_000_000).diff_ids(),
+        long_ago.diff_ids(),
+        "made twice, and held while one of the two is"
+    );
+    assert_eq!(
+        clamped(i64::from(u32::MAX)).diff_ids(),
         plain,
         "nothing is later than 2106"
     );
-    let stack = Stack::of_layers(long_ago);
+    let stack = Stack::of_layers(long_ago.diff_ids().to_vec());
     assert_eq!(yard.seen(&stack), seen);
     let file = yard.hold(&stack).lowers()[0].join("d/file");
     let modified = fs::metadata(file).unwrap().modified().unwrap();
@@ -218,6 +213,12 @@ fn times_are_clamped_in_copies() {
         .unwrap()
         .as_secs();
     assert_eq!(seconds, 1_000_000_000);
+    // Nobody made an image of them.
+    let layer = long_ago.diff_ids()[0];
+    assert!(yard.store.blob_size(&layer).is_some());
+    drop(long_ago);
+    assert!(yard.store.blob_size(&layer).is_none());
+    assert!(yard.store.blob_size(&plain[0]).is_some());
 }
 
 #[test]
@@ -227,10 +228,7 @@ fn layers_live_as_long_as_something_names_them() {
     let id = yard_load(&yard, &docker_archive(&[(&[&base], &["base:1"])]));
     let base = yard.store.inspect("base:1").unwrap().config.rootfs.diff_ids[0];
     let entry = yard.snapshot(|diff| fs::write(diff.join("a"), "a").unwrap());
-    let diff_id = yard
-        .snapshots
-        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
-        .unwrap()[0];
+    let diff_id = yard.snapshots.adopt(std::slice::from_ref(&entry)).unwrap()[0];
     yard.store.keep(&[base]).unwrap();
     let force = agent_image::RemoveOptions {
         force: true,
@@ -269,7 +267,7 @@ fn a_layer_that_two_snapshots_became_goes_with_the_last() {
     let yard = Yard::new();
     let (one, two) = (yard.snapshot(|_| {}), yard.snapshot(|_| {}));
     let both = [one.clone(), two.clone()];
-    let diff_ids = yard.snapshots.adopt(&both, Rewrite::Keep).unwrap();
+    let diff_ids = yard.snapshots.adopt(&both).unwrap();
     assert_eq!(diff_ids[0], diff_ids[1]);
     let named = HashSet::from([two.clone()]);
     yard.snapshots.remove(&[one], &named).unwrap();
@@ -307,9 +305,7 @@ fn a_held_snapshot_stays_although_its_layer_is_released() {
     let entry = yard.snapshot(|diff| fs::write(diff.join("a"), "a").unwrap());
     let held = yard.hold(&stack([entry.clone()]));
     let path = held.lowers()[0].join("a");
-    yard.snapshots
-        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
-        .unwrap();
+    yard.snapshots.adopt(std::slice::from_ref(&entry)).unwrap();
     yard.snapshots.remove(&[entry], &HashSet::new()).unwrap();
     assert_eq!(layers(&yard).len(), 1);
     assert_eq!(held.view().read("a", 1).unwrap().unwrap(), b"a");
@@ -380,16 +376,10 @@ fn after_a_crash_of_the_machine_only_what_was_synced_counts() {
     assert!(yard.snapshots.contains(&stack([synced.clone()])));
     assert!(!yard.snapshots.contains(&stack([unsynced.clone()])));
     assert!(matches!(
-        yard.snapshots.adopt(&[unsynced], Rewrite::Keep),
+        yard.snapshots.adopt(&[unsynced]),
         Err(FilesError::Lost(_))
     ));
-    assert_eq!(
-        yard.snapshots
-            .adopt(&[synced], Rewrite::Keep)
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(yard.snapshots.adopt(&[synced]).unwrap().len(), 1);
 }
 
 #[test]
@@ -411,7 +401,7 @@ fn what_has_no_place_in_a_layer_is_refused_and_the_snapshot_stays() {
     let entry = yard.snapshot(|diff| fs::write(diff.join(".wh.a"), "").unwrap());
     let error = yard
         .snapshots
-        .adopt(std::slice::from_ref(&entry), Rewrite::Keep)
+        .adopt(std::slice::from_ref(&entry))
         .unwrap_err();
     assert!(error.to_string().contains(".wh."), "{error}");
     assert!(yard.snapshots.contains(&stack([entry])));
