@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::records::{self, Record};
+use super::shares::shares;
 use super::solve::Key;
 use crate::error::{Error, Result};
 
@@ -245,60 +246,39 @@ impl Cache {
         }
     }
 
-    /// Gives up layers that were made for an export alone, unless a result has them, too.
-    pub(crate) fn release(&self, mut layers: Vec<Digest>) -> Result<()> {
-        let mut kept = self.kept.lock();
-        let named = self.table.lock().named();
-        let staying: HashSet<_> = named.iter().filter_map(|entry| self.layer(entry)).collect();
-        layers.retain(|layer| !staying.contains(layer));
-        kept.retain(|layer| !layers.contains(layer));
-        Ok(self.store.release(&layers)?)
-    }
-
-    /// Everything that is cached.
+    /// Everything that is cached, the oldest first. Sizes count no layer twice.
     pub(crate) fn list(&self) -> Result<Vec<CacheRecord>> {
         let needed = self.store.needed_by_images();
         let table = self.table.lock();
-        let mut owners: HashMap<&Entry, &str> = HashMap::new();
-        for record in table.records.values() {
-            for entry in record.own_entries() {
-                owners.insert(entry, &record.id);
-            }
-        }
-        let mut list: Vec<CacheRecord> = table
-            .records
-            .values()
-            .map(|record| {
-                let below = record.below().last().and_then(|entry| owners.get(entry));
-                CacheRecord {
-                    id: record.id.clone(),
-                    parents: below.map(|id| (*id).to_owned()).into_iter().collect(),
-                    kind: record.kind.word(),
-                    mutable: false,
-                    description: record.description.clone(),
-                    in_use: table.leases.contains_key(&record.id),
-                    shared: !record.own_entries().is_empty()
-                        && record.own_entries().iter().all(|entry| {
-                            self.layer(entry)
-                                .is_some_and(|layer| needed.contains(&layer))
-                        }),
-                    size: record.size,
-                    loose: match record
-                        .own_entries()
-                        .iter()
-                        .all(|entry| self.layer(entry).is_some())
-                    {
-                        true => 0,
-                        false => record.size,
-                    },
-                    created: record.created,
-                    last_used: record.last_used,
-                    uses: record.uses,
+        let mut records: Vec<&Record> = table.records.values().map(Arc::as_ref).collect();
+        records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        let list = records.iter().zip(shares(&records)).map(|(record, share)| {
+            let own = record.own_entries();
+            let layers = share.entries.iter().map(|entry| self.layer(entry));
+            let layers: Option<Vec<Digest>> = layers.collect();
+            let size = match &layers {
+                Some(layers) if layers.len() < own.len() => {
+                    self.store.layer_sizes(layers).iter().sum()
                 }
-            })
-            .collect();
-        list.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-        Ok(list)
+                _ => record.size,
+            };
+            let of_images = |entry: &Entry| self.layer(entry).is_some_and(|l| needed.contains(&l));
+            CacheRecord {
+                id: record.id.clone(),
+                parents: share.parent.map(str::to_owned).into_iter().collect(),
+                kind: record.kind.word(),
+                mutable: false,
+                description: record.description.clone(),
+                in_use: table.leases.contains_key(&record.id),
+                shared: !own.is_empty() && own.iter().all(of_images),
+                size,
+                loose: if layers.is_some() { 0 } else { size },
+                created: record.created,
+                last_used: record.last_used,
+                uses: record.uses,
+            }
+        });
+        Ok(list.collect())
     }
 
     /// Removes results, except those in use and those that others, which stay, are made on. Returns those removed and the

@@ -40,6 +40,7 @@ mod records;
 mod remote_cache;
 mod run;
 mod session;
+mod shares;
 mod solve;
 mod source;
 mod steps;
