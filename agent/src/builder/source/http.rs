@@ -1,7 +1,8 @@
 //! `ADD` of an address: one file, downloaded once as long as its server says that it has not changed.
 //!
 //! ```text
-//! <root>/build/http/<sha256 of the address>.json   what the server said about the file last: tag, time, digest
+//! <root>/build/http/<sha256 of the address>.json   what the server said about the file last: tag, time, digest; not the
+//!                                                  address, which may have credentials in it
 //! <root>/build/work/http-…                         a download, until it is placed or not wanted
 //! ```
 //!
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use agent_build::plan::HttpOp;
-use agent_image::Digest;
+use agent_build::redacted;
+use agent_image::{Digest, Proxies};
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
@@ -51,7 +53,6 @@ pub(crate) struct HttpState {
 /// What a server said about a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
-    url: String,
     etag: Option<String>,
     last_modified: Option<String>,
     digest: String,
@@ -84,7 +85,7 @@ pub(crate) async fn resolve(
     op: &HttpOp,
     cancel: &CancellationToken,
 ) -> Result<HttpState> {
-    resolve_in(&root(engine), op, cancel).await
+    resolve_in(&Way::of(engine), op, cancel).await
 }
 
 /// Puts the file into a directory.
@@ -98,7 +99,23 @@ pub(crate) async fn place(
     into: &Path,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    place_in(&root(engine), op, state, into, cancel).await
+    place_in(&Way::of(engine), op, state, into, cancel).await
+}
+
+/// Where files are kept, and how servers are reached.
+pub(super) struct Way {
+    /// `<root>/build`
+    pub(super) root: PathBuf,
+    pub(super) proxies: Proxies,
+}
+
+impl Way {
+    fn of(engine: &Engine) -> Self {
+        Self {
+            root: root(engine),
+            proxies: engine.shared().options.registries.proxies.clone(),
+        }
+    }
 }
 
 /// `<root>/build`
@@ -107,17 +124,17 @@ pub(super) fn root(engine: &Engine) -> PathBuf {
 }
 
 pub(super) async fn resolve_in(
-    root: &Path,
+    way: &Way,
     op: &HttpOp,
     cancel: &CancellationToken,
 ) -> Result<HttpState> {
     let url = parse(&op.url)?;
-    let record = record_path(root, &op.url);
+    let record = record_path(&way.root, &op.url);
     let remembered = {
-        let (record, url) = (record.clone(), op.url.clone());
-        blocking(move || Ok(read_record(&record, &url))).await?
+        let record = record.clone();
+        blocking(move || Ok(read_record(&record))).await?
     };
-    let mut question = Question::get(url.clone());
+    let mut question = Question::get(url.clone()).through(&way.proxies);
     if let Some(known) = &remembered {
         condition(&mut question.headers, IF_NONE_MATCH, known.etag.as_deref());
         condition(
@@ -138,7 +155,7 @@ pub(super) async fn resolve_in(
             content: Mutex::new(None),
         });
     }
-    let download = receive(root, &url, answer, cancel).await?;
+    let download = receive(&way.root, &url, answer, cancel).await?;
     checked(op, &download.digest)?;
     let text = |name| {
         let value: Option<&HeaderValue> = download.headers.get(name);
@@ -147,7 +164,6 @@ pub(super) async fn resolve_in(
             .map(str::to_owned)
     };
     let said = Remembered {
-        url: op.url.clone(),
         etag: text(ETAG),
         last_modified: text(LAST_MODIFIED),
         digest: download.digest.to_string(),
@@ -167,7 +183,7 @@ pub(super) async fn resolve_in(
 }
 
 pub(super) async fn place_in(
-    root: &Path,
+    way: &Way,
     op: &HttpOp,
     state: &HttpState,
     into: &Path,
@@ -185,8 +201,9 @@ pub(super) async fn place_in(
         Some(file) => file,
         None => {
             let url = parse(&op.url)?;
-            let (_, answer) = ask(Question::get(url.clone()), cancel).await?;
-            let download = receive(root, &url, answer, cancel).await?;
+            let question = Question::get(url.clone()).through(&way.proxies);
+            let (_, answer) = ask(question, cancel).await?;
+            let download = receive(&way.root, &url, answer, cancel).await?;
             if download.digest != state.digest {
                 return Err(Error::Unavailable(format!(
                     "{} has changed since the build began: build again",
@@ -297,8 +314,12 @@ fn checked(op: &HttpOp, digest: &Digest) -> Result<()> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Url> {
-    Url::parse(text)
-        .map_err(|error| Error::invalid(format!("the address {text:?} is malformed: {error}")))
+    Url::parse(text).map_err(|error| {
+        Error::invalid(format!(
+            "the address {:?} is malformed: {error}",
+            redacted(text)
+        ))
+    })
 }
 
 /// An address without what may be secret in it.
@@ -332,12 +353,11 @@ fn record_path(root: &Path, url: &str) -> PathBuf {
     root.join("http").join(format!("{name}.json"))
 }
 
-fn read_record(path: &Path, url: &str) -> Option<Remembered> {
+fn read_record(path: &Path) -> Option<Remembered> {
     let file = fs::File::open(path).ok()?;
     let mut text = String::new();
     io::Read::read_to_string(&mut io::Read::take(file, RECORD_MAX), &mut text).ok()?;
-    let record: Remembered = serde_json::from_str(&text).ok()?;
-    (record.url == url).then_some(record)
+    serde_json::from_str(&text).ok()
 }
 
 fn write_record(path: &Path, record: &Remembered) -> Result<()> {

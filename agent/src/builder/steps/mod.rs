@@ -29,6 +29,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_build::plan::{Op, Plan, Vertex};
+use agent_build::redacted;
 use agent_image::Digest;
 use agent_image::build::{
     FilesError, Snapshot, Snapshots, Stack, StatCache, View, Work, make_directory,
@@ -200,11 +201,15 @@ impl PlanSteps {
             }
             Op::Git(op) => {
                 let made = self.checkout(step, op, cabin, cancel).await?;
-                (Kind::Git, format!("git snapshot for {}", op.remote), made)
+                (
+                    Kind::Git,
+                    format!("git snapshot for {}", redacted(&op.remote)),
+                    made,
+                )
             }
             Op::Http(op) => {
                 let made = self.place_download(step, op, cabin, cancel).await?;
-                (Kind::Http, format!("http url {}", op.url), made)
+                (Kind::Http, format!("http url {}", redacted(&op.url)), made)
             }
             Op::Run(op) => {
                 let _permit = self.shop.permits.run.acquire().await;

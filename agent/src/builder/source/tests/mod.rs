@@ -25,6 +25,30 @@ fn download(url: String) -> HttpOp {
     }
 }
 
+/// No proxy, and a directory of one's own.
+fn way(root: &tempfile::TempDir) -> http::Way {
+    http::Way {
+        root: root.path().to_owned(),
+        proxies: agent_image::Proxies::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_asked_for_through_the_proxy() {
+    let root = tempfile::tempdir().unwrap();
+    let proxy = Server::start(|question| match question.path.as_str() {
+        "http://far.invalid/file" => Answer::ok("hello"),
+        _ => Answer::status(404),
+    });
+    let way = http::Way {
+        proxies: agent_image::Proxies::new(&proxy.url(""), "", "").unwrap(),
+        ..way(&root)
+    };
+    let op = download("http://far.invalid/file".to_owned());
+    let state = http::resolve_in(&way, &op, &CancellationToken::new()).await;
+    assert_eq!(state.unwrap().digest.to_string(), SUM);
+}
+
 const SUM: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 #[tokio::test]
@@ -38,10 +62,10 @@ async fn a_file_is_asked_for_once_as_long_as_it_does_not_change() {
             .with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
     });
     let op = download(server.url("/dir/file"));
-    let state = http::resolve_in(root.path(), &op, &never).await.unwrap();
+    let state = http::resolve_in(&way(&root), &op, &never).await.unwrap();
     assert_eq!(state.digest.to_string(), SUM);
     let into = tempfile::tempdir().unwrap();
-    http::place_in(root.path(), &op, &state, into.path(), &never)
+    http::place_in(&way(&root), &op, &state, into.path(), &never)
         .await
         .unwrap();
     let placed = into.path().join("file");
@@ -52,11 +76,11 @@ async fn a_file_is_asked_for_once_as_long_as_it_does_not_change() {
         (0o600, 784_111_777)
     );
     // Known by its tag; downloaded again where it is needed again.
-    let again = http::resolve_in(root.path(), &op, &never).await.unwrap();
+    let again = http::resolve_in(&way(&root), &op, &never).await.unwrap();
     assert_eq!(again.digest, state.digest);
     assert_eq!(server.statuses(), [200, 304]);
     let other = tempfile::tempdir().unwrap();
-    http::place_in(root.path(), &op, &again, other.path(), &never)
+    http::place_in(&way(&root), &op, &again, other.path(), &never)
         .await
         .unwrap();
     assert_eq!(
@@ -80,9 +104,9 @@ async fn downloads_that_are_not_what_was_asked_for_fail() {
     });
     let mut op = download(server.url("/moved"));
     op.checksum = Some(SUM.into());
-    http::resolve_in(root.path(), &op, &never).await.unwrap();
+    http::resolve_in(&way(&root), &op, &never).await.unwrap();
     op.checksum = Some(SUM.replace('2', "3"));
-    let error = http::resolve_in(root.path(), &op, &never)
+    let error = http::resolve_in(&way(&root), &op, &never)
         .await
         .err()
         .unwrap();
@@ -93,7 +117,7 @@ async fn downloads_that_are_not_what_was_asked_for_fail() {
         "{error}"
     );
     let gone = download(server.url("/gone?token=secret"));
-    let error = http::resolve_in(root.path(), &gone, &never)
+    let error = http::resolve_in(&way(&root), &gone, &never)
         .await
         .err()
         .unwrap();
@@ -103,7 +127,7 @@ async fn downloads_that_are_not_what_was_asked_for_fail() {
         "{text}"
     );
     let round = download(server.url("/round"));
-    let error = http::resolve_in(root.path(), &round, &never)
+    let error = http::resolve_in(&way(&root), &round, &never)
         .await
         .err()
         .unwrap();
@@ -112,13 +136,13 @@ async fn downloads_that_are_not_what_was_asked_for_fail() {
         "{error}"
     );
     let file = download("file:///etc/passwd".into());
-    assert!(http::resolve_in(root.path(), &file, &never).await.is_err());
+    assert!(http::resolve_in(&way(&root), &file, &never).await.is_err());
     let cancelled = CancellationToken::new();
     cancelled.cancel();
     let silent = Server::start(|_| Answer::never());
     let op = download(silent.url("/"));
     assert!(
-        http::resolve_in(root.path(), &op, &cancelled)
+        http::resolve_in(&way(&root), &op, &cancelled)
             .await
             .is_err()
     );
@@ -138,7 +162,7 @@ async fn credentials_stay_with_their_host() {
         _ => Answer::status(401),
     });
     let url = server.url("/file").replace("http://", "http://me:pw@");
-    http::resolve_in(root.path(), &download(url), &never)
+    http::resolve_in(&way(&root), &download(url), &never)
         .await
         .unwrap();
     assert_eq!(other.statuses(), [200]);
