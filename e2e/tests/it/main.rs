@@ -8,6 +8,7 @@
 mod autostart;
 mod build;
 mod build_apt;
+mod build_arguments;
 mod build_cancel;
 mod build_crash;
 mod build_run;
