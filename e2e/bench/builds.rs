@@ -2,6 +2,9 @@
 //!
 //! Every side builds the same files in its turn, round by round. A step that fails on one side is left out from then on,
 //! for that side alone. What the builds made is removed at the end, but for the peers' build caches.
+//!
+//! What a cold build makes is new each time: a store that finds equal layers would delete one of them, which no first
+//! build does, and deleting is slow on some disks.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,17 +19,18 @@ use crate::peer::Peer;
 /// Files of the large context.
 const FILES: usize = 20_000;
 
-/// Stages that do not depend on each other make files, another one compiles the sources, the last one collects.
+/// Stages that do not depend on each other make files, another one compiles the sources, the last one collects. `MARK` is
+/// something else each time.
 const DOCKERFILE: &str = r#"FROM busybox AS base
-RUN mkdir -p /work /out && adduser -D -H builder 2>/dev/null || true
+RUN mkdir -p /work /out && echo MARK > /out/mark && adduser -D -H builder 2>/dev/null || true
 WORKDIR /work
 
 FROM base AS deps-a
-RUN i=0; while [ $i -lt 400 ]; do echo "a $i" > /out/a$i; i=$((i+1)); done
+RUN i=0; while [ $i -lt 400 ]; do echo "a $i MARK" > /out/a$i; i=$((i+1)); done
 RUN dd if=/dev/zero bs=1M count=24 2>/dev/null | sha256sum > /out/a.sum
 
 FROM base AS deps-b
-RUN i=0; while [ $i -lt 400 ]; do echo "b $i" > /out/b$i; i=$((i+1)); done
+RUN i=0; while [ $i -lt 400 ]; do echo "b $i MARK" > /out/b$i; i=$((i+1)); done
 RUN dd if=/dev/zero bs=1M count=24 2>/dev/null | md5sum > /out/b.sum
 
 FROM base AS docs
@@ -77,7 +81,7 @@ pub(crate) fn run(table: &mut Table, muster: &Peer, peers: &[&Peer], rounds: usi
     // The first one warms up. No two runs have the same edits, which a cache may have kept.
     for round in 0..=rounds {
         for side in &mut sides {
-            let contents = project(side.peer);
+            let contents = project(side.peer, round);
             let Some(context) = noted(table, side.peer, "builds", contents) else {
                 side.failed = [true; STEPS.len()];
                 continue;
@@ -221,7 +225,7 @@ fn limits(peer: &Peer) -> Vec<String> {
 }
 
 /// The project in a directory of one side; its path as that side sees it.
-fn project(peer: &Peer) -> anyhow::Result<String> {
+fn project(peer: &Peer, round: usize) -> anyhow::Result<String> {
     for number in 0..60 {
         let mut text = String::new();
         for line in 0..200 {
@@ -230,7 +234,9 @@ fn project(peer: &Peer) -> anyhow::Result<String> {
         peer.file(&format!("bench-build/src/s{number}.c"), &text)?;
         peer.file(&format!("bench-build/docs/d{number}.md"), &text)?;
     }
-    directory(peer.file("bench-build/Dockerfile", DOCKERFILE))
+    let mark = format!("{round} of {}", std::process::id());
+    let dockerfile = DOCKERFILE.replace("MARK", &mark);
+    directory(peer.file("bench-build/Dockerfile", &dockerfile))
 }
 
 /// A context of many files.
