@@ -57,7 +57,7 @@ pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};
 pub use remove::{ImageUse, RemoveOptions, Removed};
 pub use save::Selection;
-pub use transfer::{BlobSource, Offer};
+pub use transfer::{Accept, BlobSource, Offer};
 pub use usage::{DiskUsage, ImageUsage};
 
 use crate::config::ImageConfig;
