@@ -358,9 +358,7 @@ impl Run<'_> {
         let seat = Seat::begin(self.progress, &request.log_name);
         let resolved = match &request.source {
             BaseSource::Image(reference) => self.image(reference, &request.platform, &seat).await,
-            BaseSource::OciLayout { context, .. } => Err(Failure::invalid(format!(
-                "the context {context:?} is an OCI layout, which is not supported yet"
-            ))),
+            BaseSource::OciLayout { context, .. } => self.layout(context, &request.platform).await,
         };
         match &resolved {
             Ok(_) => seat.done(),
@@ -371,6 +369,17 @@ impl Run<'_> {
                 .context(&request.written)
                 .at(&request.log_name, request.lines)
         })
+    }
+
+    async fn layout(
+        &self,
+        context: &str,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, Failure> {
+        let session = self.job.session.as_ref();
+        let platform = platform.to_string();
+        let found = source::oci_layout(&self.shop.engine, session, context, &platform);
+        Ok(found.await?)
     }
 
     async fn image(
