@@ -218,6 +218,13 @@ impl<R: BufRead> Read for Zstd<R> {
             if len > 0 {
                 return Ok(len);
             }
+            let stated = self.decoder.get_checksum_from_data();
+            if stated.is_some() && stated != self.decoder.get_calculated_checksum() {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "what comes out does not have the frame's checksum",
+                ));
+            }
             self.in_frame = false;
         }
     }
@@ -270,6 +277,24 @@ mod tests {
         for whole in [gzip(&text), zstd(&text)] {
             assert!(inflate(&whole[..whole.len() - 1], &Limits::default()).is_err());
             assert!(inflate(&whole[..whole.len() / 2], &Limits::default()).is_err());
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_are_errors() {
+        let mut state = 1u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .take(5000)
+        .collect();
+        // What does not shrink is stored as it is: no decoder notices by the codes.
+        for mut whole in [gzip(&noise), zstd(&noise)] {
+            let middle = whole.len() / 2;
+            whole[middle] ^= 4;
+            let error = inflate(&whole, &Limits::default()).unwrap_err();
+            assert!(error.to_string().contains("checksum"), "{error}");
         }
     }
 

@@ -10,6 +10,9 @@ pub struct Limits {
     pub members: u64,
     /// Entries in one layer, extension headers counted.
     pub entries: u64,
+    /// Files and directories of one layer that later entries of the same layer replace. Layers written by builders have
+    /// none; each is kept for `save`.
+    pub replaced: usize,
     /// Bytes of one layer's tar stream after inflating, and the sum of its files' apparent sizes.
     pub layer_bytes: u64,
     /// Inflated bytes per compressed byte, looked at once `ratio_grace_bytes` have been produced.
@@ -43,6 +46,7 @@ impl Default for Limits {
         Self {
             members: 65_536,
             entries: 10_000_000,
+            replaced: 65_536,
             layer_bytes: 1 << 40,
             ratio: 200,
             ratio_grace_bytes: 1 << 30,

@@ -34,6 +34,7 @@ mod confined;
 mod describe;
 mod forms;
 mod ingest;
+mod moves;
 mod pack;
 mod recipe;
 mod tar_writer;
@@ -59,6 +60,7 @@ pub(crate) use confined::{is_whiteout, make_opaque, proc_path};
 pub(crate) use describe::describe;
 pub(crate) use forms::Form;
 pub(crate) use pack::{PackError, Tree, kept_xattrs, pack, pack_named};
+use moves::Moves;
 use recipe::{RecipeReader, Step};
 pub(crate) use tar_writer::{Member, Stream, TarWriter};
 
@@ -388,12 +390,8 @@ impl LayerStore {
             Mode::empty(),
         )
         .map_err(|e| ImageError::io("open", &directory)(e.into()))?;
-        let moves: Vec<(u64, Vec<u8>, &str)> = layer
-            .moves
-            .iter()
-            .map(|step| Some((step.entry, hex::decode(&step.from).ok()?, &*step.to)))
-            .collect::<Option<_>>()
-            .ok_or_else(|| damaged("bad list of moves".to_owned()))?;
+        let moves =
+            Moves::new(&layer.moves).ok_or_else(|| damaged("bad list of moves".to_owned()))?;
         let mut hasher = Hasher::new();
         let mut written = 0u64;
         let mut buffer = vec![0u8; 256 << 10];
@@ -410,7 +408,7 @@ impl LayerStore {
                     path,
                     fragments,
                 } => {
-                    let name = located(entry, &path, &moves);
+                    let name = moves.located(entry, &path);
                     let shown = directory.join(bytes_path(&name));
                     let file = rustix::fs::openat2(
                         &root,
@@ -482,21 +480,6 @@ pub(crate) fn exchange(directory: &Path, link: &Path) -> io::Result<()> {
         }
         other => Ok(other?),
     }
-}
-
-/// Where the data that tar entry `entry` put at `path` is now, relative to the layer's directory.
-fn located(entry: u64, path: &[u8], moves: &[(u64, Vec<u8>, &str)]) -> Vec<u8> {
-    for (at, from, to) in moves {
-        if entry >= *at {
-            continue;
-        }
-        if let Some(rest) = path.strip_prefix(&from[..])
-            && (rest.is_empty() || rest.starts_with(b"/"))
-        {
-            return [b"spill/", to.as_bytes(), rest].concat();
-        }
-    }
-    [b"diff/", path].concat()
 }
 
 fn bytes_path(bytes: &[u8]) -> &Path {

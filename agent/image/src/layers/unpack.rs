@@ -464,6 +464,12 @@ impl Unpacker<'_> {
         {
             // It was empty.
         } else if is_directory || has_data {
+            if self.moves.len() >= self.limits.replaced {
+                return Err(io::Error::other(format!(
+                    "more than {} files of the layer are replaced by later entries",
+                    self.limits.replaced
+                )));
+            }
             if self.moves.is_empty() {
                 std::fs::create_dir(&self.spill)?;
             }

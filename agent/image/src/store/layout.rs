@@ -9,13 +9,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use tokio_util::sync::CancellationToken;
 
 use super::artifact::ArtifactConfig;
 use super::load::Pins;
 use super::{Result, Store};
+use crate::deflate::Workers;
 use crate::digest::{Digest, Hasher};
 use crate::error::ImageError;
 use crate::manifest::{
@@ -31,8 +30,6 @@ const DOCUMENT_MAX: u64 = 8 << 20;
 const MEMBERS_MAX: usize = 65_536;
 /// Enough of a layer to tell its compression.
 const HEAD_BYTES: u64 = 512;
-/// As for a push.
-const GZIP_LEVEL: u32 = 6;
 
 /// How layers are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,11 +346,13 @@ impl Store {
             size: 0,
             output: io::BufWriter::new(file),
         };
-        let mut gzip = GzEncoder::new(hashed, Compression::new(GZIP_LEVEL));
-        let mut input = Stopping::new(&mut gzip, &request.cancel);
-        self.layers.write_tar(diff_id, &mut input)?;
-        let write = ImageError::io("write", &path);
-        let mut hashed = gzip.finish().map_err(write)?;
+        let mut hashed = std::thread::scope(|scope| {
+            let workers = Workers::start(scope);
+            let mut gzip = workers.writer(hashed);
+            let mut input = Stopping::new(&mut gzip, &request.cancel);
+            self.layers.write_tar(diff_id, &mut input)?;
+            gzip.finish().map_err(ImageError::io("write", &path))
+        })?;
         hashed
             .output
             .flush()

@@ -234,13 +234,16 @@ fn limits_hold() {
         path_bytes: 300,
         pax_bytes: 2000,
         sparse_fragments: 4,
+        replaced: 3,
         ..Limits::default()
     };
+    let again = (0..5).fold(Tar::new(), |tar, n| tar.file("x", format!("{n}")));
     let many = (0..11).fold(Tar::new(), |tar, n| tar.file(&n.to_string(), ""));
     let headers = (0..11).fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"c")]));
     let map: Vec<String> = (0..5).map(|n| format!("{},1", n * 10)).collect();
     let huge = |h: &mut tar::Header| h.set_size(1 << 40);
     for (layer, reason) in [
+        (again.end(), "more than 3 files of the layer are replaced"),
         (many.end(), "too many entries"),
         (headers.file("x", "").end(), "too many entries"),
         (
