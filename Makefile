@@ -31,7 +31,7 @@ properties:      ## the packages' tests again, CASES drawn anew for each propert
 sim:             ## simulated swarms without end; SIM_SEED and SIM_STEPS repeat one
 	$(CARGO) test --profile fast --locked -p cluster --test it -- --ignored --nocapture sim::endless
 
-fuzz:            ## libFuzzer on every parser of foreign input, FUZZ_SECONDS each (needs cargo-fuzz), see fuzz/src/lib.rs
+fuzz:            ## libFuzzer on every parser of foreign input, FUZZ_SECONDS each (needs `cargo install cargo-fuzz`), see fuzz/src/lib.rs
 	for target in $$(ls fuzz/seeds); do \
 		TMPDIR=/dev/shm $(CARGO) fuzz run --fuzz-dir fuzz --sanitizer none $$target -- fuzz/corpus/$$target fuzz/seeds/$$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
