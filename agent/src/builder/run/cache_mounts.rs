@@ -247,7 +247,7 @@ impl CacheMounts {
             .flatten()
             .filter_map(|entry| {
                 let id = entry.file_name().into_string().ok()?;
-                let record = read_record(&entry.path())?;
+                let record = record_of(&entry.path())?;
                 Some(CacheMount {
                     description: record.description,
                     size: bytes_on_disk(&entry.path()),
@@ -270,7 +270,7 @@ impl CacheMounts {
     /// It is in use, does not exist, or cannot be removed.
     pub(crate) fn remove(&self, id: &str) -> Result<u64> {
         let path = self.0.directory.join(id);
-        if id.contains('/') || id.is_empty() || is_unnamed(id) || !path.join(RECORD).exists() {
+        if id.contains('/') || id.is_empty() || is_unnamed(id) || !path.join(DATA).exists() {
             return Err(Error::not_found(format!("no such cache mount: {id}")));
         }
         let gone = self.unnamed("gone")?;
@@ -338,7 +338,7 @@ impl Lease {
             let path = self.mounts.0.directory.join(&self.name);
             // One at a time.
             let held = self.mounts.0.held.lock();
-            let noted = match read_record(&path) {
+            let noted = match record_of(&path) {
                 Some(mut record) => {
                     record.uses += 1;
                     record.last_used = Some(Timestamp::now());
@@ -408,6 +408,24 @@ fn fill(new: &Path, seed: &Seed) -> Result<()> {
     };
     std::os::unix::fs::chown(&data, Some(owner.0), Some(owner.1)).map_err(failed)?;
     fs::set_permissions(&data, fs::Permissions::from_mode(mode)).map_err(failed)
+}
+
+/// What is recorded of a directory. Where that cannot be read, as after a power cut, it is used all the same, so it is shown
+/// and counted from now on. `None`: it is no cache mount.
+fn record_of(directory: &Path) -> Option<Record> {
+    let data = fs::metadata(directory.join(DATA)).ok()?;
+    Some(read_record(directory).unwrap_or_else(|| {
+        Record {
+            description: "cached mount".to_owned(),
+            created: data
+                .modified()
+                .ok()
+                .and_then(|time| Timestamp::try_from(time).ok())
+                .unwrap_or_default(),
+            last_used: None,
+            uses: 0,
+        }
+    }))
 }
 
 fn read_record(directory: &Path) -> Option<Record> {

@@ -149,6 +149,22 @@ async fn half_made_directories_are_swept() {
     drop(lease);
 }
 
+#[tokio::test]
+async fn a_directory_whose_record_is_lost_is_not_forgotten() {
+    let (_dir, mounts) = mounts();
+    let asked = request("a", CacheSharing::Shared);
+    leased(&mounts, asked.clone()).await.release().await;
+    let id = mounts.list().remove(0).id;
+    // As a power cut leaves it.
+    fs::write(mounts.0.directory.join(&id).join(RECORD), "").unwrap();
+    let listed = mounts.list();
+    assert_eq!((listed.len(), listed[0].uses), (1, 0));
+    leased(&mounts, asked).await.release().await;
+    assert_eq!(mounts.list()[0].uses, 1);
+    mounts.remove(&id).unwrap();
+    assert!(mounts.list().is_empty());
+}
+
 /// Directories in each other: more than a path has room for, or the stack below.
 fn nest(directory: &Path) {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
