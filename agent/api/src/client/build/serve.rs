@@ -6,7 +6,10 @@ use super::ssh::{KeyAgent, SshSource};
 use super::{BuildError, Piece, unpack};
 use crate::types::build::{Frame, MAX_DATA};
 use bytes::{Bytes, BytesMut};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -293,13 +296,34 @@ fn to_file(reader: &mut PieceReader, path: &Path) -> io::Result<()> {
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::other("is no name of a file"))?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
     let mut partial = std::ffi::OsString::from(".");
     partial.push(name);
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(partial);
-    let written = std::fs::File::create(&partial).and_then(|mut file| {
+    // Without a name until it is whole, so that nothing is left of it when this process ends.
+    let mode = Mode::from_raw_mode(0o666);
+    let nameless = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::WRONLY, mode);
+    let (named, file) = match nameless {
+        Ok(file) => (false, Ok(std::fs::File::from(file))),
+        // Some file systems do not have this.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            (true, std::fs::File::create(&partial))
+        }
+        Err(error) => (false, Err(error.into())),
+    };
+    let written = file.and_then(|mut file| {
         io::copy(reader, &mut file)?;
-        file.flush()
+        file.flush()?;
+        if !named {
+            let _ = std::fs::remove_file(&partial);
+            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::linkat(CWD, link, CWD, &partial, AtFlags::SYMLINK_FOLLOW)?;
+        }
+        Ok(())
     });
     written
         .and_then(|()| std::fs::rename(&partial, path))
