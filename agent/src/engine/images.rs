@@ -12,6 +12,7 @@ use agent_image::{
     Image, ImageId, ImageUse, ListFilter, PruneFilter, Reference, Removed, RunConfig,
 };
 use futures_util::stream::{BoxStream, StreamExt as _};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::inspect::STORAGE_DRIVER;
@@ -298,8 +299,9 @@ impl Engine {
     }
 
     /// Removes one image for the garbage collection, unless somebody needs it. Returns the bytes that came free. Blocks.
-    pub(crate) fn collect_image(&self, id: &ImageId) -> Result<u64> {
-        let pruned = self.shared.images.collect_image(id, || uses(&self.shared))?;
+    pub(crate) fn collect_image(&self, id: &ImageId, last_used: Timestamp) -> Result<u64> {
+        let images = &self.shared.images;
+        let pruned = images.collect_image(id, Some(last_used), || uses(&self.shared))?;
         self.report_removed(pruned.removed);
         Ok(pruned.space_reclaimed)
     }

@@ -120,13 +120,13 @@ fn keep_budget(engine: &Engine, builder: &Builder, policy: &Policy, budget: u64)
         "images and build cache are over their budget"
     );
     let before = total;
-    for what in by_age(
+    for Candidate { what, last_used } in by_age(
         candidates(engine, builder, policy)?,
         policy.grace,
         Timestamp::now(),
     ) {
         let freed = match what {
-            What::Image(id) => engine.collect_image(&id)?,
+            What::Image(id) => engine.collect_image(&id, last_used)?,
             What::Record(id) => remove_records(engine, builder, &[id])?.1,
         };
         total = total.saturating_sub(freed);

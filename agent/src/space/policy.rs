@@ -198,13 +198,10 @@ pub(super) fn by_age<T>(
     mut candidates: Vec<Candidate<T>>,
     grace: Duration,
     now: Timestamp,
-) -> Vec<T> {
+) -> Vec<Candidate<T>> {
     candidates.retain(|candidate| is_older(candidate.last_used, grace, now));
     candidates.sort_by_key(|candidate| candidate.last_used);
     candidates
-        .into_iter()
-        .map(|candidate| candidate.what)
-        .collect()
 }
 
 /// Whether at least `age` has passed since `time`. A time ahead of the clock is now.
@@ -415,6 +412,8 @@ mod tests {
             last_used: at(last_used),
         };
         let all = vec![candidate("b", 20), candidate("c", 95), candidate("a", 10)];
-        assert_eq!(by_age(all, Duration::from_secs(10), at(100)), ["a", "b"]);
+        let chosen = by_age(all, Duration::from_secs(10), at(100));
+        let chosen: Vec<&str> = chosen.iter().map(|candidate| candidate.what).collect();
+        assert_eq!(chosen, ["a", "b"]);
     }
 }

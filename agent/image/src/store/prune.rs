@@ -33,13 +33,14 @@ pub struct Pruned {
 
 impl Store {
     /// Removes one image with all its names and unnamed parents, for the garbage collection. What a container uses, is being
-    /// used right now or was built on here stays: then nothing has happened.
+    /// used right now, was used after `last_used` or was built on here stays: then nothing has happened.
     ///
     /// # Errors
     /// The store cannot be changed.
     pub fn collect_image(
         &self,
         id: &ImageId,
+        last_used: Option<Timestamp>,
         uses: impl FnOnce() -> Vec<ImageUse>,
     ) -> Result<Pruned> {
         let options = RemoveOptions {
@@ -48,7 +49,8 @@ impl Store {
         };
         let (removed, space_reclaimed) = self.remove_all(
             |catalog, users| {
-                if users.holds(id) || !catalog.images.contains_key(id) {
+                let used_since = self.last_used(id) > last_used;
+                if used_since || users.holds(id) || !catalog.images.contains_key(id) {
                     return Ok(Vec::new());
                 }
                 match plan(catalog, &id.hex(), options, users) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agent_image::{Digest, ImageUse, Limits, ListFilter, LoadOptions, Store, silent};
+use agent_image::{Digest, ImageId, ImageUse, Limits, ListFilter, LoadOptions, Store, silent};
 
 use crate::Bed;
 use crate::archive::{Tar, docker_archive};
@@ -58,7 +58,10 @@ fn victim() {
         std::io::stdout().write_all(b"!").unwrap();
         std::io::stdout().flush().unwrap();
         for image in loaded {
-            store.collect_image(&image.id, || uses(&store)).unwrap();
+            let seen = store.last_used(&image.id);
+            store
+                .collect_image(&image.id, seen, || uses(&store))
+                .unwrap();
         }
         store.release(&[Digest::of(&a)]).unwrap();
     }
@@ -132,25 +135,36 @@ fn only_what_nobody_needs_is_collected() {
         bed.store.resolve("used:1").unwrap(),
         bed.store.resolve("one:1").unwrap(),
     );
-    let nothing = bed.store.collect_image(&used, || uses(&bed.store)).unwrap();
+    let seen = |id: &ImageId| bed.store.last_used(id);
+    let nothing = bed
+        .store
+        .collect_image(&used, seen(&used), || uses(&bed.store))
+        .unwrap();
     assert!(nothing.removed.is_empty());
     let (_, hold) = bed.store.hold("one:1").unwrap();
     assert!(
         bed.store
-            .collect_image(&one, Vec::new)
+            .collect_image(&one, seen(&one), Vec::new)
             .unwrap()
             .removed
             .is_empty(),
         "it is held"
     );
     drop(hold);
-    let gone = bed.store.collect_image(&one, Vec::new).unwrap();
+    // It was chosen by what it was used before, and is used again meanwhile.
+    let before = seen(&one).unwrap() - std::time::Duration::from_secs(1);
+    let nothing = bed
+        .store
+        .collect_image(&one, Some(before), Vec::new)
+        .unwrap();
+    assert!(nothing.removed.is_empty(), "it was used since");
+    let gone = bed.store.collect_image(&one, seen(&one), Vec::new).unwrap();
     // Three names, the image, its own layer.
     assert_eq!(gone.removed.len(), 5);
     assert_eq!(gone.space_reclaimed, 900 * (1 + 2 + 3 + 4) * 6);
     assert!(
         bed.store
-            .collect_image(&one, Vec::new)
+            .collect_image(&one, seen(&one), Vec::new)
             .unwrap()
             .removed
             .is_empty(),
