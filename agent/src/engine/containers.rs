@@ -174,10 +174,8 @@ impl Engine {
         let chosen = self.select(&options)?;
         let now = Timestamp::now();
         if !options.size {
-            return Ok(chosen
-                .iter()
-                .map(|container| summary(container, now))
-                .collect());
+            let row = |container: &Arc<Container>| row(&self.shared, container, now);
+            return Ok(chosen.iter().map(row).collect());
         }
         let shared = Arc::clone(&self.shared);
         blocking(move || {
@@ -186,7 +184,7 @@ impl Engine {
                 ContainerSummary {
                     size_rw: Some(rw),
                     size_root_fs: Some(root),
-                    ..summary(container, now)
+                    ..row(&shared, container, now)
                 }
             };
             Ok(chosen.iter().map(with_size).collect())
@@ -542,6 +540,16 @@ fn in_context(error: Error, verb: &str, reference: &str) -> Error {
         Error::NotFound(_) => error,
         other => other.context(format!("cannot {verb} container: {reference}")),
     }
+}
+
+/// One row of the list. The name of the image is shown as long as it means that image (moby `daemon/list.go`).
+fn row(shared: &super::shared::Shared, container: &Container, now: Timestamp) -> ContainerSummary {
+    let mut row = summary(container, now);
+    let meant = shared.images.resolve(&row.image);
+    if meant.map_or(true, |id| id.to_string() != row.image_id) {
+        row.image.clone_from(&row.image_id);
+    }
+    row
 }
 
 /// Bytes of the writable layer, and of it together with the image.

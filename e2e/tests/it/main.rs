@@ -28,6 +28,7 @@ mod image_copy;
 mod images;
 mod images_cli;
 mod images_docker;
+mod images_kept;
 mod images_space;
 mod networks;
 mod registry;

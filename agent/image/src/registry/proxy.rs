@@ -121,7 +121,9 @@ impl Proxy {
             true => text.to_owned(),
             false => format!("http://{text}"),
         };
-        let url = Url::parse(&whole).map_err(|error| format!("proxy {text:?}: {error}"))?;
+        // A password before the host is nobody's business.
+        let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+        let url = Url::parse(&whole).map_err(|error| format!("proxy {shown:?}: {error}"))?;
         let (Some(host), "http") = (url.host_str(), url.scheme()) else {
             return Err(format!(
                 "a proxy by {}:// is not supported: write http://host:port",
@@ -380,6 +382,9 @@ mod tests {
         let https = proxies.https.as_ref().unwrap();
         assert_eq!(https.authorization.as_deref(), Some("Basic dXNlcjpwQHNz"));
         assert!(!format!("{proxies:?}").contains("p@ss"));
+        let wrong = Proxies::new("http://user:p%40ss@h:99999", "", "").unwrap_err();
+        assert!(wrong.contains("\"h:99999\""), "{wrong}");
+        assert!(!wrong.contains("p%40ss"), "{wrong}");
         let all = Proxies::new("p:1", "", "*").unwrap();
         assert!(all.of(&"http://x.test/".parse().unwrap()).is_none());
         assert!(

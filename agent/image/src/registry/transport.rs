@@ -445,9 +445,10 @@ impl Session<'_> {
             .get(LOCATION)
             .and_then(|location| location.to_str().ok())
             .ok_or_else(|| self.protocol(what, "the reply does not say where to go on"))?;
-        let next = url
-            .join(location)
-            .map_err(|error| self.protocol(what, format!("redirect to {location:?}: {error}")))?;
+        let next = url.join(location).map_err(|error| {
+            let shown = location.split('?').next().unwrap_or_default();
+            self.protocol(what, format!("redirect to {shown:?}: {error}"))
+        })?;
         let fine = match next.scheme() {
             "https" => true,
             "http" => url.scheme() == "http" || self.endpoint.insecure,
@@ -455,7 +456,11 @@ impl Session<'_> {
         };
         match fine {
             true => Ok(next),
-            false => Err(self.protocol(what, format!("refusing a redirect from {url} to {next}"))),
+            false => {
+                let (from, to) = (bare(url), bare(&next));
+                let reason = format!("refusing a redirect from {from} to {to}");
+                Err(self.protocol(what, reason))
+            }
         }
     }
 
@@ -534,6 +539,14 @@ impl Session<'_> {
             reason: reason.to_string(),
         }
     }
+}
+
+/// Without what may be a secret: users, passwords and signatures.
+fn bare(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
 /// `: code: message` of the first error in a registry's reply.

@@ -417,6 +417,40 @@ fn blobs_must_have_the_digest_of_their_name() {
 }
 
 #[test]
+fn a_blob_is_no_link_to_another() {
+    let layer = Tar::new().file("a", "a").end();
+    let good = oci_archive(&[&layer], "x:1", gzip);
+    let mut blobs = Vec::new();
+    for entry in tar::Archive::new(&good[..]).entries().unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        blobs.extend(Some(name).filter(|name| name.starts_with("blobs/")));
+    }
+    assert_eq!(blobs.len(), 3);
+    // Each of them in turn is what its name says only somewhere else.
+    for linked in &blobs {
+        for hard in [true, false] {
+            let mut tar = Tar::new();
+            for entry in tar::Archive::new(&good[..]).entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let name = entry.path().unwrap().to_str().unwrap().to_owned();
+                let mut own = Vec::new();
+                std::io::Read::read_to_end(&mut entry, &mut own).unwrap();
+                tar = match (name == *linked, hard) {
+                    (false, _) => tar.file(&name, &own),
+                    (true, true) => tar.file("other", &own).hard_link(&name, "other"),
+                    (true, false) => tar.file("other", &own).symlink(&name, "../../other"),
+                };
+            }
+            let bed = Bed::new();
+            let error = bed.load(&tar.end()).unwrap_err().to_string();
+            assert!(error.contains("is a link"), "{linked}: {error}");
+            assert_nothing_left(&bed);
+        }
+    }
+}
+
+#[test]
 fn broken_archives_are_refused_whole() {
     let layer = Tar::new().file("a", vec![7; 100_000]).end();
     let whole = docker_archive(&[(&[&layer], &["x:1"])]);

@@ -81,6 +81,10 @@ impl Archive {
                 Kind::File => {
                     archive.file(store, pins, &name, &mut tar, &mut json_left, progress)?
                 }
+                // What its name promises is looked at where the bytes are.
+                Kind::Symlink | Kind::HardLink if promised(&name).is_some() => Member::Bad(
+                    ImageError::Archive(format!("{name} is a link: blobs are regular files")),
+                ),
                 Kind::Symlink => match link_target(&name, &entry) {
                     Some(target) => Member::Link(target),
                     None => continue,
@@ -152,9 +156,7 @@ impl Archive {
         progress: ProgressSink<'_>,
     ) -> Result<Member> {
         let size = tar.remaining();
-        let promised = name
-            .strip_prefix("blobs/sha256/")
-            .and_then(|hex| Digest::from_hex(hex).ok());
+        let promised = promised(name);
         let mut head = [0u8; HEAD];
         let len = fill(&mut Payload(tar), &mut head).map_err(ImageError::Input)?;
         let head = &head[..len];
@@ -225,6 +227,12 @@ impl Archive {
             }
         }
     }
+}
+
+/// The digest that a blob of an OCI layout has by its name.
+fn promised(name: &str) -> Option<Digest> {
+    let hex = name.strip_prefix("blobs/sha256/")?;
+    Digest::from_hex(hex).ok()
 }
 
 impl Member {
