@@ -13,10 +13,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_image::build::{Entry, Held, Snapshots};
-use agent_image::{Digest, Store};
+use agent_image::build::{Entry, FilesError, Held, Snapshots};
+use agent_image::{Digest, ImageError, Store};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::records::{self, Record};
 use super::shares::shares;
@@ -28,6 +29,7 @@ pub(crate) struct Cache {
     directory: PathBuf,
     store: Arc<Store>,
     snapshots: Snapshots,
+    tasks: TaskTracker,
     table: Mutex<Table>,
     /// Layers that are marked in the store. Held while marks are made or taken off.
     kept: Mutex<HashSet<Digest>>,
@@ -49,7 +51,8 @@ struct Table {
 pub(crate) struct Lease {
     cache: Arc<Cache>,
     record: Arc<Record>,
-    held: Held,
+    /// Until this is dropped.
+    held: Option<Held>,
 }
 
 impl Lease {
@@ -60,18 +63,18 @@ impl Lease {
 
     /// Its files.
     pub(crate) fn held(&self) -> &Held {
-        &self.held
+        self.held.as_ref().expect("it is held until it is dropped")
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut table = self.cache.table.lock();
-        if let Some(count) = table.leases.get_mut(&self.record.id) {
-            *count -= 1;
-            if *count == 0 {
-                table.leases.remove(&self.record.id);
-            }
+        self.cache.unlease(&self.record.id);
+        // The last one who holds what was removed deletes it: not on a thread that others wait for.
+        let held = self.held.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = &self.cache.tasks;
+            drop(tasks.spawn_blocking_on(move || drop(held), &runtime));
         }
     }
 }
@@ -107,10 +110,12 @@ pub(crate) struct CacheRecord {
 
 impl Cache {
     /// Opens the cache below `root` (`<data root>/build`) and removes what a crash left.
-    pub(crate) fn open(root: &Path, store: Arc<Store>) -> Result<Arc<Self>> {
+    pub(crate) fn open(root: &Path, store: Arc<Store>, tasks: TaskTracker) -> Result<Arc<Self>> {
         let directory = root.join("records");
         let snapshots = Snapshots::open(Arc::clone(&store), root).map_err(files)?;
-        let read = records::read_all(&directory).map_err(Error::io("read", &directory))?;
+        let mut read = records::read_all(&directory).map_err(Error::io("read", &directory))?;
+        // A key that two records were written with is the later one's.
+        read.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         let mut table = Table::default();
         for record in read {
             table.add(Arc::new(record));
@@ -122,6 +127,7 @@ impl Cache {
             directory,
             store,
             snapshots,
+            tasks,
             kept: Mutex::default(),
             writing: Mutex::default(),
             table: Mutex::new(table),
@@ -147,14 +153,18 @@ impl Cache {
                 let lease = Lease {
                     cache: Arc::clone(self),
                     record,
-                    held,
+                    held: Some(held),
                 };
                 Some(self.used(lease))
             }
             Err(error) => {
-                tracing::info!(cache.id = record.id, %error, "a cached result is lost");
                 self.unlease(&record.id);
-                let _ = self.remove(std::slice::from_ref(&record.id));
+                if is_loss(&error) {
+                    tracing::info!(cache.id = record.id, %error, "a cached result is lost");
+                    let _ = self.remove(std::slice::from_ref(&record.id));
+                } else {
+                    tracing::warn!(cache.id = record.id, %error, "a cached result cannot be used now");
+                }
                 None
             }
         }
@@ -201,25 +211,13 @@ impl Cache {
         Ok(Lease {
             cache: Arc::clone(self),
             record,
-            held,
+            held: Some(held),
         })
     }
 
-    /// Lets a result be found by further keys. Does not block.
+    /// Lets a result be found by further keys, and no other one by them. Does not block.
     pub(crate) fn also(&self, id: &str, keys: &[Key]) {
-        let mut table = self.table.lock();
-        let Some(slot) = table.records.get_mut(id) else {
-            return;
-        };
-        let missing = |key: &&Key| !slot.keys.contains(key);
-        let new: Vec<Key> = keys.iter().filter(missing).copied().collect();
-        if !new.is_empty() {
-            Arc::make_mut(slot).keys.extend(&new);
-            table.dirty.insert(id.to_owned());
-        }
-        for key in keys {
-            table.keys.insert(*key, id.to_owned());
-        }
+        self.table.lock().also(id, keys);
     }
 
     /// Writes the records that have changed.
@@ -240,6 +238,12 @@ impl Cache {
 
     /// Writes what has changed, and brings new snapshots safely to the disk. For when a build has answered.
     pub(crate) fn settle(&self) {
+        let lost: Vec<String> = self.table.lock().keyless();
+        if !lost.is_empty()
+            && let Err(error) = self.remove(&lost)
+        {
+            tracing::warn!(%error, "cannot remove results that nothing can find");
+        }
         self.flush();
         if let Err(error) = self.snapshots.sync() {
             tracing::warn!(%error, "cannot sync the build cache");
@@ -334,6 +338,14 @@ impl Cache {
     }
 }
 
+/// Whether a result is gone for good, rather than something being short right now.
+fn is_loss(error: &FilesError) -> bool {
+    matches!(
+        error,
+        FilesError::Lost(_) | FilesError::Store(ImageError::Damaged { .. })
+    )
+}
+
 fn layers(entries: &[Entry]) -> Vec<Digest> {
     let layer = |entry: &Entry| match entry {
         Entry::Layer(layer) => Some(*layer),
@@ -352,10 +364,39 @@ pub(crate) fn files(error: agent_image::build::FilesError) -> Error {
 
 impl Table {
     fn add(&mut self, record: Arc<Record>) {
-        for key in &record.keys {
-            self.keys.insert(*key, record.id.clone());
+        let (id, keys) = (record.id.clone(), record.keys.clone());
+        self.records.insert(id.clone(), record);
+        self.also(&id, &keys);
+    }
+
+    /// Keys are a record's from now on, and no longer those of one that had them.
+    fn also(&mut self, id: &str, keys: &[Key]) {
+        let Some(slot) = self.records.get_mut(id) else {
+            return;
+        };
+        let missing = |key: &&Key| !slot.keys.contains(key);
+        let new: Vec<Key> = keys.iter().filter(missing).copied().collect();
+        if !new.is_empty() {
+            Arc::make_mut(slot).keys.extend(&new);
+            self.dirty.insert(id.to_owned());
         }
-        self.records.insert(record.id.clone(), record);
+        for key in keys {
+            let before = self.keys.insert(*key, id.to_owned());
+            let Some(before) = before.filter(|before| before != id) else {
+                continue;
+            };
+            if let Some(slot) = self.records.get_mut(&before) {
+                Arc::make_mut(slot).keys.retain(|known| known != key);
+                self.dirty.insert(before);
+            }
+        }
+    }
+
+    /// Records that nothing can find.
+    fn keyless(&self) -> Vec<String> {
+        let records = self.records.values();
+        let keyless = records.filter(|record| record.keys.is_empty());
+        keyless.map(|record| record.id.clone()).collect()
     }
 
     fn take(&mut self, id: &str) -> Option<Arc<Record>> {
@@ -393,5 +434,96 @@ impl Table {
                 return going;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_image::Limits;
+
+    use super::*;
+    use crate::builder::records::{Kind, Made};
+
+    fn open(root: &Path) -> Arc<Cache> {
+        let store = Arc::new(Store::open(root, Limits::default()).unwrap());
+        Cache::open(&root.join("build"), store, TaskTracker::new()).unwrap()
+    }
+
+    /// A result with one file.
+    fn record(cache: &Cache, content: &str) -> Record {
+        let work = cache.snapshots().begin().unwrap();
+        std::fs::write(work.diff().join("file"), content).unwrap();
+        let made = Made::on(None, cache.snapshots().finish(work).unwrap());
+        let description = content.to_owned();
+        Record::new(
+            Kind::Regular,
+            description,
+            Vec::new(),
+            Timestamp::now(),
+            made,
+        )
+    }
+
+    fn found(cache: &Arc<Cache>, key: &Key) -> Option<String> {
+        let lease = cache.find(key)?;
+        let content = lease.held().view().read("/file", 100).unwrap().unwrap();
+        assert_eq!(lease.record().description.as_bytes(), content);
+        Some(String::from_utf8(content).unwrap())
+    }
+
+    fn described(cache: &Cache) -> Vec<String> {
+        let list = cache.list().unwrap();
+        list.into_iter().map(|record| record.description).collect()
+    }
+
+    #[test]
+    fn a_key_is_of_the_newest_result_also_after_a_restart() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let (key, other) = (Digest::of(b"key"), Digest::of(b"other"));
+        for round in 0..8 {
+            let lease = cache.insert(record(&cache, &format!("{round}"))).unwrap();
+            cache.also(&lease.record().id, &[key]);
+            if round == 3 {
+                cache.also(&lease.record().id, &[other]);
+            }
+        }
+        assert_eq!(found(&cache, &key).unwrap(), "7");
+        cache.flush();
+        drop(cache);
+        let cache = open(root.path());
+        assert_eq!(found(&cache, &key).unwrap(), "7");
+        assert_eq!(found(&cache, &other).unwrap(), "3");
+        // What nothing can find any more goes, unless something uses it.
+        assert_eq!(described(&cache).len(), 8);
+        let unfindable = cache.insert(record(&cache, "unfindable")).unwrap();
+        cache.settle();
+        assert_eq!(described(&cache), ["3", "7", "unfindable"]);
+        drop(unfindable);
+        cache.settle();
+        assert_eq!(described(&cache), ["3", "7"]);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_used_now_is_not_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let key = Digest::of(b"key");
+        let mut record = record(&cache, "kept");
+        // More than overlayfs can take: no such stack is ever lost.
+        let lower = (0..600).map(|_| {
+            let work = cache.snapshots().begin().unwrap();
+            Entry::Loose(cache.snapshots().finish(work).unwrap().id)
+        });
+        let top = record.stack.entries.pop().unwrap();
+        record.stack.entries = lower.chain([top]).collect();
+        let id = record.id.clone();
+        {
+            let mut table = cache.table.lock();
+            table.add(Arc::new(record));
+            table.also(&id, &[key]);
+        }
+        assert!(cache.find(&key).is_none());
+        assert_eq!(described(&cache), ["kept"]);
     }
 }

@@ -27,11 +27,16 @@ const REMEMBERED: usize = 256 << 10;
 
 /// One who waits for work: how it is told, and the client behind it.
 #[derive(Clone)]
-pub(crate) struct Passenger {
-    /// The step in that build's progress.
-    pub(crate) seat: Seat,
-    /// Answers questions, if there is a client that can.
-    pub(crate) session: Option<Session>,
+pub(crate) enum Passenger {
+    /// A build.
+    Build {
+        /// The step in its progress.
+        seat: Seat,
+        /// Answers questions, if there is a client that can.
+        session: Option<Session>,
+    },
+    /// All who wait for other work, of which this is a part.
+    Cabin(Cabin),
 }
 
 /// Everybody who waits for one piece of work. Cheap to clone.
@@ -44,6 +49,8 @@ pub(crate) struct Cabin {
 #[derive(Default)]
 struct Aboard {
     seats: HashMap<u64, Seat>,
+    /// Others that are told the same. They never lead back here: work is no part of itself.
+    cabins: HashMap<u64, Cabin>,
     begun: bool,
     output: VecDeque<(i64, Vec<u8>)>,
     output_bytes: usize,
@@ -60,6 +67,7 @@ impl Cabin {
         let mut aboard = self.shared.lock();
         if !std::mem::replace(&mut aboard.begun, true) {
             aboard.seats.values().for_each(Seat::start);
+            aboard.cabins.values().for_each(Cabin::begin);
         }
     }
 
@@ -68,6 +76,9 @@ impl Cabin {
         let mut aboard = self.shared.lock();
         for seat in aboard.seats.values() {
             seat.log(stream, data);
+        }
+        for cabin in aboard.cabins.values() {
+            cabin.log(stream, data);
         }
         aboard.output_bytes += data.len();
         aboard.output.push_back((stream, data.to_vec()));
@@ -87,22 +98,37 @@ impl Cabin {
     }
 
     fn board(&self, number: u64, passenger: Passenger) {
-        if let Some(session) = passenger.session {
-            self.sessions.add(session);
-        }
-        let seat = passenger.seat;
         let mut aboard = self.shared.lock();
-        if aboard.begun {
-            seat.start();
-            for (stream, data) in &aboard.output {
-                seat.log(*stream, data);
+        match passenger {
+            Passenger::Build { seat, session } => {
+                if let Some(session) = session {
+                    self.sessions.add(session);
+                }
+                if aboard.begun {
+                    seat.start();
+                    for (stream, data) in &aboard.output {
+                        seat.log(*stream, data);
+                    }
+                }
+                aboard.seats.insert(number, seat);
+            }
+            Passenger::Cabin(cabin) => {
+                self.sessions.add_all(&cabin.sessions);
+                if aboard.begun {
+                    cabin.begin();
+                    for (stream, data) in &aboard.output {
+                        cabin.log(*stream, data);
+                    }
+                }
+                aboard.cabins.insert(number, cabin);
             }
         }
-        aboard.seats.insert(number, seat);
     }
 
     fn leave(&self, number: u64) {
-        self.shared.lock().seats.remove(&number);
+        let mut aboard = self.shared.lock();
+        aboard.seats.remove(&number);
+        aboard.cabins.remove(&number);
     }
 }
 
@@ -140,7 +166,7 @@ where
     pub(crate) fn join<F, W>(
         self: &Arc<Self>,
         key: K,
-        passenger: Option<Passenger>,
+        passenger: Passenger,
         start: F,
     ) -> Ticket<K, T, E>
     where
@@ -173,9 +199,7 @@ where
         };
         *flight.waiting.lock() += 1;
         drop(table);
-        if let Some(passenger) = passenger {
-            flight.cabin.board(number, passenger);
-        }
+        flight.cabin.board(number, passenger);
         Ticket {
             flights: Arc::clone(self),
             key,

@@ -467,7 +467,9 @@ impl Run<'_> {
             cancel: self.cancel.clone(),
         };
         let session = self.job.session.clone();
-        let solve = Solve::new(steps, nodes, seats, session, Arc::clone(self.flights));
+        let flights = Arc::clone(self.flights);
+        let cancel = self.cancel.clone();
+        let solve = Solve::new(steps, nodes, seats, session, flights, cancel);
         let solved = solve.solve(target).await;
         if solved.is_err() {
             solve.give_up();

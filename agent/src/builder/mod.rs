@@ -183,7 +183,7 @@ impl Builder {
         cache_mounts.sweep();
         let opened = Arc::new(Shop {
             engine: self.inner.engine.clone(),
-            cache: Cache::open(&root, Arc::clone(&shared.images))?,
+            cache: Cache::open(&root, Arc::clone(&shared.images), shared.tasks.clone())?,
             work: Arc::new(WorkRoot::new(root.join("work"), shared.tasks.clone())),
             permits: Permits::new(shared.host.cpus),
             cache_mounts,

@@ -14,6 +14,8 @@ use super::solve::Key;
 
 /// Longest file that is read. A step on 127 layers has some 10 KiB.
 const MAX_BYTES: u64 = 1 << 20;
+/// Characters of a description.
+const DESCRIPTION_MAX: usize = 1000;
 /// Length of an id, as BuildKit's.
 const ID_LENGTH: usize = 25;
 
@@ -126,7 +128,11 @@ impl Record {
             id: new_id(),
             keys,
             kind,
-            description,
+            // It may come from a heredoc, or from elsewhere.
+            description: match description.char_indices().nth(DESCRIPTION_MAX) {
+                None => description,
+                Some((end, _)) => format!("{}…", &description[..end]),
+            },
             created,
             last_used: None,
             uses: 0,
@@ -171,15 +177,19 @@ impl Record {
     }
 }
 
-/// Reads all records of a directory, making it if need be. What cannot be read is removed.
+/// Reads all records of a directory, making it if need be. What is no record is removed; what cannot be read now stays for the
+/// next time.
 pub(crate) fn read_all(directory: &Path) -> io::Result<Vec<Record>> {
     std::fs::create_dir_all(directory)?;
     let mut records = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         match read(&path) {
-            Some(record) if record.path(directory) == path => records.push(record),
-            _ => {
+            Ok(Some(record)) if record.path(directory) == path => records.push(record),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot read a record of the build cache");
+            }
+            Ok(_) => {
                 tracing::debug!(path = %path.display(), "removing a record of the build cache that cannot be read");
                 std::fs::remove_file(&path)?;
             }
@@ -188,13 +198,15 @@ pub(crate) fn read_all(directory: &Path) -> io::Result<Vec<Record>> {
     Ok(records)
 }
 
-fn read(path: &Path) -> Option<Record> {
+fn read(path: &Path) -> io::Result<Option<Record>> {
     let mut json = Vec::new();
-    let file = File::open(path).ok()?;
-    file.take(MAX_BYTES).read_to_end(&mut json).ok()?;
-    let record: Record = serde_json::from_slice(&json).ok()?;
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut json)?;
+    let Ok(record) = serde_json::from_slice::<Record>(&json) else {
+        return Ok(None);
+    };
     let entries = record.stack.entries.len();
-    (record.own <= entries && record.times.len() == entries).then_some(record)
+    let fits = record.own <= entries && record.times.len() == entries;
+    Ok(fits.then_some(record))
 }
 
 /// 25 random characters of base 36, as BuildKit's `identity.NewID`.

@@ -119,12 +119,33 @@ pub(crate) enum SessionError {
 
 /// The clients that wait for a step. Clients may join while it runs.
 #[derive(Clone, Default)]
-pub(crate) struct Sessions(Arc<Mutex<Vec<Session>>>);
+pub(crate) struct Sessions(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    clients: Vec<Session>,
+    /// Those who wait for other work, of which this is a part.
+    groups: Vec<Sessions>,
+}
 
 impl Sessions {
     /// One more client waits.
     pub(crate) fn add(&self, session: Session) {
-        self.0.lock().push(session);
+        self.0.lock().clients.push(session);
+    }
+
+    /// All clients of others wait as well, also those that join them later. They must not lead back here.
+    pub(crate) fn add_all(&self, others: &Self) {
+        self.0.lock().groups.push(others.clone());
+    }
+
+    fn all(&self) -> Vec<Session> {
+        let waiting = self.0.lock();
+        let mut all = waiting.clients.clone();
+        for group in &waiting.groups {
+            all.extend(group.all());
+        }
+        all
     }
 
     /// The bytes of a secret. `None`: no client offers it. Never keep them longer than the step runs.
@@ -162,7 +183,7 @@ impl Sessions {
         what: &str,
         ask: impl Fn(oneshot::Sender<Option<T>>) -> Ask,
     ) -> Result<Option<T>, SessionError> {
-        let sessions = self.0.lock().clone();
+        let sessions = self.all();
         let mut answered = sessions.is_empty();
         for session in sessions {
             let (reply, answer) = oneshot::channel();
@@ -207,6 +228,16 @@ mod tests {
         sessions.add(client("b", b"two"));
         assert_eq!(sessions.secret("b").await, Ok(Some(b"two".to_vec())));
         assert_eq!(sessions.secret("c").await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn clients_of_others_that_wait_for_a_part_are_asked_too() {
+        let (whole, part) = (Sessions::default(), Sessions::default());
+        part.add_all(&whole);
+        assert_eq!(part.secret("a").await, Ok(None));
+        // One that comes later.
+        whole.add(client("a", b"one"));
+        assert_eq!(part.secret("a").await, Ok(Some(b"one".to_vec())));
     }
 
     #[tokio::test]

@@ -82,15 +82,22 @@ pub(crate) trait Steps: Send + Sync + 'static {
     /// Key of what the step does, apart from its inputs. May wait for what the client sends.
     fn own_key(&self, step: usize) -> impl Future<Output = Result<Key, Self::Failure>> + Send;
 
-    /// Key of what the step does and of what its inputs are. `None`: as good as the key of definitions.
+    /// Key of what the step does and of what its inputs are. `None`: as good as the key of definitions. May be wanted by other
+    /// builds than that of these steps: only `cancel` ends it.
     fn content_key(
         &self,
         step: usize,
         inputs: &[Self::Output],
+        cancel: &CancellationToken,
     ) -> impl Future<Output = Result<Option<Key>, Self::Failure>> + Send;
 
-    /// A result that was recorded under a key and is still there, here or in a cache that the build may read.
-    fn find(&self, key: &Key) -> impl Future<Output = Option<Self::Output>> + Send;
+    /// A result that was recorded under a key and is still there, here or in a cache that the build may read. Only `cancel`
+    /// ends it.
+    fn find(
+        &self,
+        key: &Key,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Option<Self::Output>> + Send;
 
     /// Remembers a result under keys.
     fn record(&self, step: usize, keys: &[Key], output: &Self::Output);
@@ -134,6 +141,8 @@ pub(crate) struct Solve<S: Steps> {
     seats: Vec<Seat>,
     session: Option<Session>,
     flights: Arc<StepFlights<S>>,
+    /// Cancelled when the build is over.
+    cancel: CancellationToken,
 }
 
 impl<S: Steps> Solve<S> {
@@ -144,6 +153,7 @@ impl<S: Steps> Solve<S> {
         seats: Vec<Seat>,
         session: Option<Session>,
         flights: Arc<StepFlights<S>>,
+        cancel: CancellationToken,
     ) -> Arc<Self> {
         let mut tainted: Vec<bool> = Vec::with_capacity(nodes.len());
         for node in &nodes {
@@ -158,6 +168,7 @@ impl<S: Steps> Solve<S> {
             tainted,
             session,
             flights,
+            cancel,
         })
     }
 
@@ -201,7 +212,7 @@ impl<S: Steps> Solve<S> {
             return Ok(Outcome::keyed(output));
         }
         if !self.tainted[step]
-            && let Some(found) = self.steps.find(&definition).await
+            && let Some(found) = self.steps.find(&definition, &self.cancel).await
         {
             self.found(step);
             return Ok(Outcome::keyed(found));
@@ -237,14 +248,14 @@ impl<S: Steps> Solve<S> {
         definition: Key,
         flight: Key,
     ) -> (Result<Outcome<S::Output>, S::Failure>, bool) {
-        let passenger = Passenger {
+        let passenger = Passenger::Build {
             seat: self.seats[step].clone(),
             session: self.session.clone(),
         };
         let this = Arc::clone(self);
         let ticket = self
             .flights
-            .join(flight, Some(passenger), |cabin, cancel| async move {
+            .join(flight, passenger, |cabin, cancel| async move {
                 this.produce(step, definition, cabin, cancel).await
             });
         // Another build's flight reads that build's inputs; this build's are the same flights, and their news are wanted.
@@ -288,7 +299,7 @@ impl<S: Steps> Solve<S> {
             .then_some(definition);
         let inputs: Vec<S::Output> = inputs.into_iter().map(|input| input.output).collect();
         let content = tokio::select! {
-            content = self.steps.content_key(step, &inputs) => content?,
+            content = self.steps.content_key(step, &inputs, &cancel) => content?,
             () = cancel.cancelled() => return Err(given_up),
         };
         let Some(content) = content else {
@@ -296,7 +307,7 @@ impl<S: Steps> Solve<S> {
             return Ok(executed.await?.of(definition));
         };
         let fresh = self.nodes[step].fresh;
-        if !fresh && let Some(found) = self.steps.find(&content).await {
+        if !fresh && let Some(found) = self.steps.find(&content, &cancel).await {
             self.steps.record(step, definition.as_slice(), &found);
             return Ok(Outcome::keyed(found).of(definition));
         }
@@ -304,12 +315,15 @@ impl<S: Steps> Solve<S> {
             true => Digest::of(format!("fresh content {content}").as_bytes()),
             false => Digest::of(format!("content {content}").as_bytes()),
         };
-        let (this, own, read) = (Arc::clone(&self), cabin.clone(), inputs.clone());
-        let ticket = self.flights.join(flight, None, |_, cancel| async move {
-            let content = Some(content);
-            this.execute(step, read, content, definition, own, cancel)
-                .await
-        });
+        let (this, read) = (Arc::clone(&self), inputs.clone());
+        let passenger = Passenger::Cabin(cabin.clone());
+        let ticket = self
+            .flights
+            .join(flight, passenger, |cabin, cancel| async move {
+                let content = Some(content);
+                this.execute(step, read, content, definition, cabin, cancel)
+                    .await
+            });
         let joined = !ticket.started_it();
         let result = tokio::select! {
             result = ticket.wait() => result,

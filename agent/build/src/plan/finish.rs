@@ -19,6 +19,7 @@ impl Planner<'_> {
     pub(super) fn finish(mut self) -> Plan {
         let target = self.target;
         self.read_all(target);
+        self.take_root(target);
         let state = std::mem::take(&mut self.stages[target]);
         let mut config = state.image;
         let labels = self.options.labels.clone();

@@ -50,6 +50,11 @@ impl Graph {
         id
     }
 
+    /// What a vertex does.
+    pub(super) fn op(&self, id: VertexId) -> &Op {
+        &self.vertices[id.0].op
+    }
+
     /// What `target` needs, renumbered without gaps; the second value gives new numbers for old ones.
     pub(super) fn needed_by(
         self,

@@ -62,7 +62,7 @@ pub struct Plan {
     /// step with those lines of `config.history` added by this build that are not `empty_layer`.
     pub layers: Vec<VertexId>,
     /// The vertex of the base image whose layers are below those, unless the result starts from nothing. It is an
-    /// [`Op::Image`], or a context or checkout that stands in for one.
+    /// [`Op::Image`], or a checkout or the copy of a context that stands in for one.
     pub base: Option<VertexId>,
     /// Configuration of the result, history included.
     pub config: ImageConfig,

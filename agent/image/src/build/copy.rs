@@ -328,7 +328,12 @@ impl Copier<'_> {
             self.links.insert(inode, names);
         }
         let to = self.target.create_file(way, name)?;
-        copy_content(&from, &to, &stat).map_err(FilesError::io("copy to", way.shown(name)))?;
+        copy_content(&from, &to, &stat, self.cancel).map_err(|error| {
+            match self.cancel.is_cancelled() {
+                true => FilesError::Cancelled,
+                false => FilesError::io("copy to", way.shown(name))(error),
+            }
+        })?;
         let (uid, gid) = self.owner(&stat);
         let attributes = Attributes {
             uid,
@@ -357,6 +362,13 @@ impl Copier<'_> {
             }
             // As a stub: an empty file.
             FileType::Socket => Special::Node(FileType::RegularFile, 0),
+            // Such a one is called a whiteout: it would remove what is below it.
+            FileType::CharacterDevice if node.stat.st_rdev == 0 => {
+                return Err(FilesError::Invalid(format!(
+                    "cannot copy {}: a character device 0:0 means a removed file in a layer",
+                    way.shown(name)
+                )));
+            }
             kind => Special::Node(kind, node.stat.st_rdev),
         };
         let (uid, gid) = self.owner(&node.stat);

@@ -28,6 +28,7 @@ use super::select::{Role, Selection, Visitor};
 use super::stat_cache::Stamp;
 use super::view::{Directory, Node};
 use super::{StatCache, View};
+use crate::Limits;
 use crate::digest::{Digest, Hasher};
 use crate::layers::kept_xattrs;
 
@@ -102,7 +103,7 @@ fn digest(
     digester.hasher.update(VERSION);
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| hash_files(&from_walk, stats));
+            scope.spawn(|| hash_files(&from_walk, stats, cancel));
         }
         let walked = selections.iter().try_for_each(|selection| {
             digester.contents = selection.contents;
@@ -154,13 +155,13 @@ impl Slot {
     }
 }
 
-fn hash_files(jobs: &Mutex<Receiver<Job>>, stats: Option<&StatCache>) {
+fn hash_files(jobs: &Mutex<Receiver<Job>>, stats: Option<&StatCache>, cancel: &CancellationToken) {
     let mut buffer = vec![0u8; 128 << 10];
     loop {
         let job = jobs.lock().recv();
         let Ok(job) = job else { return };
         let started = stats.map(|_| super::stat_cache::now());
-        let result = hash_file(&job, &mut buffer);
+        let result = hash_file(&job, &mut buffer, cancel);
         if let (Some(stats), Some(started), Ok((digest, length))) = (stats, started, &result)
             && job.plain
             && *length == job.stat.st_size as u64
@@ -171,10 +172,13 @@ fn hash_files(jobs: &Mutex<Receiver<Job>>, stats: Option<&StatCache>) {
     }
 }
 
-fn hash_file(job: &Job, buffer: &mut [u8]) -> Result<(Digest, u64)> {
+fn hash_file(job: &Job, buffer: &mut [u8], cancel: &CancellationToken) -> Result<(Digest, u64)> {
     let mut hasher = Hasher::new();
     let mut at = 0;
     loop {
+        if cancel.is_cancelled() {
+            return Err(FilesError::Cancelled);
+        }
         match rustix::io::pread(&job.file, &mut *buffer, at) {
             Ok(0) => return Ok((hasher.finish(), at)),
             Ok(len) => {
@@ -324,6 +328,13 @@ impl Visitor for Digester<'_> {
         let Some((file, stat)) = view.open_present(parent, node)? else {
             return Ok(());
         };
+        let limit = Limits::default().layer_bytes;
+        if stat.st_size as u64 > limit {
+            return Err(FilesError::Limit {
+                what: "bytes in one file",
+                limit,
+            });
+        }
         Stamp::of(&stat).hash(&mut self.stamps);
         let mut bytes = self.entry(name, &stat);
         let plain = !attributes(&mut bytes, &file);

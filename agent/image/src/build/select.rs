@@ -281,6 +281,9 @@ impl Walk<'_> {
         }
         for node in self.view.list(&directory)? {
             self.entries += 1;
+            if self.cancel.is_cancelled() {
+                return Err(FilesError::Cancelled);
+            }
             if self.entries > ENTRIES_MAX {
                 return Err(FilesError::Limit {
                     what: "files in one step",

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -99,6 +100,8 @@ pub struct Snapshots {
     pub(super) state: Arc<Mutex<State>>,
     /// Held while snapshots are made layers of.
     pub(super) adopting: Mutex<()>,
+    /// Directories of stacks that are held.
+    pub(super) open: Mutex<HashMap<PathBuf, Weak<OwnedFd>>>,
     /// What was there when this was opened: all that a sweep may remove.
     old: HashSet<SnapshotId>,
     stats: Mutex<Weak<StatCache>>,
@@ -181,6 +184,7 @@ impl Snapshots {
             boot: boot.trim().to_owned(),
             state: Arc::default(),
             adopting: Mutex::default(),
+            open: Mutex::default(),
             old,
             stats: Mutex::default(),
             sweeper,

@@ -3,8 +3,8 @@
 //! Must not: mount. Which directories an overlay mount takes is said here, whoever needs it mounts them.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
@@ -17,6 +17,8 @@ use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::store::{LayerPins, Store};
 
+/// Directories that nobody has open any more and that are still known.
+const OPEN_FORGOTTEN: usize = 1000;
 /// Overlayfs takes no more lower directories (`OVL_MAX_STACK`).
 const LOWERS_MAX: usize = 500;
 
@@ -151,12 +153,33 @@ impl Snapshots {
             _layers: Store::pin_layers(&self.store, &layers)?,
         });
         let lowers = self.lowers(&diffs)?;
-        let roots = open_all(&lowers)?;
+        let roots = self.open_all(&lowers)?;
         Ok(Held {
             lowers: lowers.into(),
-            view: View::stack(Arc::new(roots), Arc::clone(&pins)),
+            view: View::stack(roots, Arc::clone(&pins)),
             _pins: pins,
         })
+    }
+
+    /// Opens the directories of a stack that is pinned. The stacks of a build's steps share most of theirs.
+    fn open_all(&self, paths: &[PathBuf]) -> Result<Vec<Arc<OwnedFd>>> {
+        let mut open = self.open.lock();
+        let mut opened = Vec::with_capacity(paths.len());
+        for path in paths {
+            let shared = open.get(path).and_then(Weak::upgrade);
+            opened.push(match shared {
+                Some(fd) => fd,
+                None => {
+                    let fd = Arc::new(open_directory(path)?);
+                    open.insert(path.clone(), Arc::downgrade(&fd));
+                    fd
+                }
+            });
+        }
+        if open.len() > 2 * paths.len() + OPEN_FORGOTTEN {
+            open.retain(|_, fd| fd.strong_count() > 0);
+        }
+        Ok(opened)
     }
 
     /// The directories of a stack, uppermost first. Of one that occurs several times only the uppermost is there: overlayfs
@@ -191,11 +214,8 @@ impl Snapshots {
     }
 }
 
-fn open_all(paths: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+fn open_directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |path: &PathBuf| match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => Ok(fd),
-        Err(error) => Err(ImageError::io("open", path)(error.into()).into()),
-    };
-    paths.iter().map(open).collect()
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| ImageError::io("open", path)(error.into()).into())
 }

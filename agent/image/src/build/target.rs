@@ -22,6 +22,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::content::copy_content;
 use super::error::{FilesError, Result};
@@ -242,7 +243,7 @@ impl Target {
         Ok((way, made))
     }
 
-    /// Makes a directory where nothing is and goes into it. It is to get its attributes.
+    /// Makes a directory where nothing is, or was before [`Target::clear`], and goes into it. It is to get its attributes.
     pub(super) fn make_directory(&self, way: &mut Way, name: &[u8]) -> Result<()> {
         check_name(way, name)?;
         if way.0.len() > super::DEPTH_MAX {
@@ -251,6 +252,14 @@ impl Target {
         let path = join(&way.last().path, name);
         let failed = |error: Errno| FilesError::io("make directory", &path)(error);
         let parent = way.materialise()?;
+        // What was replaced in the upper directory may have hidden a directory.
+        let hides = match way.last().lower.clone() {
+            Some(lower) => self
+                .below
+                .node(&lower, name)?
+                .is_some_and(|node| node.kind() == FileType::Directory),
+            None => false,
+        };
         let over_whiteout = match rustix::fs::mkdirat(&*parent, os(name), Mode::RWXU) {
             Err(Errno::EXIST) => {
                 // Only a whiteout is there and not found.
@@ -264,7 +273,7 @@ impl Target {
             }
         };
         let fd = open_directory(&parent, name).map_err(failed)?;
-        if over_whiteout {
+        if over_whiteout || hides {
             make_opaque(&fd).map_err(FilesError::io("mark", &path))?;
         }
         way.0.push(Place {
@@ -348,7 +357,8 @@ impl Target {
             times: Some(times(&stat)),
             xattrs: &kept_xattrs(&from),
         };
-        copy_content(&from, &to, &stat)
+        // A file of an image, of which one is copied for each link: too little to be given up halfway.
+        copy_content(&from, &to, &stat, &CancellationToken::new())
             .and_then(|()| Ok(set(&to.into(), &attributes)?))
             .map_err(FilesError::io("copy up", join(&way.last().path, name)))
     }

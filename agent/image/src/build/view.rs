@@ -37,7 +37,7 @@ pub struct View(Arc<Tree>);
 
 struct Tree {
     /// Uppermost first.
-    roots: Arc<Vec<OwnedFd>>,
+    roots: Vec<Arc<OwnedFd>>,
     form: Form,
     ignore: Patterns,
     _pins: Option<Arc<Pins>>,
@@ -103,27 +103,27 @@ pub(super) enum LastLink {
 impl View {
     /// The empty tree.
     pub fn empty() -> Self {
-        Self::new(Arc::default(), Form::Overlay, Patterns::default(), None)
+        Self::new(Vec::new(), Form::Overlay, Patterns::default(), None)
     }
 
     /// A context: a directory of somebody else's, without what `ignore` matches. Everything in it counts as owned by 0:0,
     /// as BuildKit's clients send it. Others may write to it meanwhile; nothing outside of it is ever read.
     pub fn context(directory: OwnedFd, ignore: Patterns) -> Self {
-        Self::new(Arc::new(vec![directory]), Form::Context, ignore, None)
+        Self::new(vec![Arc::new(directory)], Form::Context, ignore, None)
     }
 
     /// A directory with everything in it as it is (an unpacked archive, a checkout, a download).
     pub fn directory(directory: OwnedFd) -> Self {
         let ignore = Patterns::default();
-        Self::new(Arc::new(vec![directory]), Form::Plain, ignore, None)
+        Self::new(vec![Arc::new(directory)], Form::Plain, ignore, None)
     }
 
-    pub(super) fn stack(roots: Arc<Vec<OwnedFd>>, pins: Arc<Pins>) -> Self {
+    pub(super) fn stack(roots: Vec<Arc<OwnedFd>>, pins: Arc<Pins>) -> Self {
         Self::new(roots, Form::Overlay, Patterns::default(), Some(pins))
     }
 
     fn new(
-        roots: Arc<Vec<OwnedFd>>,
+        roots: Vec<Arc<OwnedFd>>,
         form: Form,
         ignore: Patterns,
         pins: Option<Arc<Pins>>,
@@ -173,7 +173,7 @@ impl View {
     /// The root; `None` in the empty tree.
     pub(super) fn root(&self) -> Result<Option<Arc<Directory>>> {
         let mut layers = Vec::with_capacity(self.0.roots.len());
-        for root in self.0.roots.iter() {
+        for root in &self.0.roots {
             layers.push(open_directory(root, b".").map_err(FilesError::io("open", "/"))?);
         }
         let Some(top) = layers.first() else {

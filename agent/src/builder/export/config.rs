@@ -25,6 +25,7 @@ pub(crate) fn image_config(
     epoch: Option<i64>,
 ) -> Vec<u8> {
     let mut config = config.clone();
+    name_layers(&mut config.history, layers);
     fill_times(&mut config.history, layers);
     if let Some(epoch) = epoch.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
         for line in config.history.iter_mut().skip(base_history) {
@@ -50,6 +51,19 @@ pub(crate) fn image_config(
         .map(|layer| layer.diff_id.to_string())
         .collect();
     config.to_json(&created, &diff_ids)
+}
+
+/// Gives layers that no line of the history is about one of their own: those of a directory that stands in for an image, and of
+/// images without a history. Source: buildkit `exporter/containerimage/writer.go` (`normalizeLayersAndHistory`).
+fn name_layers(history: &mut Vec<History>, layers: &[ResultLayer]) {
+    let known = history.iter().filter(|line| !line.empty_layer).count();
+    for layer in layers.iter().skip(known) {
+        history.push(History {
+            created: layer.created.map(|time| time.to_string()),
+            comment: "buildkit.exporter.image.v0".to_owned(),
+            ..History::default()
+        });
+    }
 }
 
 /// Gives lines of the history without a time the time of their layer, or, if they have none, of the layer before them;

@@ -51,12 +51,23 @@ impl Steps for Fake {
         }
     }
 
-    async fn content_key(&self, step: usize, inputs: &[String]) -> Result<Option<Key>, String> {
+    async fn content_key(
+        &self,
+        step: usize,
+        inputs: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Option<Key>, String> {
+        if cancel.is_cancelled() {
+            return Err("cancelled".to_owned());
+        }
         let text = format!("{} of {inputs:?}", self.names[step]);
         Ok((!inputs.is_empty()).then(|| Digest::of(text.as_bytes())))
     }
 
-    async fn find(&self, key: &Key) -> Option<String> {
+    async fn find(&self, key: &Key, cancel: &CancellationToken) -> Option<String> {
+        if cancel.is_cancelled() {
+            return None;
+        }
         self.world.recorded.lock().get(key).cloned()
     }
 
@@ -161,7 +172,9 @@ impl Daemon {
         let nodes = steps.iter().enumerate().map(node).collect();
         let seats = steps.iter().enumerate().map(seat).collect();
         let flights = Arc::clone(&self.flights);
-        (Solve::new(fake, nodes, seats, None, flights), progress)
+        let cancel = CancellationToken::new();
+        let solve = Solve::new(fake, nodes, seats, None, flights, cancel);
+        (solve, progress)
     }
 
     async fn build(&self, steps: &[(&'static str, &[usize])]) -> Result<String, String> {
@@ -507,4 +520,29 @@ async fn a_change_of_one_builds_files_is_no_change_of_anothers() {
         "the files had changed"
     );
     assert_eq!(within(other).await.unwrap(), "run(copy(from()))");
+}
+
+#[tokio::test]
+async fn a_step_that_is_equal_by_content_alone_is_heard_by_all_too() {
+    let mut world = gated(&["run"]);
+    world.outputs.insert("copy", "the same");
+    let daemon = Daemon::new(world);
+    let other: &[(&str, &[usize])] = &[("from", &[]), ("copy@2", &[0]), ("run", &[1])];
+    let (first, _) = daemon.plan(CHAIN);
+    let (second, second_news) = daemon.plan(other);
+    let one = tokio::spawn(first.solve(2));
+    daemon.begun(1).await;
+    let two = tokio::spawn(second.solve(2));
+    while !within(second_news.next())
+        .await
+        .unwrap()
+        .logs
+        .iter()
+        .any(|log| log.data == b"run")
+    {}
+    // The first one's client leaves; the step goes on.
+    one.abort();
+    daemon.open("run");
+    assert_eq!(within(two).await.unwrap().unwrap(), "run(the same)");
+    assert_eq!(daemon.ran(), "from copy run copy");
 }

@@ -34,8 +34,10 @@ impl PlanSteps {
             false => (place().await?, Read::AsKeyed),
             true => {
                 let keyed = self.readings(step).await?;
-                let (leases, readings) = steady(keyed, || self.read(step), place).await?;
-                let read = self.compare(step, inputs, readings.as_ref()).await?;
+                let (leases, readings) = steady(keyed, || self.read(step, cancel), place).await?;
+                let read = self
+                    .compare(step, inputs, readings.as_ref(), cancel)
+                    .await?;
                 (leases, read)
             }
         };
@@ -93,9 +95,9 @@ impl PlanSteps {
         cancel: &CancellationToken,
     ) -> Result<Arc<Lease>, Failure> {
         let key = |whole: Digest| combine(Digest::of(b"context"), [whole]);
-        let read = || self.whole(context);
+        let read = || self.whole(context, cancel);
         let first = read().await?;
-        if let Some(lease) = self.shop.cache.find(&key(first.digest)) {
+        if let Some(lease) = self.cached(key(first.digest)).await {
             return Ok(Arc::new(lease));
         }
         let fill = || self.fill(context, cancel);

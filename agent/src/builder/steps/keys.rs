@@ -1,13 +1,15 @@
 //! What a step reads of its inputs, and the keys that are made of it.
 //!
 //! What is read of a context is read once for both keys of a step, so that they cannot differ; whether it was still the same
-//! when the step read it is found out afterwards ([`super::steady`]).
+//! when the step read it is found out afterwards ([`super::steady`]). The own key is read for the build of these steps;
+//! everything later may be wanted by others, too, and ends only when the work that it is for is given up.
 
 use std::sync::Arc;
 
 use agent_build::plan::{CopyOp, CopySource, InputIndex, MountKind, Op, RunMount, Vertex};
 use agent_image::Digest;
-use agent_image::build::{Reading, View, content_digest, path_digest};
+use agent_image::build::{Reading, StatCache, View, content_digest, path_digest};
+use tokio_util::sync::CancellationToken;
 
 use super::{PlanSteps, Solved};
 use crate::builder::contexts::Context;
@@ -63,12 +65,14 @@ impl PlanSteps {
         &self,
         step: usize,
         inputs: &[Solved],
+        cancel: &CancellationToken,
     ) -> Result<Option<Key>, Failure> {
         match &self.vertex(step).op {
             Op::Image(_) | Op::Context(_) | Op::Git(_) | Op::Http(_) => Ok(None),
             Op::Run(_) | Op::Copy(_) | Op::MakeDir(_) => {
                 let readings = self.readings(step).await?;
-                Ok(Some(self.content(step, inputs, &readings).await?))
+                let content = self.content(step, inputs, &readings, cancel);
+                Ok(Some(content.await?))
             }
         }
     }
@@ -79,10 +83,11 @@ impl PlanSteps {
         step: usize,
         inputs: &[Solved],
         readings: &[Reading],
+        cancel: &CancellationToken,
     ) -> Result<Key, Failure> {
         let op = &self.vertex(step).op;
         let root = op.root().map(|input| identity(&inputs[input.0]));
-        let parts = self.parts(step, inputs, readings).await?;
+        let parts = self.parts(step, inputs, readings, cancel).await?;
         let parts = root.into_iter().chain(parts);
         Ok(combine(Digest::of(&op.canonical()), parts))
     }
@@ -93,6 +98,7 @@ impl PlanSteps {
         step: usize,
         inputs: &[Solved],
         readings: &[Reading],
+        cancel: &CancellationToken,
     ) -> Result<Vec<Digest>, Failure> {
         let vertex = self.vertex(step);
         let mut readings = readings.iter();
@@ -111,7 +117,8 @@ impl PlanSteps {
                 Some(digest) => digest,
                 None => {
                     let view = inputs[input.0].view();
-                    let digest = self.reading(input, &selected, view, false).await?.digest;
+                    let reading = self.reading(input, &selected, view, None, cancel);
+                    let digest = reading.await?.digest;
                     self.digests.lock().insert((step, number), digest);
                     digest
                 }
@@ -126,7 +133,7 @@ impl PlanSteps {
         match known {
             Some(readings) => Ok(readings),
             None => {
-                let readings = self.read(step).await?;
+                let readings = self.read(step, &self.cancel).await?;
                 self.readings.lock().insert(step, Arc::clone(&readings));
                 Ok(readings)
             }
@@ -134,13 +141,19 @@ impl PlanSteps {
     }
 
     /// What a step reads of its contexts as they are now.
-    pub(super) async fn read(&self, step: usize) -> Result<Readings, Failure> {
+    pub(super) async fn read(
+        &self,
+        step: usize,
+        cancel: &CancellationToken,
+    ) -> Result<Readings, Failure> {
         let vertex = self.vertex(step);
         let mut readings = Vec::new();
         for (input, selected) in selections(&vertex.op) {
             if let Some(name) = self.context_input(vertex, input) {
                 let view = self.contexts.get(name).await?.view.clone();
-                readings.push(self.reading(input, &selected, view, true).await?);
+                let stats = Some(&self.stats);
+                let reading = self.reading(input, &selected, view, stats, cancel);
+                readings.push(reading.await?);
             }
         }
         Ok(readings.into())
@@ -161,6 +174,7 @@ impl PlanSteps {
         step: usize,
         inputs: &[Solved],
         readings: Option<&Readings>,
+        cancel: &CancellationToken,
     ) -> Result<Read, Failure> {
         let Some(readings) = readings else {
             return Ok(Read::Unsteady);
@@ -172,7 +186,10 @@ impl PlanSteps {
         };
         match digests(readings) == digests(&keyed) {
             true => Ok(Read::AsKeyed),
-            false => Ok(Read::Changed(self.content(step, inputs, readings).await?)),
+            false => {
+                let content = self.content(step, inputs, readings, cancel);
+                Ok(Read::Changed(content.await?))
+            }
         }
     }
 
@@ -181,10 +198,10 @@ impl PlanSteps {
         input: InputIndex,
         selected: &Selected<'_>,
         view: View,
-        context: bool,
+        stats: Option<&Arc<StatCache>>,
+        cancel: &CancellationToken,
     ) -> Result<Reading, Failure> {
-        let cancel = self.cancel.clone();
-        let stats = context.then(|| Arc::clone(&self.stats));
+        let (stats, cancel) = (stats.cloned(), cancel.clone());
         let reading = match *selected {
             Selected::Sources(op) => {
                 let op = op.clone();
@@ -204,9 +221,13 @@ impl PlanSteps {
     }
 
     /// All of a context.
-    pub(super) async fn whole(&self, context: &Context) -> Result<Reading, Failure> {
-        let everything = Selected::Path("/");
-        self.reading(InputIndex(0), &everything, context.view.clone(), true)
+    pub(super) async fn whole(
+        &self,
+        context: &Context,
+        cancel: &CancellationToken,
+    ) -> Result<Reading, Failure> {
+        let (everything, view) = (Selected::Path("/"), context.view.clone());
+        self.reading(InputIndex(0), &everything, view, Some(&self.stats), cancel)
             .await
     }
 }

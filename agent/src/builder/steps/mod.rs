@@ -36,7 +36,7 @@ use agent_image::build::{
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Cache, Lease};
@@ -98,7 +98,7 @@ pub(crate) struct Permits {
     /// compilers do not exhaust the memory.
     pub(crate) run: Semaphore,
     /// Copies and digests: they keep a thread and the disk busy.
-    pub(crate) files: Semaphore,
+    files: Arc<Semaphore>,
 }
 
 impl Permits {
@@ -106,8 +106,13 @@ impl Permits {
     pub(crate) fn new(processors: usize) -> Self {
         Self {
             run: Semaphore::new((2 * processors).max(4)),
-            files: Semaphore::new(processors.max(2)),
+            files: Arc::new(Semaphore::new(processors.max(2))),
         }
+    }
+
+    /// For one piece of work on files. It belongs to the thread that does it: one whose build is gone is still at work.
+    async fn files(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.files).acquire_owned().await.ok()
     }
 }
 
@@ -162,8 +167,19 @@ impl PlanSteps {
         &self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let _permit = self.shop.permits.files.acquire().await;
-        blocking_files(work).await
+        let permit = self.shop.permits.files().await;
+        blocking_files(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
+    }
+
+    /// What is cached here under a key.
+    async fn cached(&self, key: Key) -> Option<Lease> {
+        let cache = Arc::clone(&self.shop.cache);
+        let found = blocking(move || Ok(cache.find(&key)));
+        found.await.ok().flatten()
     }
 
     /// A snapshot of what was written.
@@ -219,19 +235,22 @@ impl PlanSteps {
                 (Kind::Regular, description, made)
             }
             Op::Copy(op) => {
-                let made;
-                (made, read) = match copy::is_independent(op) {
-                    true => self.link(step, op, &inputs, cabin, cancel).await?,
-                    false => self.copy(step, op, &inputs, cabin, cancel).await?,
-                };
-                (Kind::Regular, vertex.name.clone(), made)
+                let copied = self.lay(step, op, &inputs, cabin, cancel).await?;
+                let lease = self
+                    .insert(Kind::Regular, vertex.name.clone(), copied.made)
+                    .await?;
+                self.shop
+                    .cache
+                    .also(&lease.record().id, copied.key.as_slice());
+                return Ok((Solved::Files(lease), copied.read));
             }
             Op::MakeDir(op) => {
                 let (op, shop) = (op.clone(), Arc::clone(&self.shop));
                 let views: Vec<View> = inputs.iter().map(Solved::view).collect();
-                let _permit = self.shop.permits.files.acquire().await;
+                let permit = self.shop.permits.files().await;
                 cabin.begin();
                 let snapshot = blocking_files(move || {
+                    let _permit = permit;
                     let work = shop.cache.snapshots().begin()?;
                     make_directory(&op, &views, &work)?;
                     Ok(shop.cache.snapshots().finish(work)?)
@@ -294,16 +313,21 @@ impl Steps for PlanSteps {
         self.try_own_key(step).await.map_err(self.at(step))
     }
 
-    async fn content_key(&self, step: usize, inputs: &[Solved]) -> Result<Option<Key>, Failure> {
-        self.try_content_key(step, inputs)
+    async fn content_key(
+        &self,
+        step: usize,
+        inputs: &[Solved],
+        cancel: &CancellationToken,
+    ) -> Result<Option<Key>, Failure> {
+        self.try_content_key(step, inputs, cancel)
             .await
             .map_err(self.at(step))
     }
 
-    async fn find(&self, key: &Key) -> Option<Solved> {
-        let lease = match self.shop.cache.find(key) {
+    async fn find(&self, key: &Key, cancel: &CancellationToken) -> Option<Solved> {
+        let lease = match self.cached(*key).await {
             Some(lease) => lease,
-            None => self.imports.bring(key, &self.cancel).await?,
+            None => self.imports.bring(key, cancel).await?,
         };
         Some(Solved::Files(Arc::new(lease)))
     }

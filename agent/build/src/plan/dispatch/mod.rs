@@ -50,6 +50,9 @@ impl Planner<'_> {
             let lines = self.stages[id].lines;
             self.begin(id).map_err(|error| error.at(lines))?;
             let planned = std::mem::take(&mut self.stages[id].planned);
+            if !planned.is_empty() {
+                self.take_root(id);
+            }
             for step in &planned {
                 self.step(id, step)
                     .map_err(|error| error.at(step.instruction.lines))?;

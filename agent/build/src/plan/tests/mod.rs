@@ -1,5 +1,6 @@
 //! What is planned: goldens of whole plans, tables of rules, and that nothing makes the planner panic.
 
+mod contexts;
 mod corpus;
 mod errors;
 mod goldens;

@@ -93,6 +93,11 @@ fn archive(kind: &str) -> Vec<u8> {
             .file("up/y", "y")
             .file("../../z", "z")
             .end(),
+        "twice" => Tar::new()
+            .file("d", "for a moment")
+            .dir("d/")
+            .file("d/new", "new")
+            .end(),
         "gz" => gzip(b"no tar at all"),
         "empty" => Tar::new().end(),
         other => panic!("no archive {other}"),

@@ -432,7 +432,7 @@ fn what_is_removed_while_it_is_read_was_not_there() {
                 }
             }
         });
-        for _ in 0..200 {
+        for _ in 0..40 {
             read(&op, &view, None).unwrap();
             let work = yard.snapshots.begin().unwrap();
             copy(

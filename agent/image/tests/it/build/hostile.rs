@@ -213,3 +213,46 @@ fn a_cancelled_copy_stops() {
         Err(FilesError::Cancelled)
     ));
 }
+
+#[test]
+fn nothing_in_a_context_means_a_removed_file() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let yard = Yard::new();
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("d")).unwrap();
+    let device = root.path().join("d/passwd");
+    let kind = FileType::CharacterDevice;
+    mknodat(CWD, &device, kind, Mode::RUSR, makedev(0, 0)).unwrap();
+    let view = context(root.path(), &[]);
+    for (source, shown) in [("/d", "/x/passwd"), ("/d/passwd", "/x/passwd")] {
+        match copied(&yard, &op(source, "/x/"), &view) {
+            Err(FilesError::Invalid(text)) => assert!(text.contains(shown), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn reading_a_huge_file_can_be_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    // All of it is a hole, which takes hours to read.
+    let file = File::create(root.path().join("huge")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let view = context(root.path(), &[]);
+    let (op, cancel) = (op("/huge", "/x"), CancellationToken::new());
+    std::thread::scope(|scope| {
+        let reading =
+            scope.spawn(|| content_digest(&op, InputIndex(0), &view, None, &cancel).unwrap_err());
+        while !reading.is_finished() && !cancel.is_cancelled() {
+            // Some of it has been read by then.
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+            cancel.cancel();
+        }
+        assert!(matches!(reading.join().unwrap(), FilesError::Cancelled));
+    });
+    file.set_len((1 << 40) + 1).unwrap();
+    assert!(matches!(
+        content_digest(&op, InputIndex(0), &view, None, &CancellationToken::new()),
+        Err(FilesError::Limit { .. })
+    ));
+}

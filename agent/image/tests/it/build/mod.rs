@@ -4,6 +4,7 @@ mod cases;
 mod crash;
 mod digest;
 mod export;
+mod footing;
 mod hostile;
 mod snapshots;
 mod view;
