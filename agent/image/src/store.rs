@@ -16,6 +16,7 @@ mod artifact;
 mod changes;
 mod commit;
 mod content;
+mod downloads;
 mod history;
 mod import;
 mod index;
@@ -67,6 +68,7 @@ use crate::layers::{LayerStore, Unfinished};
 use crate::limits::Limits;
 use crate::registry::Partials;
 use content::Content;
+use downloads::Downloads;
 use index::Catalog;
 
 type Result<T> = std::result::Result<T, ImageError>;
@@ -89,6 +91,8 @@ pub struct Store {
     keep_mark: AtomicBool,
     /// What interrupted pulls have.
     partials: Partials,
+    /// Layers that pulls are downloading.
+    downloads: Downloads,
     /// Locked for as long as the store is open.
     _lock: File,
 }
@@ -110,8 +114,16 @@ impl Drop for Hold {
 #[derive(Default)]
 struct Additions {
     layers: Vec<Unfinished>,
+    /// Layers that other pulls may add, too; pinned.
+    shared: Vec<Arc<Unfinished>>,
     /// Configurations and manifests.
     blobs: Vec<Vec<u8>>,
+}
+
+impl Additions {
+    fn has_layers(&self) -> bool {
+        !(self.layers.is_empty() && self.shared.is_empty())
+    }
 }
 
 impl Store {
@@ -143,6 +155,7 @@ impl Store {
             held: Arc::default(),
             keep_mark: AtomicBool::new(false),
             partials,
+            downloads: Downloads::default(),
             _lock: lock,
         };
         if store.unsettled().exists() {
@@ -223,7 +236,7 @@ impl Store {
         additions: Additions,
         edit: impl FnOnce(&mut Catalog) -> Result<T>,
     ) -> Result<(T, Vec<Digest>)> {
-        if !additions.layers.is_empty() {
+        if additions.has_layers() {
             // Before the lock, since it may take long and nobody sees these files yet.
             self.sync_layers()?;
         }
@@ -246,10 +259,8 @@ impl Store {
         orphans.blobs = before.blobs().into_iter().chain(added).collect();
         orphans.blobs.retain(|blob| !needed.contains(blob));
 
-        let moves_files = !(additions.layers.is_empty()
-            && additions.blobs.is_empty()
-            && gone.is_empty()
-            && orphans.blobs.is_empty());
+        let moves_files = additions.has_layers()
+            || !(additions.blobs.is_empty() && gone.is_empty() && orphans.blobs.is_empty());
         if moves_files {
             let mark = self.unsettled();
             File::create(&mark).map_err(ImageError::io("create", &mark))?;
@@ -276,9 +287,13 @@ impl Store {
         gone: &[ImageId],
         orphans: &Orphans,
     ) -> Result<Vec<PathBuf>> {
-        let adds_layers = !additions.layers.is_empty();
+        let adds_layers = additions.has_layers();
         for layer in additions.layers {
             self.layers.commit(layer)?;
+        }
+        for layer in additions.shared {
+            let facts = layer.layer.clone();
+            self.layers.commit_directory(layer.path(), facts)?;
         }
         if adds_layers {
             content::sync_directory(self.layers.root())?;

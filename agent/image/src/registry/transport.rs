@@ -185,7 +185,7 @@ impl Registry {
 
 impl Session<'_> {
     /// Runs network work to its end, to its time limit or to the cancellation of the session.
-    pub(super) fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = Result<T, RegistryError>>,

@@ -59,8 +59,8 @@ impl Store {
             last_tagged: None,
         };
         let additions = Additions {
-            layers: Vec::new(),
             blobs: vec![config.to_vec(), manifest],
+            ..Additions::default()
         };
         self.change(additions, |catalog| {
             catalog.images.entry(id).or_insert(record);

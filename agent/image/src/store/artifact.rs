@@ -1,9 +1,12 @@
 //! Layers that travel without an image: into a registry beside a configuration that is none, and out of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::load::Pins;
+use super::pull::Download;
 use super::{Result, Store};
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Manifest, OCI_MANIFEST};
@@ -104,7 +107,9 @@ impl Store {
                 .iter()
                 .zip(layers.iter().map(|(_, diff_id)| diff_id))
                 .collect();
-            let fetch = |session: &Session<'_>, _| self.fetch(session, &pins, &pairs, progress);
+            let fetch = |session: &Session<'_>, _| {
+                self.fetch(session, &pins, &pairs, Download::Alone, progress)
+            };
             let unfinished = registry.at_first(
                 &reference,
                 credentials,
@@ -112,7 +117,10 @@ impl Store {
                 |session| session.resolve(),
                 fetch,
             )?;
-            let fetched = self.add_kept(unfinished)?;
+            let alone = unfinished.into_iter().map(|layer| {
+                Arc::into_inner(layer).expect("a layer that was downloaded alone is nobody else's")
+            });
+            let fetched = self.add_kept(alone.collect())?;
             let repository = reference.repository();
             for (blob, diff_id) in layers {
                 // Of a layer that was here already nobody has seen the blob.

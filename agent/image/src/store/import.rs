@@ -144,6 +144,7 @@ impl Store {
         let additions = Additions {
             layers,
             blobs: vec![bytes, manifest],
+            ..Additions::default()
         };
         self.change(additions, |catalog| {
             catalog.images.entry(id).or_insert(record);

@@ -240,6 +240,14 @@ impl<'a> Pins<'a> {
         }
         Some(diff_id)
     }
+
+    /// Pins a layer that need not be here yet.
+    pub(super) fn reserve(&self, diff_id: &Digest) {
+        let mut users = self.store.pinned.lock();
+        if self.pinned.lock().insert(*diff_id) {
+            *users.entry(*diff_id).or_default() += 1;
+        }
+    }
 }
 
 impl Drop for Pins<'_> {

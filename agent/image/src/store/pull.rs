@@ -5,11 +5,13 @@
 //! Source of the texts and their order: moby `daemon/internal/distribution/pull_v2.go`, `xfer/download.go`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::downloads::Turn;
 use super::index::Record;
 use super::load::Pins;
 use super::tag::give_name;
@@ -96,7 +98,7 @@ impl Store {
         )?;
         let id = ImageId::new(manifest.config.digest);
         let fetched: HashSet<Digest> = additions
-            .layers
+            .shared
             .iter()
             .map(|unfinished| unfinished.layer.diff_id)
             .collect();
@@ -195,7 +197,7 @@ impl Store {
                 .iter()
                 .zip(&config.rootfs.diff_ids)
                 .collect();
-            additions.layers = self.fetch(session, pins, &layers, progress)?;
+            additions.shared = self.fetch(session, pins, &layers, Download::Shared, progress)?;
             additions.blobs = vec![bytes, image.bytes.clone()];
         }
         Ok(Brought {
@@ -241,8 +243,9 @@ impl Store {
         session: &Session<'_>,
         pins: &Pins<'_>,
         layers: &[(&Descriptor, &Digest)],
+        download: Download,
         progress: ProgressSink<'_>,
-    ) -> Result<Vec<Unfinished>> {
+    ) -> Result<Vec<Arc<Unfinished>>> {
         let mut queue = VecDeque::new();
         let mut seen = HashMap::new();
         for (layer, diff_id) in layers.iter().copied() {
@@ -277,8 +280,16 @@ impl Store {
                         let Some((layer, diff_id)) = queue.lock().pop_front() else {
                             return;
                         };
-                        match self.fetch_layer(session, layer, diff_id, progress) {
-                            Ok(unfinished) => done.lock().push(unfinished),
+                        let fetched = match download {
+                            Download::Alone => self
+                                .fetch_layer(session, layer, diff_id, progress)
+                                .map(|unfinished| Some(Arc::new(unfinished))),
+                            Download::Shared => {
+                                self.share_layer(session, pins, layer, diff_id, progress)
+                            }
+                        };
+                        match fetched {
+                            Ok(unfinished) => done.lock().extend(unfinished),
                             Err(error) => {
                                 if !matches!(&error, ImageError::Registry(error) if error.may_pass_later()) {
                                     self.partials.forget(&layer.digest);
@@ -295,6 +306,44 @@ impl Store {
         match failed.into_inner() {
             Some(error) => Err(error),
             None => Ok(done.into_inner()),
+        }
+    }
+
+    /// One layer, by its own download or that of another pull. `None`: it has come to be here meanwhile.
+    fn share_layer(
+        &self,
+        session: &Session<'_>,
+        pins: &Pins<'_>,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        progress: ProgressSink<'_>,
+    ) -> Result<Option<Arc<Unfinished>>> {
+        let say = |text: &str| {
+            progress(ProgressMessage::of_layer(&layer.digest.short(), text));
+        };
+        // From now on whoever makes it exist makes it exist for this pull, too.
+        pins.reserve(diff_id);
+        loop {
+            if pins.find(diff_id).is_some() {
+                say("Already exists");
+                return Ok(None);
+            }
+            match self.downloads.claim(layer.digest, *diff_id) {
+                Turn::Ours(claim) => {
+                    let fetched = self.fetch_layer(session, layer, diff_id, progress)?;
+                    let fetched = Arc::new(fetched);
+                    claim.finish(&fetched);
+                    return Ok(Some(fetched));
+                }
+                Turn::Theirs(waiter) => {
+                    say("Waiting");
+                    let waited = session.wait(OTHERS_LIMIT, async { Ok(waiter.wait().await) })?;
+                    if let Some(fetched) = waited {
+                        say("Pull complete");
+                        return Ok(Some(fetched));
+                    }
+                }
+            }
         }
     }
 
@@ -354,5 +403,15 @@ impl Store {
     }
 }
 
+/// Whether a download may be another pull's, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Download {
+    Shared,
+    /// Whoever asks changes the layer's directory before it exists.
+    Alone,
+}
+
+/// For another pull's download, which ends long before by limits of its own.
+const OTHERS_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Enough of a layer to tell its compression.
 const HEAD_BYTES: u64 = 512;

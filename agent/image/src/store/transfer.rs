@@ -171,6 +171,7 @@ impl Store {
         let additions = Additions {
             layers: self.take_layers(missing, source, cancel)?,
             blobs: vec![config_bytes, manifest_bytes.clone()],
+            ..Additions::default()
         };
         let record = Record {
             media_type: parsed.media_type,

@@ -8,6 +8,7 @@ mod build;
 mod collect;
 mod commit;
 mod crash;
+mod downloads;
 mod hostile;
 mod keep;
 mod layers;

@@ -18,10 +18,10 @@ const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// An image as a registry holds it: documents and blobs by path.
-struct Image {
+pub(crate) struct Image {
     paths: HashMap<String, (String, Vec<u8>)>,
     manifest: Digest,
-    layers: Vec<Digest>,
+    pub(crate) layers: Vec<Digest>,
 }
 
 /// Bytes that do not compress.
@@ -38,7 +38,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// `app:1` with four layers, one of them of some length.
-fn image() -> Image {
+pub(crate) fn image() -> Image {
     let tars = [
         Tar::new().dir("bin/").file("bin/sh", "#!").end(),
         Tar::new().file("data", noise(7, 1 << 20)).end(),
@@ -77,7 +77,7 @@ fn image() -> Image {
 
 impl Image {
     /// What a good registry answers.
-    fn reply(&self, request: &Request) -> Reply {
+    pub(crate) fn reply(&self, request: &Request) -> Reply {
         let Some((kind, body)) = self.paths.get(&request.path) else {
             return Reply::new(
                 404,
@@ -106,21 +106,21 @@ impl Image {
         }
     }
 
-    fn is_large_layer(&self, request: &Request) -> bool {
+    pub(crate) fn is_large_layer(&self, request: &Request) -> bool {
         request.path.ends_with(&self.layers[1].to_string())
     }
 }
 
 /// A store and a client.
-struct Puller {
-    bed: Bed,
-    registry: Registry,
+pub(crate) struct Puller {
+    pub(crate) bed: Bed,
+    pub(crate) registry: Registry,
     cancel: CancellationToken,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Puller {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(RegistryConfig::default())
     }
 
