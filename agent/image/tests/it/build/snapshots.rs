@@ -222,6 +222,31 @@ fn times_are_clamped_in_copies() {
 }
 
 #[test]
+fn clamped_layers_of_an_export_that_a_crash_ended_are_gone() {
+    let yard = Yard::new();
+    let entry = yard.snapshot(fill);
+    let clamped = yard.snapshots.adopt_clamped(&[entry], 1_000_000_000);
+    let clamped = clamped.unwrap();
+    let layer = clamped.diff_ids()[0];
+    assert!(yard.store.blob_size(&layer).is_some());
+    // What is on the disk now is what a crash leaves.
+    let left = tempfile::tempdir().unwrap();
+    let mut copy = std::process::Command::new("cp");
+    let from = yard.directory.path().join(".");
+    assert!(
+        copy.arg("-a")
+            .arg(from)
+            .arg(left.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+    let reopened = Yard::at(left);
+    assert!(reopened.store.blob_size(&layer).is_none());
+    assert!(yard.store.blob_size(&layer).is_some());
+}
+
+#[test]
 fn layers_live_as_long_as_something_names_them() {
     let yard = Yard::new();
     let base = Tar::new().file("base", "b").end();
