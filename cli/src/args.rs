@@ -66,8 +66,20 @@ enum Verb {
     Logout(login::LogoutArgs),
     Search(search::SearchArgs),
     /// Manage builds: build, bake and the build cache
-    #[command(alias = "buildx")]
+    #[command(
+        alias = "buildx",
+        after_help = "Examples:
+  muster buildx build -t app .
+  muster buildx bake -f compose.yaml
+  muster buildx du --verbose
+  muster buildx prune --filter until=24h --max-used-space 10gb"
+    )]
     Builder {
+        /// Builder to use (there is one: default)
+        #[arg(long)]
+        builder: Option<String>,
+        #[command(flatten)]
+        debug: buildx::verbs::DebugFlag,
         #[command(subcommand)]
         verb: BuilderVerb,
     },
@@ -78,7 +90,14 @@ enum Verb {
         verb: ContainerGroup,
     },
     /// Manage images
-    #[command(name = "image")]
+    #[command(
+        name = "image",
+        after_help = "Examples:
+  muster image ls --filter dangling=true
+  muster image copy web ssh://host
+  muster image save -o web.tar web:1.2
+  muster image prune -a --filter until=24h"
+    )]
     ImageGroup {
         #[command(subcommand)]
         verb: ImageGroup,
@@ -275,6 +294,20 @@ pub(crate) fn with_help(command: Command) -> Command {
         .mut_subcommands(with_help)
 }
 
+impl Verb {
+    /// Whether the verb's own flags ask for more about what is done: Docker's builds have `-D` there, too.
+    fn debug(&self) -> bool {
+        match self {
+            Self::Builder { debug, verb, .. } => debug.debug || verb.debug(),
+            Self::Image(ImageVerb::Build(args))
+            | Self::ImageGroup {
+                verb: ImageGroup::Shared(ImageVerb::Build(args)),
+            } => args.debug.debug,
+            _ => false,
+        }
+    }
+}
+
 impl Line {
     /// Runs the verb to its exit code.
     pub(crate) fn run(self) -> Outcome {
@@ -286,14 +319,15 @@ impl Line {
             Verb::Completion(args) => completion::run(&args, Line::command()),
             Verb::Refused(verb) => refused::run(&verb),
             verb => {
-                if self.debug {
+                let debug = self.debug || verb.debug();
+                if debug {
                     log_to_stderr();
                 }
                 // One thread is enough for a client, and quicker to start.
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?;
-                let session = Session::new(self.host, self.debug);
+                let session = Session::new(self.host, debug);
                 let outcome = runtime.block_on(Box::pin(dispatch(&session, verb)));
                 // A read of stdin cannot be cancelled: it must not hold up the end.
                 runtime.shutdown_background();
@@ -325,7 +359,10 @@ async fn dispatch(session: &Session, verb: Verb) -> Outcome {
         Verb::Login(args) => login::login(session, args).await,
         Verb::Logout(args) => login::logout(args).await,
         Verb::Search(args) => search::run(session, args).await,
-        Verb::Builder { verb } => buildx::verbs::run(session, verb).await,
+        Verb::Builder { builder, verb, .. } => {
+            buildx::options::check_builder(builder.as_deref())?;
+            buildx::verbs::run(session, verb).await
+        }
         Verb::ContainerGroup { verb } => match verb {
             ContainerGroup::Shared(verb) => container(session, verb).await,
             ContainerGroup::Ls(args) => ps::run(session, args).await,
@@ -408,6 +445,9 @@ async fn image(session: &Session, verb: ImageVerb) -> Outcome {
         ImageVerb::Push(args) => push::run(session, args).await,
     }
 }
+
+#[cfg(test)]
+mod docker_flags;
 
 #[cfg(test)]
 mod tests {

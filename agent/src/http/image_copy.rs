@@ -112,7 +112,7 @@ async fn talk(taken: Taken, engine: Engine, name: &str, manifest: Digest) -> io:
         outcome = engine.receive_image(name, manifest, Accept::Any, source) => outcome,
         // The client has left: dropping the work cancels it, and what its threads wait for has ended.
         () = hear(reader, &asked) => {
-            asked.lock().open.clear();
+            asked.lock().close();
             return Ok(());
         }
     };
@@ -194,6 +194,27 @@ struct Channels {
     open: HashMap<u32, mpsc::Sender<Piece>>,
     /// Blobs of which something may be kept.
     asked: Vec<Digest>,
+    /// The client has left: whoever asks now would wait for ever.
+    closed: bool,
+}
+
+impl Channels {
+    /// A number for a channel whose pieces go to `to`; none when nobody is there to send any.
+    fn open(&mut self, blob: Digest, to: mpsc::Sender<Piece>) -> Option<u32> {
+        if self.closed {
+            return None;
+        }
+        self.last += 1;
+        self.open.insert(self.last, to);
+        self.asked.push(blob);
+        Some(self.last)
+    }
+
+    /// Ends all channels, those of later also.
+    fn close(&mut self) {
+        self.closed = true;
+        self.open.clear();
+    }
 }
 
 /// The client's blobs. Its calls block their thread.
@@ -225,14 +246,8 @@ fn gone() -> io::Error {
 impl BlobSource for Line {
     fn open(&self, blob: &Digest) -> io::Result<Box<dyn Read + Send + '_>> {
         let (sender, mut pieces) = mpsc::channel(INCOMING);
-        let channel = {
-            let mut channels = self.channels.lock();
-            channels.last += 1;
-            let channel = channels.last;
-            channels.open.insert(channel, sender);
-            channels.asked.push(*blob);
-            channel
-        };
+        let channel = self.channels.lock().open(*blob, sender);
+        let channel = channel.ok_or_else(gone)?;
         let closing = Closing {
             line: self,
             channel,
@@ -339,5 +354,24 @@ impl Read for Arriving<'_> {
         self.piece.copy_to_slice(&mut buffer[..len]);
         self.at += len as u64;
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_when_the_client_has_left_does_not_wait() {
+        let mut channels = Channels::default();
+        let blob = Digest::of(b"blob");
+        let (to, mut pieces) = mpsc::channel(1);
+        assert_eq!(channels.open(blob, to), Some(1));
+        channels.close();
+        // What waited has its answer; what comes later gets none to wait for.
+        assert!(pieces.blocking_recv().is_none());
+        let (to, _pieces) = mpsc::channel(1);
+        assert_eq!(channels.open(blob, to), None);
+        assert!(channels.open.is_empty());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! job.rs      one build to be done, and the order of several     run.rs   does them, with progress
+//! options.rs  what flags share with files        backlog.rs  news that wait for the display
 //! answer.rs   what --check, outline and targets print            record.rs  iidfile, metadata file
 //! verbs.rs    the commands below `builder`, `buildx` and the plugin
 //! plugin.rs   the executable as `docker-buildx`                  context.rs  which daemon docker's own settings name
@@ -11,9 +12,11 @@
 //! Source: docker/buildx `commands`, `build`, `bake`.
 
 pub(crate) mod answer;
+mod backlog;
 mod bake;
 mod context;
 pub(crate) mod job;
+pub(crate) mod options;
 pub(crate) mod plugin;
 pub(crate) mod record;
 pub(crate) mod run;

@@ -95,11 +95,11 @@ pub(crate) fn main(words: Vec<OsString>) -> Outcome {
         PluginVerb::Alone(verb) => (None, verb),
     };
     if let Some(name) = builder.or(line.builder) {
-        crate::verbs::build::check_builder(Some(&name))?;
+        super::options::check_builder(Some(&name))?;
     }
     let (host, chosen_by) = context::daemon(line.host, line.context, line.config)
         .map_err(|reason| Failure::new(1, reason))?;
-    let session = Session::of_docker(host, chosen_by, line.debug);
+    let session = Session::of_docker(host, chosen_by, line.debug || verb.debug());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -1,24 +1,23 @@
 //! Does builds: all that are ready at the same time, with one picture of their progress.
 
+use super::backlog::Backlog;
 use super::job::{Job, check_order};
 use crate::failure::Failure;
 use crate::out;
 use crate::render::build_progress::{BuildProgress, failure};
 use agent_api::Client;
-use agent_api::build::{BuildResult, FailureKind, RegistryCredentials, SolveStatus};
+use agent_api::build::{BuildResult, FailureKind, RegistryCredentials};
 use agent_api::client::RemoveImageOptions;
 use agent_api::client::build::BuildError;
 use agent_api::client::credentials::{ConfigFile, Login};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use indexmap::IndexMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// How often the picture is drawn again.
 const TICK: Duration = Duration::from_millis(100);
-/// News of builds that wait to be shown.
-const QUEUE: usize = 256;
 
 /// Results by the jobs' names.
 pub(crate) type Results = IndexMap<String, BuildResult>;
@@ -31,20 +30,20 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Results> {
     check_order(&jobs).map_err(|reason| Failure::new(1, format!("failed to build: {reason}")))?;
     let several = jobs.len() > 1;
-    let (news, mut queue) = mpsc::channel::<(String, SolveStatus)>(QUEUE);
-    let work = build_all(client, jobs, several, news);
+    let news = Backlog::default();
+    let work = build_all(client, jobs, several, &news);
     tokio::pin!(work);
     let mut tick = tokio::time::interval(TICK);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let built = loop {
         tokio::select! {
             built = &mut work => break built,
-            Some((prefix, status)) = queue.recv() => progress.update(status, &prefix),
+            (prefix, status) = news.next() => progress.update(status, &prefix),
             _ = tick.tick(), if progress.is_live() => progress.tick(),
             _ = &mut interrupted => break Err(cancelled()),
         }
     };
-    while let Ok((prefix, status)) = queue.try_recv() {
+    while let Some((prefix, status)) = news.try_next() {
         progress.update(status, &prefix);
     }
     progress.end();
@@ -63,7 +62,7 @@ async fn build_all(
     client: &Client,
     mut waiting: Vec<Job>,
     several: bool,
-    news: mpsc::Sender<(String, SolveStatus)>,
+    news: &Backlog,
 ) -> anyhow::Result<Results> {
     let auths = credentials().await;
     for job in &mut waiting {
@@ -79,7 +78,7 @@ async fn build_all(
         waiting = rest;
         for mut job in ready {
             job.resolve(&images);
-            running.push(build(client, job, several, news.clone()));
+            running.push(build(client, job, several, news));
         }
         let Some(built) = running.next().await else {
             break;
@@ -96,7 +95,7 @@ async fn build(
     client: &Client,
     job: Job,
     several: bool,
-    news: mpsc::Sender<(String, SolveStatus)>,
+    news: &Backlog,
 ) -> anyhow::Result<(String, BuildResult)> {
     let name = job.name;
     let prefix = if several { name.clone() } else { String::new() };
@@ -104,20 +103,8 @@ async fn build(
         .spec
         .prepare(&|name| std::env::var(name).ok())
         .map_err(|error| Failure::new(1, format!("failed to build: {error}")))?;
-    // What cannot be shown at once is shown later: whoever reads the connection must not wait for the terminal.
-    let (local, mut late) = mpsc::unbounded_channel();
-    let forward = async {
-        while let Some(status) = late.recv().await {
-            if news.send((prefix.clone(), status)).await.is_err() {
-                return;
-            }
-        }
-    };
-    let built = client.build(&request, offers, move |status| {
-        let _ = local.send(status);
-    });
-    let (built, ()) = tokio::join!(built, forward);
-    match built {
+    let built = client.build(&request, offers, |status| news.push(&prefix, status));
+    match built.await {
         Ok(result) => Ok((name, result)),
         Err(BuildError::Failed(failed)) => {
             let text = failure::render(&failed);
@@ -134,13 +121,15 @@ async fn build(
 
 /// What the user has logged in to. Not being able to read it fails the pulls that need it, not the build.
 async fn credentials() -> IndexMap<String, RegistryCredentials> {
-    let logins = async { ConfigFile::load()?.all().await };
-    let logins = logins.await.unwrap_or_else(|error| {
+    let (logins, errors) = match ConfigFile::load() {
+        Ok(config) => config.all().await,
+        Err(error) => (BTreeMap::new(), vec![error]),
+    };
+    for error in errors {
         out::note(format!(
             "WARNING: going on without credentials of registries: {error}"
         ));
-        Default::default()
-    });
+    }
     let credentials = |(server, login): (String, Login)| {
         let credentials = RegistryCredentials {
             username: login.username,

@@ -1,6 +1,6 @@
 //! The commands below `builder`, `buildx` and the plugin. Builders other than the daemon are refused by name.
 
-use super::bake;
+use super::{bake, options};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::verbs::refused::Rest;
@@ -17,8 +17,7 @@ pub(crate) enum BuilderVerb {
     Inspect(builder::InspectArgs),
     Ls(builder::LsArgs),
     Prune(builder::PruneArgs),
-    /// Show version information
-    Version,
+    Version(VersionArgs),
     /// Set the current builder (there is one: default)
     Use(UseArgs),
     /// Create a new builder (not supported: the daemon is the builder)
@@ -41,8 +40,23 @@ pub(crate) enum BuilderVerb {
     Install(Rest),
 }
 
+/// Show version information
+#[derive(Debug, clap::Args)]
+pub(crate) struct VersionArgs {
+    /// Builder to use (there is one: default)
+    #[arg(long)]
+    builder: Option<String>,
+    #[command(flatten)]
+    debug: DebugFlag,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct UseArgs {
+    /// Builder to use (there is one: default)
+    #[arg(long)]
+    builder: Option<String>,
+    #[command(flatten)]
+    debug: DebugFlag,
     /// Set builder as default for current context (it is)
     #[arg(long)]
     default: bool,
@@ -50,6 +64,32 @@ pub(crate) struct UseArgs {
     #[arg(long)]
     global: bool,
     name: String,
+}
+
+/// `-D`, which may stand before the verb as well.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct DebugFlag {
+    /// Enable debug logging
+    #[arg(short = 'D', long)]
+    pub(crate) debug: bool,
+}
+
+impl BuilderVerb {
+    /// Whether more is to be said about what is done.
+    pub(crate) fn debug(&self) -> bool {
+        let flag = match self {
+            Self::Bake(args) => args.debug,
+            Self::Build(args) => args.debug,
+            Self::Du(args) => args.debug,
+            Self::Inspect(args) => args.debug,
+            Self::Ls(args) => args.debug,
+            Self::Prune(args) => args.debug,
+            Self::Version(args) => args.debug,
+            Self::Use(args) => args.debug,
+            _ => DebugFlag::default(),
+        };
+        flag.debug
+    }
 }
 
 pub(crate) async fn run(session: &Session, verb: BuilderVerb) -> Outcome {
@@ -63,9 +103,13 @@ pub(crate) async fn run(session: &Session, verb: BuilderVerb) -> Outcome {
         BuilderVerb::Inspect(args) => builder::inspect(session, args).await,
         BuilderVerb::Ls(args) => builder::ls(session, args).await,
         BuilderVerb::Prune(args) => builder::prune(session, args).await,
-        BuilderVerb::Version => builder::version(),
+        BuilderVerb::Version(args) => {
+            options::check_builder(args.builder.as_deref())?;
+            builder::version()
+        }
         BuilderVerb::Use(args) => {
-            build::check_builder(Some(&args.name))?;
+            options::check_builder(args.builder.as_deref())?;
+            options::check_builder(Some(&args.name))?;
             Ok(0)
         }
         BuilderVerb::Create(_) => refuse(

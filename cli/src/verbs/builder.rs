@@ -1,8 +1,9 @@
 //! `builder` (also `buildx`): the build cache, and what tools want to know of a builder.
 //! Source: docker/buildx `commands/{du,prune,ls,inspect,version}.go`.
 
-use super::build::check_builder;
+use crate::buildx::options::check_builder;
 use crate::buildx::plugin::BUILDX_VERSION;
+use crate::buildx::verbs::DebugFlag;
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::flags::filter;
@@ -26,6 +27,8 @@ pub(crate) struct DuArgs {
     /// Builder to use (there is one: default)
     #[arg(long)]
     builder: Option<String>,
+    #[command(flatten)]
+    pub(crate) debug: DebugFlag,
     /// Provide filter values (id, type, description, inuse, shared, private, reclaimable)
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
@@ -200,6 +203,8 @@ pub(crate) struct PruneArgs {
     /// Builder to use (there is one: default)
     #[arg(long)]
     builder: Option<String>,
+    #[command(flatten)]
+    pub(crate) debug: DebugFlag,
     /// Provide filter values (e.g., "until=24h")
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
@@ -267,6 +272,11 @@ pub(crate) async fn prune(session: &Session, args: PruneArgs) -> Outcome {
 /// List builders: there is one
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
+    /// Builder to use (there is one: default)
+    #[arg(long)]
+    builder: Option<String>,
+    #[command(flatten)]
+    pub(crate) debug: DebugFlag,
     /// Format output: 'table', 'json' or a Go template
     #[arg(long)]
     format: Option<String>,
@@ -276,6 +286,7 @@ pub(crate) struct LsArgs {
 }
 
 pub(crate) async fn ls(session: &Session, args: LsArgs) -> Outcome {
+    check_builder(args.builder.as_deref())?;
     let node = Node::of(session).await;
     let format = Format {
         flag: args.format.as_deref(),
@@ -321,6 +332,8 @@ pub(crate) struct InspectArgs {
     /// Builder to use (there is one: default)
     #[arg(long)]
     builder: Option<String>,
+    #[command(flatten)]
+    pub(crate) debug: DebugFlag,
     name: Option<String>,
 }
 

@@ -16,8 +16,17 @@ pub(crate) enum RefusedVerb {
     #[command(hide = true)]
     Context(Rest),
     /// Docker's plugins (not there)
-    #[command(alias = "trust", alias = "manifest", alias = "checkpoint", hide = true)]
+    #[command(hide = true)]
     Plugin(Rest),
+    /// Signatures of images (not there)
+    #[command(hide = true)]
+    Trust(Rest),
+    /// Lists of manifests in registries (not there)
+    #[command(hide = true)]
+    Manifest(Rest),
+    /// Checkpoints of containers (not there)
+    #[command(hide = true)]
+    Checkpoint(Rest),
 }
 
 pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
@@ -27,6 +36,12 @@ pub(crate) fn run(verb: &RefusedVerb) -> Outcome {
             "there are no contexts: choose the daemon with -H or MUSTER_HOST",
         ),
         RefusedVerb::Plugin(_) => ("plugin", "there are no plugins"),
+        RefusedVerb::Trust(_) => ("trust", "images are not signed: name them by digest"),
+        RefusedVerb::Manifest(_) => (
+            "manifest",
+            "build for several platforms with -o type=oci, and push the archive with a tool for registries",
+        ),
+        RefusedVerb::Checkpoint(_) => ("checkpoint", "containers cannot be frozen into files"),
     };
     Err(Failure::new(1, format!("{name} is not supported: {reason}")).into())
 }

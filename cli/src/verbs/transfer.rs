@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::{Stream, StreamExt as _};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
@@ -199,12 +200,14 @@ async fn write(mut archive: ByteStream, path: Option<&Path>) -> anyhow::Result<(
     let special = special.is_ok_and(|found| !found.is_file());
     let mut name = path.as_os_str().to_owned();
     if !special {
-        name.push(format!(".{}.part", std::process::id()));
+        // Nobody else may know it beforehand, nor have it: it is the user's alone, as Docker's.
+        let chance = RandomState::new().build_hasher().finish();
+        name.push(format!(".{chance:016x}.part"));
     }
     let part = PathBuf::from(name);
     let result = async {
         let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create(!special).truncate(!special);
+        options.write(true).create_new(!special).mode(0o600);
         let mut file = options.open(&part).await?;
         while let Some(piece) = archive.next().await {
             file.write_all(&piece?).await?;

@@ -37,6 +37,9 @@ pub struct Lock {
     pub images: BTreeMap<String, LockedImage>,
     /// Files by path below `muster/`.
     pub files: BTreeMap<String, LockedFile>,
+    /// Directories that have to be there though they are empty, by path below `muster/`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub directories: BTreeSet<String>,
     /// What the project refers to and the bundle does not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
@@ -150,7 +153,7 @@ impl Lock {
     }
 
     fn check(&self) -> Result<(), String> {
-        for path in self.files.keys() {
+        for path in self.files.keys().chain(&self.directories) {
             if !name::is_file(path) {
                 return Err(format!("{path:?} is not the path of a file in a bundle"));
             }
@@ -396,6 +399,7 @@ pub(super) mod tests {
                     bind: false,
                 },
             )]),
+            directories: BTreeSet::from(["project/empty".to_owned()]),
             left_out: vec![LeftOut {
                 what: "secret token".to_owned(),
                 place: "./project/token".to_owned(),
@@ -434,6 +438,10 @@ pub(super) mod tests {
                 lock["files"]["project/../../etc/passwd"] =
                     lock["files"]["project/app.conf"].clone()
             },
+            "not the path of a file",
+        );
+        refused(
+            &|lock| lock["directories"] = json!(["project/../../etc"]),
             "not the path of a file",
         );
         refused(

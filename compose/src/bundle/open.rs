@@ -338,6 +338,7 @@ mod tests {
                     bind: false,
                 },
             )]),
+            directories: BTreeSet::new(),
             left_out: Vec::new(),
         };
         let mut entries = vec![

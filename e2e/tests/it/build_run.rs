@@ -24,7 +24,7 @@ fn built(host: &Host, arguments: &[&str]) -> String {
 
 /// Asks until there is an answer, at most 30 s.
 #[track_caller]
-fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(answer) = answer() {
@@ -39,7 +39,7 @@ fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The root of the process of the step that runs, as it sees it.
-fn process_root(host: &Host) -> Option<PathBuf> {
+pub(crate) fn process_root(host: &Host) -> Option<PathBuf> {
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup").ok()?.flatten();
     let steps = hierarchies
         .filter_map(|hierarchy| std::fs::read_dir(hierarchy.path().join(host.name())).ok())

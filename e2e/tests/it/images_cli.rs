@@ -217,3 +217,221 @@ fn an_import_ends_with_its_client() {
     assert_eq!(host.muster(&["images", "-aq"]).ok(), "");
     host.finish();
 }
+
+#[test]
+fn projects_pull_each_image_once_and_say_what_must_be_built() {
+    let host = Host::start();
+    let server = Server::start(&host, |_| Answer::NotFound);
+    let registry = server.address;
+    host.write(
+        "shop/compose.yaml",
+        &format!(
+            "services:
+  here: {{image: busybox, pull_policy: never}}
+  one: {{image: '{registry}/one:1'}}
+  again: {{image: '{registry}/one:1'}}
+  made: {{image: '{registry}/made:1', build: .}}
+  nameless: {{build: .}}
+"
+        ),
+    );
+    let all = host.muster_in("shop", &["compose", "pull", "--ignore-pull-failures"]);
+    all.clone().ok();
+    for line in [
+        " here Skipped",
+        " one Skipped - Image is already being pulled by again",
+        " nameless Skipped - No image to be pulled",
+        " again Pulling",
+        " again Error",
+        " made Pulling",
+        " made Warning",
+        "muster compose build made",
+    ] {
+        assert!(all.stderr.contains(line), "{line:?} is missing: {all}");
+    }
+    let manifests = |name: &str| {
+        let asked = server.asked();
+        let of = |line: &&String| line.contains(&format!("/v2/{name}/manifests/1"));
+        asked.iter().filter(of).count()
+    };
+    // Perhaps asked for by HEAD, then by GET, but for one service alone.
+    let (once, of_made) = (manifests("one"), manifests("made"));
+    assert!(once > 0 && once == of_made, "{once}, {of_made}");
+    host.muster_in("shop", &["compose", "pull"])
+        .fails(1, "again Error");
+    host.muster_in("shop", &["compose", "pull", "made", "--ignore-buildable"])
+        .ok();
+    host.muster_in("shop", &["compose", "pull", "--policy", "frob"])
+        .fails(125, "--policy");
+    host.muster_in("shop", &["compose", "push"])
+        .fails(1, &format!("{registry}/made:1"));
+    host.muster_in("shop", &["compose", "push", "--ignore-push-failures"])
+        .ok();
+    host.finish();
+}
+
+#[test]
+fn projects_are_bake_files() {
+    let host = Host::start();
+    host.write(
+        "shop/compose.yaml",
+        "services:
+  base.image:
+    build: {context: base, x-bake: {tags: ['shop/base:x']}}
+  web:
+    image: shop/web:1
+    build:
+      context: web
+      args: {WHO: bake}
+      additional_contexts: {below: 'service:base.image'}
+",
+    );
+    host.write(
+        "shop/base/Dockerfile",
+        "FROM busybox\nRUN echo base > /base\n",
+    );
+    host.write(
+        "shop/web/Dockerfile",
+        "FROM below\nARG WHO\nRUN echo $WHO > /who && cat /base >> /who\n",
+    );
+    host.muster_in("shop", &["buildx", "bake"]).ok();
+    let run = |image: &str| host.muster(&["run", "--rm", image, "cat", "/who"]).ok();
+    assert_eq!(run("shop/web:1"), "bake\nbase");
+    host.muster(&["image", "inspect", "shop/base:x"]).ok();
+    let print = [
+        "buildx",
+        "bake",
+        "--print",
+        "--set",
+        "web.args.WHO=set",
+        "web",
+    ];
+    let printed = host.muster_in("shop", &print).ok();
+    let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(printed["target"]["web"]["args"]["WHO"], "set");
+    assert_eq!(
+        printed["target"]["web"]["contexts"]["below"],
+        "target:base_image"
+    );
+
+    // The other way: what Compose would build, as a bake file.
+    host.muster(&["rmi", "shop/web:1"]).ok();
+    let text = host
+        .muster_in(
+            "shop",
+            &[
+                "-D",
+                "compose",
+                "build",
+                "--print",
+                "--build-arg",
+                "WHO=printed",
+            ],
+        )
+        .ok();
+    host.write("shop/printed.json", &text);
+    let dotted = host.muster_in("shop", &["buildx", "bake", "-f", "printed.json"]);
+    dotted.ok();
+    assert_eq!(run("shop/web:1"), "printed\nbase");
+    host.finish();
+}
+
+#[test]
+fn images_of_oci_layouts_are_contexts() {
+    let host = Host::start();
+    host.write(
+        "base/Dockerfile",
+        "FROM busybox\nRUN echo laid out > /from\n",
+    );
+    let output = "type=oci,dest=layout,tar=false,name=team/base:1";
+    host.muster(&["build", "-o", output, "base"]).ok();
+    let index = std::fs::read_to_string(host.path("layout/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    // What lies beside the image's own blobs is not sent.
+    let beside = host.path("layout/blobs/sha256").join("0".repeat(64));
+    std::fs::write(beside, "not of this image").unwrap();
+    host.write(
+        "c/Dockerfile",
+        "FROM base\nRUN cat /from > /copy\nCOPY --from=base /from /two\n",
+    );
+    let layout = host.path("layout").display().to_string();
+    for place in [format!("{layout}@{digest}"), layout.clone()] {
+        let context = format!("base=oci-layout://{place}");
+        host.muster(&["build", "-t", "made", "--build-context", &context, "c"])
+            .ok();
+        let line = ["run", "--rm", "made", "cat", "/copy", "/two"];
+        assert_eq!(host.muster(&line).ok(), "laid out\nlaid out", "{place}");
+    }
+    let context = format!("base=oci-layout://{layout}:nope");
+    host.muster(&["build", "--build-context", &context, "c"])
+        .fails(1, "no image with the tag \"nope\"");
+    let other = ["build", "--platform", "linux/s390x", "--build-context"];
+    let context = format!("base=oci-layout://{layout}");
+    let foreign = host.muster(&[&other[..], &[&context, "c"]].concat());
+    assert_eq!(foreign.code, 1, "{foreign}");
+    // Damaged on its way: refused, and nothing of it is kept.
+    let before = host.muster(&["images", "-aq"]).ok();
+    let blob = index["manifests"][0]["digest"].as_str().unwrap();
+    let blob = blob.strip_prefix("sha256:").unwrap();
+    let path = host.path("layout/blobs/sha256").join(blob);
+    let text = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("sha256:", "sha256: ");
+    std::fs::write(&path, text).unwrap();
+    let context = format!("base=oci-layout://{layout}@{digest}");
+    let damaged = host.muster(&["build", "--no-cache", "--build-context", &context, "c"]);
+    assert_eq!(damaged.code, 1, "{damaged}");
+    assert_eq!(host.muster(&["images", "-aq"]).ok(), before);
+    host.finish();
+}
+
+#[test]
+fn keys_in_files_sign_inside_of_builds() {
+    let host = Host::start();
+    let keys = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../agent/api/src/client/build/ssh/testdata"
+    );
+    host.write(
+        "c/Dockerfile",
+        "FROM busybox\n\
+         RUN --mount=type=ssh,id=deploy echo socket $SSH_AUTH_SOCK; i=0; \
+             while [ ! -e /tmp/go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done; rm /tmp/go\n",
+    );
+    let offer = format!("deploy={keys}/ed25519-256,{keys}/rsa-2048");
+    let mut command = host.muster_command(&["build", "--progress", "plain", "--ssh", &offer, "c"]);
+    command
+        .env_remove("SSH_AUTH_SOCK")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped());
+    let building = host.spawn(command);
+    let inside = crate::build_run::until("the agent's socket", || {
+        let root = crate::build_run::process_root(&host)?;
+        let socket = root.join("run/buildkit/ssh_agent.0");
+        socket.exists().then_some((root, socket))
+    });
+    let mut agent = std::os::unix::net::UnixStream::connect(&inside.1).unwrap();
+    agent.write_all(&[0, 0, 0, 1, 11]).unwrap();
+    let mut length = [0; 4];
+    agent.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    agent.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..5], [12, 0, 0, 0, 2]);
+    let text = String::from_utf8_lossy(&answer);
+    for part in [
+        "ssh-ed25519",
+        "ed25519-256@test",
+        "ssh-rsa",
+        "rsa-2048@test",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text:?}");
+    }
+    std::fs::write(inside.0.join("tmp/go"), "").unwrap();
+    let output = building.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let refused = host.muster(&["build", "--ssh", &format!("deploy={keys}/encrypted"), "c"]);
+    refused.fails(1, "ssh-add");
+    host.finish();
+}

@@ -10,7 +10,7 @@
 //!
 //! Must not: log a secret, or show one in an error. Source: docker/cli `cli/config`, docker/docker-credential-helpers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,6 +28,8 @@ use super::RegistryAuth;
 
 /// The key of Docker Hub.
 pub const HUB: &str = "https://index.docker.io/v1/";
+/// Helpers that run at the same time.
+const HELPERS: usize = 8;
 /// Time for a helper, which may ask its user to unlock something.
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
 /// Bytes of a helper's answer.
@@ -224,30 +227,38 @@ impl ConfigFile {
         }
     }
 
-    /// All credentials, by registry: what a build may need.
-    ///
-    /// # Errors
-    /// A helper fails, or an entry is malformed.
-    pub async fn all(&self) -> Result<BTreeMap<String, Login>> {
-        #[allow(clippy::zero_sized_map_values)]
-        let mut servers: BTreeMap<String, ()> = BTreeMap::new();
+    /// All credentials, by registry: what a build may need. Helpers are asked at the same time; one that fails takes away
+    /// what it keeps and no more, as docker/cli `GetAllCredentials`: the errors say which.
+    pub async fn all(&self) -> (BTreeMap<String, Login>, Vec<CredentialsError>) {
+        let mut servers: BTreeSet<String> = BTreeSet::new();
+        let mut errors = Vec::new();
         let entries = ["auths", "credHelpers"].map(|name| self.object(name));
         for entry in entries.into_iter().flatten() {
-            servers.extend(entry.keys().map(|server| (server.clone(), ())));
+            servers.extend(entry.keys().cloned());
         }
         if let Some(store) = self.store_name() {
-            let listed = run_helper(&store, "list", String::new()).await?;
-            let listed: BTreeMap<String, String> = serde_json::from_str(&listed)
-                .map_err(|error| failed(&store, "list", error.to_string()))?;
-            servers.extend(listed.into_keys().map(|server| (server, ())));
-        }
-        let mut all = BTreeMap::new();
-        for server in servers.into_keys() {
-            if let Some(login) = self.get(&server).await? {
-                all.insert(server, login);
+            match listed(&store).await {
+                Ok(listed) => servers.extend(listed),
+                Err(error) => errors.push(error),
             }
         }
-        Ok(all)
+        let mut asked = futures_util::stream::iter(servers)
+            .map(|server| async move {
+                let login = self.get(&server).await;
+                (server, login)
+            })
+            .buffer_unordered(HELPERS);
+        let mut all = BTreeMap::new();
+        while let Some((server, login)) = asked.next().await {
+            match login {
+                Ok(Some(login)) => {
+                    all.insert(server, login);
+                }
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        (all, errors)
     }
 
     /// Keeps credentials, with the helper that is meant for them or in the file.
@@ -429,6 +440,14 @@ impl ConfigFile {
     }
 }
 
+/// The registries that a helper keeps credentials for.
+async fn listed(store: &str) -> Result<Vec<String>> {
+    let text = run_helper(store, "list", String::new()).await?;
+    let listed: BTreeMap<String, String> =
+        serde_json::from_str(&text).map_err(|error| failed(store, "list", error.to_string()))?;
+    Ok(listed.into_keys().collect())
+}
+
 /// The key of the registry an image comes from.
 #[must_use]
 pub fn server_of(image: &str) -> String {
@@ -583,6 +602,8 @@ mod tests {
             ("host:5000/a", "host:5000"),
             ("localhost/a", "localhost"),
             ("ghcr.io/a/b@sha256:x", "ghcr.io"),
+            // Repositories have no capital letters.
+            ("Build/app", "Build"),
         ] {
             assert_eq!(server_of(image), name, "{image}");
         }
@@ -677,6 +698,24 @@ mod tests {
             let error = file.get(server).await.unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
         }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_takes_no_other_credentials_away() {
+        let directory = temporary("broken-helper");
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("config.json");
+        std::fs::write(
+            &path,
+            r#"{"credHelpers": {"gone": "no-such-helper"}, "auths": {"here": {"auth": "bWU6c2VjcmV0"}}}"#,
+        )
+        .unwrap();
+        let (logins, errors) = ConfigFile::read(&path).unwrap().all().await;
+        assert_eq!(logins["here"].username, "me");
+        assert_eq!((logins.len(), errors.len()), (1, 1));
+        let told = errors[0].to_string();
+        assert!(told.contains("docker-credential-no-such-helper"), "{told}");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -1,11 +1,11 @@
 //! Targets as builds. Source: buildx `bake/bake.go:toBuildOpt`.
 
 use super::super::job::{Job, call};
+use super::super::options::{add_hosts, add_source_date, check_attestations, entitlements};
 use super::resolve::Resolved;
 use super::target::{Entry, Target, Text};
 use crate::flags::devices;
 use crate::render::units::ram_in_bytes;
-use crate::verbs::build::{add_hosts, add_source_date, check_attestations, entitlements};
 use agent_api::build::BuildRequest;
 use agent_api::client::build::{
     BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget,

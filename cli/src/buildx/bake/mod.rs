@@ -17,14 +17,15 @@ mod resolve;
 mod set;
 mod target;
 
-use super::job::AnswerFormat;
+use super::job::{AnswerFormat, Job};
+use super::options::{check_attestations, check_builder};
 use super::run::{self, remove_intermediate};
+use super::verbs::DebugFlag;
 use super::{answer, record};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::render::build_progress::{BuildProgress, Mode};
-use crate::verbs::build::{check_attestations, check_builder};
 use agent_api::client::build::{OutputSpec, is_remote};
 use clap::Args;
 use entitle::Granted;
@@ -62,6 +63,8 @@ pub(crate) struct BakeArgs {
     /// Shorthand for "--call=check"
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    pub(super) debug: DebugFlag,
     /// Build definition file (HCL, JSON or a Compose file; - for standard input)
     #[arg(short, long)]
     file: Vec<String>,
@@ -125,24 +128,25 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
     }
     grant(&args.allow, &mut resolved, &here).map_err(fail)?;
     let jobs = jobs::jobs(&resolved, &here).map_err(fail)?;
-    if jobs
-        .iter()
-        .flat_map(|job| &job.spec.outputs)
-        .any(OutputSpec::is_stdout)
-    {
-        return Err(fail(
-            "an output of several builds cannot be standard output: give it a dest".to_owned(),
-        )
-        .into());
+    let mut outputs = jobs.iter().flat_map(|job| &job.spec.outputs);
+    if outputs.any(OutputSpec::is_stdout) {
+        let reason = "an output of several builds cannot be standard output: give it a dest";
+        return Err(Failure::new(1, reason).into());
     }
+    let progress = BuildProgress::new(mode, session.driver());
+    build(session, &args, &resolved, jobs, progress).await
+}
+
+/// Builds what was resolved, and writes what is asked for about it.
+async fn build(
+    session: &Session,
+    args: &BakeArgs,
+    resolved: &Resolved,
+    jobs: Vec<Job>,
+    mut progress: BuildProgress,
+) -> Outcome {
     let formats: Vec<AnswerFormat> = jobs.iter().map(|job| job.answer).collect();
     let client = session.client().await?;
-    let headline = format!(
-        "building with \"default\" instance using {} driver",
-        session.driver()
-    );
-    let mut progress =
-        BuildProgress::new(mode, &headline, &format!("{}:default", session.driver()));
     let results = run::run(client, jobs, &mut progress)
         .await
         .map_err(run::explain)?;
@@ -158,7 +162,7 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
     let mut code = 0;
     for ((name, result), format) in results.iter().zip(formats) {
         if let Some(answer) = &result.answer {
-            let (text, failed) = answer::render(answer, format, &dockerfile(&resolved, name));
+            let (text, failed) = answer::render(answer, format, &dockerfile(resolved, name));
             out::text(&text)?;
             code = code.max(u8::from(failed));
         }

@@ -78,12 +78,17 @@ enum Shown {
 }
 
 impl BuildProgress {
-    /// `headline` is what the first line says (`building with "default" instance …`); `short` is its form for a
-    /// terminal's corner.
-    pub(crate) fn new(mode: Mode, headline: &str, short: &str) -> Self {
+    /// `driver` is what buildx calls the kind of the builder: the first line says it.
+    pub(crate) fn new(mode: Mode, driver: &str) -> Self {
         let shown = match mode {
-            Mode::Tty => Shown::Tty(Tty::new(short, std::env::var_os("NO_COLOR").is_none())),
-            Mode::Plain => Shown::Plain(Plain::new(headline)),
+            Mode::Tty => {
+                let colour = std::env::var_os("NO_COLOR").is_none();
+                Shown::Tty(Tty::new(&format!("{driver}:default"), colour))
+            }
+            Mode::Plain => {
+                let headline = format!("building with \"default\" instance using {driver} driver");
+                Shown::Plain(Plain::new(&headline))
+            }
             Mode::RawJson => Shown::RawJson,
             Mode::Quiet => Shown::Quiet,
         };

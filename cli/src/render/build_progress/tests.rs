@@ -102,7 +102,7 @@ fn a_small_terminal_shows_what_goes_on() {
 
 #[test]
 fn warnings_are_listed_once_and_expanded_when_asked() {
-    let mut progress = BuildProgress::new(Mode::Quiet, "", "");
+    let mut progress = BuildProgress::new(Mode::Quiet, "muster");
     for status in recording("built").into_iter().chain(recording("built")) {
         progress.update(status, "");
     }

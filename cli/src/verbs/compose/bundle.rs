@@ -42,7 +42,8 @@ const QUEUE: usize = 16;
 #[command(
     after_help = "Holds the resolved model, configs, the compose and env files as they were written, a lock file and all images \
 (layers once). `muster up BUNDLE` verifies all of it, loads the images that are missing and never pulls; \
-files are unpacked to $XDG_DATA_HOME/muster/bundles/PROJECT (~/.local/share/...), where relative paths start.
+files are unpacked to $XDG_DATA_HOME/muster/bundles/PROJECT (~/.local/share/...), where relative paths start. \
+They stay there after `down`, since containers may keep data beside them: remove that directory to be rid of them.
 
 Values under `environment:` and env files travel in clear; secrets do not, unless asked for. Volumes start empty.
 
@@ -119,6 +120,7 @@ pub(super) async fn run(session: &Session, flags: &ProjectFlags, args: BundleArg
         services: services(&portable, &images),
         images: BTreeMap::new(),
         files: BTreeMap::new(),
+        directories: gathered.directories.clone(),
         left_out: portable.left_out.clone(),
     };
     let path = match &args.output {
@@ -188,6 +190,9 @@ fn list(portable: &Portable, gathered: &Gathered, no_images: bool) -> Outcome {
     out::line(name::MODEL)?;
     for file in gathered.files.keys() {
         out::line(name::of_file(file))?;
+    }
+    for directory in &gathered.directories {
+        out::line(format!("{}/", name::of_file(directory)))?;
     }
     if !no_images {
         for image in &portable.images {

@@ -1,15 +1,16 @@
 //! `compose build`, and the builds that `up` begins with.
 //! Source: docker/compose `cmd/compose/build.go`, `pkg/compose/{build,build_bake}.go`.
 
+use super::bake_file;
 use super::project::{ProgressMode, ProjectFlags};
 use crate::buildx::job::Job;
+use crate::buildx::options::{add_source_date, build_args, check_attestations, check_builder};
 use crate::buildx::run::{self, Results};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::render::build_progress::{BuildProgress, Mode};
 use crate::render::units::ram_in_bytes;
-use crate::verbs::build::{add_source_date, build_args, check_attestations, check_builder};
 use agent_api::build::Call;
 use agent_api::client::build::{OutputSpec, SshSpec};
 use clap::Args;
@@ -22,6 +23,8 @@ use std::collections::{BTreeSet, VecDeque};
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:
   muster compose build
+  muster compose build --with-dependencies --push web
+  muster compose build --print > docker-bake.json
   muster compose build --no-cache --build-arg VERSION=2 web")]
 pub(crate) struct BuildArgs {
     /// Set build-time variables for services
@@ -39,6 +42,9 @@ pub(crate) struct BuildArgs {
     /// Do not use cache when building the image
     #[arg(long)]
     no_cache: bool,
+    /// Print equivalent bake file
+    #[arg(long)]
+    print: bool,
     /// Add a provenance attestation (only "false": images are not attested)
     #[arg(long)]
     provenance: Option<String>,
@@ -89,6 +95,10 @@ pub(super) async fn build(session: &Session, flags: &ProjectFlags, args: BuildAr
     let mut jobs = jobs(&plan);
     for job in &mut jobs {
         args.apply(job).map_err(fail)?;
+    }
+    if args.print {
+        out::line(bake_file::print(&loaded.project, &jobs, args.push))?;
+        return Ok(0);
     }
     let results = images.run(jobs, args.quiet).await?;
     if args.check {
@@ -154,7 +164,7 @@ fn answers(results: &Results) -> Outcome {
 }
 
 /// A job for each build of a plan.
-fn jobs(plan: &Plan) -> Vec<Job> {
+pub(super) fn jobs(plan: &Plan) -> Vec<Job> {
     let built: BTreeSet<&str> = plan.builds().map(|build| build.service.as_str()).collect();
     let job = |build: &compose::convert::build::ServiceBuild| {
         let mut spec = build.spec.clone();
@@ -221,8 +231,7 @@ impl<'a> Images<'a> {
         };
         let mode = Mode::choose(if quiet { Some("quiet") } else { progress }, quiet)?;
         let client = self.session.client().await?;
-        let headline = "building with \"default\" instance using muster driver";
-        let mut progress = BuildProgress::new(mode, headline, "muster:default");
+        let mut progress = BuildProgress::new(mode, self.session.driver());
         let results = run::run(client, jobs, &mut progress)
             .await
             .map_err(run::explain)?;

@@ -1,6 +1,7 @@
 //! `compose` and its short forms `up`, `down` and `plan`: flags to planner options, plans to executions, progress to
 //! stderr, data to stdout. Loading is in `compose_model`, deciding and executing in `compose`.
 
+mod bake_file;
 mod bundle;
 mod config;
 mod copy;

@@ -38,7 +38,7 @@ pub(crate) struct ProjectFlags {
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) parallel: i64,
     /// Print what would be done and why, without doing it
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) dry_run: bool,
     /// Names with underscores, as Compose 1 made them (not supported)
     #[arg(long, hide = true)]

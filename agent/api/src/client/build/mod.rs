@@ -5,6 +5,7 @@
 //! offers.rs   what the daemon may ask for: contexts, secrets, SSH agents, caches; where outputs go
 //! serve.rs    one task per channel: feeds it or drains it
 //! ssh/        an SSH agent that holds keys of files
+//! layout.rs   an image of an OCI layout
 //! directory.rs  a directory as a filtered tar    unpack.rs  a tar into a directory
 //! spec/       a build in the client's own terms, and the languages of its options
 //! ```
@@ -13,6 +14,7 @@
 
 mod cache;
 mod directory;
+mod layout;
 mod offers;
 mod serve;
 mod spec;
@@ -21,6 +23,7 @@ mod unpack;
 
 pub use cache::PruneBuildsOptions;
 pub use directory::OpenDirectory;
+pub use layout::LayoutImage;
 pub use offers::{ContextSource, Offers, OutputSink, SecretSource};
 pub use spec::{
     BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget,

@@ -1,6 +1,7 @@
 //! What a client has for the daemon, by the names the request uses, and where it wants outputs.
 
 use super::directory::OpenDirectory;
+use super::layout::LayoutImage;
 use super::serve::{Feed, Service};
 use super::ssh::SshSource;
 use crate::types::build::{ChannelPurpose, ContextOffer, MAX_SECRET};
@@ -9,7 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use tokio::io::AsyncRead;
 
-/// Everything the daemon may ask for during one build. Each context, cache and output is given out once.
+/// Everything the daemon may ask for during one build. Each directory, archive and output is given out once.
 #[derive(Debug, Default)]
 pub struct Offers {
     contexts: HashMap<String, ContextSource>,
@@ -25,8 +26,8 @@ pub enum ContextSource {
     Directory(OpenDirectory),
     /// A tar, perhaps compressed, as it comes (mostly stdin).
     Archive(Box<dyn AsyncRead + Send + Unpin>),
-    /// A directory that is an OCI layout.
-    OciLayout(PathBuf),
+    /// An image of an OCI layout.
+    OciLayout(LayoutImage),
 }
 
 impl fmt::Debug for ContextSource {
@@ -34,7 +35,7 @@ impl fmt::Debug for ContextSource {
         match self {
             Self::Directory(directory) => f.debug_tuple("Directory").field(directory).finish(),
             Self::Archive(_) => f.write_str("Archive(…)"),
-            Self::OciLayout(path) => f.debug_tuple("OciLayout").field(path).finish(),
+            Self::OciLayout(image) => f.debug_tuple("OciLayout").field(image).finish(),
         }
     }
 }
@@ -106,8 +107,8 @@ impl Offers {
         let offer = match &source {
             ContextSource::Directory(directory) => directory.offer(),
             ContextSource::Archive(_) => ContextOffer::Stream,
-            ContextSource::OciLayout(_) => ContextOffer::OciLayout {
-                reference: String::new(),
+            ContextSource::OciLayout(image) => ContextOffer::OciLayout {
+                reference: image.digest().to_owned(),
             },
         };
         self.contexts.insert(name.to_owned(), source);
@@ -153,7 +154,12 @@ impl Offers {
             ChannelPurpose::Context { name } => match self.contexts.remove(name) {
                 Some(ContextSource::Directory(directory)) => Feed::Directory(directory),
                 Some(ContextSource::Archive(reader)) => Feed::Archive(reader),
-                Some(ContextSource::OciLayout(path)) => Feed::Layout(path),
+                Some(ContextSource::OciLayout(image)) => {
+                    // Asked for once for each platform.
+                    let again = ContextSource::OciLayout(image.clone());
+                    self.contexts.insert(name.clone(), again);
+                    Feed::Image(image)
+                }
                 None => return Err(gone("context", name)),
             },
             ChannelPurpose::Secret { id } => {

@@ -1,6 +1,7 @@
 //! Serving channels: each task feeds its channel from what the client offers, or drains it to where an output goes.
 
 use super::directory::{self, OpenDirectory};
+use super::layout::LayoutImage;
 use super::offers::{OutputSink, SecretSource};
 use super::ssh::{KeyAgent, SshSource};
 use super::{BuildError, Piece, unpack};
@@ -26,6 +27,7 @@ pub(super) enum Feed {
     Directory(OpenDirectory),
     Archive(Box<dyn AsyncRead + Send + Unpin>),
     Layout(PathBuf),
+    Image(LayoutImage),
     Secret(SecretSource),
     Agent(SshSource),
 }
@@ -55,6 +57,10 @@ pub(super) async fn feed(feed: Feed, reply: Reply, incoming: mpsc::Receiver<Piec
         }
         Feed::Layout(path) => {
             let write = move |pipe: &mut FrameWriter| directory::write_layout(&path, pipe);
+            written(&reply, incoming, write).await
+        }
+        Feed::Image(image) => {
+            let write = move |pipe: &mut FrameWriter| image.write(pipe);
             written(&reply, incoming, write).await
         }
         Feed::Archive(reader) => copied(&reply, incoming, reader).await,

@@ -257,6 +257,21 @@ pub(super) mod base64_list {
 mod tests {
     use super::*;
 
+    /// What `docker buildx build --progress rawjson` (0.29.1) wrote, line by line: nothing is lost or added by reading
+    /// and writing it.
+    #[test]
+    fn progress_is_written_as_buildx_writes_it() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for line in include_str!("testdata/rawjson.jsonl").lines() {
+            let theirs: serde_json::Value = serde_json::from_str(line).unwrap();
+            let status: SolveStatus = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_value(&status).unwrap(), theirs);
+            kinds.extend(theirs.as_object().unwrap().keys().cloned());
+        }
+        let kinds: Vec<String> = kinds.into_iter().collect();
+        assert_eq!(kinds, ["logs", "statuses", "vertexes"]);
+    }
+
     #[test]
     fn buildkits_json_is_read_and_written_again() {
         // Written by buildx 0.29 with --progress rawjson.

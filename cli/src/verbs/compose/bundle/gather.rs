@@ -10,7 +10,7 @@ use compose_model::{Loaded, Project};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Deepest nesting of directories, and most files.
@@ -24,6 +24,8 @@ const MAX_ENV_FILE: u64 = 1 << 20;
 pub(super) struct Gathered {
     /// By place in the bundle, below `muster/`.
     pub(super) files: BTreeMap<String, Source>,
+    /// Directories without any file, by place.
+    pub(super) directories: BTreeSet<String>,
     /// What does not go along, for people.
     pub(super) notes: Vec<String>,
 }
@@ -88,14 +90,24 @@ pub(super) fn gather(
     portable: &Portable,
 ) -> anyhow::Result<Gathered> {
     let mut gathered = Gathered::default();
+    let mut excluded: BTreeSet<PathBuf> = portable.excluded.clone();
+    excluded.extend(revealing(&env_files(loaded, raw), portable));
+    let excluded = Excluded::new(excluded);
     for wanted in &portable.wanted {
         match std::fs::metadata(&wanted.path) {
             Ok(metadata) if metadata.is_dir() => {
                 let walk = Walk {
-                    excluded: &portable.excluded,
+                    excluded: &excluded,
                     bind: wanted.bind,
                 };
                 walk.directory(&wanted.path, &wanted.place, 0, &mut gathered)?;
+            }
+            Ok(metadata) if wanted.bind && excluded.covers(&wanted.path, &metadata) => {
+                gathered.notes.push(format!(
+                    "not in the bundle: {}: {} holds a secret",
+                    wanted.what,
+                    wanted.path.display()
+                ));
             }
             Ok(_) => gathered.path(&wanted.place, &wanted.path, wanted.bind)?,
             // The engine makes a missing directory.
@@ -143,15 +155,7 @@ fn originals(
         };
         gathered.add(place(&path), Source::Text(source.text.clone()))?;
     }
-    let services = raw.services.values();
-    let env_files = services.flat_map(|service| service.env_file.iter().map(|file| &file.path));
-    let labels = raw
-        .services
-        .values()
-        .flat_map(|service| &service.label_file);
-    let mut paths: BTreeSet<PathBuf> = env_files.chain(labels).map(PathBuf::from).collect();
-    paths.extend(project.env_files.iter().cloned());
-    for path in paths.into_iter().filter(|path| path.exists()) {
+    for path in env_files(loaded, raw) {
         let metadata = std::fs::metadata(&path)?;
         if !metadata.is_file() || metadata.len() > MAX_ENV_FILE {
             let shown = path.display();
@@ -162,11 +166,7 @@ fn originals(
         }
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let hidden = portable
-            .hidden
-            .iter()
-            .find(|name| text.contains(name.as_str()));
-        match hidden {
+        match hidden_in(&text, portable) {
             Some(variable) => gathered.notes.push(format!(
                 "not in the bundle: env file {}, since a secret comes from its variable {variable}",
                 path.display()
@@ -177,8 +177,67 @@ fn originals(
     Ok(())
 }
 
+/// The env and label files that are there.
+fn env_files(loaded: &Loaded, raw: &Project) -> BTreeSet<PathBuf> {
+    let services = raw.services.values();
+    let env_files = services.flat_map(|service| service.env_file.iter().map(|file| &file.path));
+    let labels = raw
+        .services
+        .values()
+        .flat_map(|service| &service.label_file);
+    let mut paths: BTreeSet<PathBuf> = env_files.chain(labels).map(PathBuf::from).collect();
+    paths.extend(loaded.project.env_files.iter().cloned());
+    paths.retain(|path| path.exists());
+    paths
+}
+
+/// The variable of a secret that a text speaks of.
+fn hidden_in<'p>(text: &str, portable: &'p Portable) -> Option<&'p String> {
+    let mut hidden = portable.hidden.iter();
+    hidden.find(|name| text.contains(name.as_str()))
+}
+
+/// Those that secrets come from, or that cannot be looked into.
+fn revealing(env_files: &BTreeSet<PathBuf>, portable: &Portable) -> BTreeSet<PathBuf> {
+    if portable.hidden.is_empty() {
+        return BTreeSet::new();
+    }
+    let reveals = |path: &&PathBuf| match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_ENV_FILE => {
+            let text = std::fs::read(path);
+            text.map_or(true, |text| {
+                hidden_in(&String::from_utf8_lossy(&text), portable).is_some()
+            })
+        }
+        _ => true,
+    };
+    env_files.iter().filter(reveals).cloned().collect()
+}
+
+/// Files that never go along, by whatever name a directory has them: a link to a directory, or a hard link, is another
+/// name of the same file.
+struct Excluded {
+    paths: BTreeSet<PathBuf>,
+    /// Device and inode.
+    files: BTreeSet<(u64, u64)>,
+}
+
+impl Excluded {
+    fn new(paths: BTreeSet<PathBuf>) -> Self {
+        let files = paths.iter().filter_map(|path| std::fs::metadata(path).ok());
+        Self {
+            files: files.map(|file| (file.dev(), file.ino())).collect(),
+            paths,
+        }
+    }
+
+    fn covers(&self, path: &Path, metadata: &std::fs::Metadata) -> bool {
+        self.paths.contains(path) || self.files.contains(&(metadata.dev(), metadata.ino()))
+    }
+}
+
 struct Walk<'a> {
-    excluded: &'a BTreeSet<PathBuf>,
+    excluded: &'a Excluded,
     bind: bool,
 }
 
@@ -203,9 +262,12 @@ impl Walk<'_> {
         let mut entries =
             entries.with_context(|| format!("cannot read {}", directory.display()))?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
+        if entries.is_empty() {
+            return gathered.directory(place);
+        }
         for entry in entries {
             let path = entry.path();
-            if self.excluded.contains(&path) {
+            if self.excluded.covers(&path, &entry.metadata()?) {
                 continue;
             }
             let name = entry.file_name();
@@ -230,23 +292,100 @@ impl Walk<'_> {
     }
 }
 
+fn check_place(place: &str) -> anyhow::Result<()> {
+    if name::is_file(place) {
+        return Ok(());
+    }
+    let reason = format!("{place} cannot be in a bundle: its path is too long, or odd");
+    Err(Failure::new(1, reason).into())
+}
+
 impl Gathered {
     fn path(&mut self, place: &str, path: &Path, bind: bool) -> anyhow::Result<()> {
         let path = path.to_owned();
         self.add(place.to_owned(), Source::Path { path, bind })
     }
 
+    fn directory(&mut self, place: &str) -> anyhow::Result<()> {
+        check_place(place)?;
+        self.directories.insert(place.to_owned());
+        self.check_count()
+    }
+
     fn add(&mut self, place: String, source: Source) -> anyhow::Result<()> {
-        if !name::is_file(&place) {
-            let reason = format!("{place} cannot be in a bundle: its path is too long, or odd");
-            return Err(Failure::new(1, reason).into());
-        }
+        check_place(&place)?;
         // A config in a directory that is bind-mounted is found twice: what the site must not change wins.
         self.files.entry(place).or_insert(source);
-        if self.files.len() > MAX_FILES {
+        self.check_count()
+    }
+
+    fn check_count(&self) -> anyhow::Result<()> {
+        if self.files.len() + self.directories.len() > MAX_FILES {
             let reason = format!("the project has more than {MAX_FILES} files to take along");
             return Err(Failure::new(1, reason).into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_left_out_by_every_name_it_has() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("real");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(root.join("sub/key.pem"), "hush").unwrap();
+        std::fs::write(root.join("sub/page"), "hello").unwrap();
+        std::fs::hard_link(root.join("sub/key.pem"), root.join("twin")).unwrap();
+        let link = temporary.path().join("link");
+        std::os::unix::fs::symlink(&root, &link).unwrap();
+        // The project calls it by one name, the directory is walked by another.
+        let excluded = Excluded::new(BTreeSet::from([link.join("sub/key.pem")]));
+        let walk = Walk {
+            excluded: &excluded,
+            bind: true,
+        };
+        let mut gathered = Gathered::default();
+        walk.directory(&root, "project", 0, &mut gathered).unwrap();
+        let places: Vec<&String> = gathered.files.keys().collect();
+        assert_eq!(places, ["project/sub/page"]);
+    }
+
+    #[test]
+    fn env_files_that_secrets_come_from_are_left_out() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str, text: &[u8]| {
+            let path = temporary.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (secret, plain) = (at(".env", b"A=1\nTOKEN=hush\n"), at("plain", b"A=1\n"));
+        let (odd, gone) = (at("odd", b"\xff TOKEN"), temporary.path().join("gone"));
+        let files = BTreeSet::from([secret.clone(), plain, odd.clone(), gone.clone()]);
+        let mut portable = Portable::default();
+        assert!(revealing(&files, &portable).is_empty());
+        portable.hidden.insert("TOKEN".to_owned());
+        let revealing = revealing(&files, &portable);
+        assert_eq!(revealing, BTreeSet::from([secret, odd, gone]));
+    }
+
+    #[test]
+    fn empty_directories_are_found() {
+        let temporary = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temporary.path().join("a/empty")).unwrap();
+        let excluded = Excluded::new(BTreeSet::new());
+        let walk = Walk {
+            excluded: &excluded,
+            bind: true,
+        };
+        let mut gathered = Gathered::default();
+        walk.directory(temporary.path(), "project", 0, &mut gathered)
+            .unwrap();
+        assert!(gathered.files.is_empty());
+        let empty = BTreeSet::from(["project/a/empty".to_owned()]);
+        assert_eq!(gathered.directories, empty);
     }
 }

@@ -177,7 +177,7 @@ fn brought<'a>(
 }
 
 /// Verifies the bundle, loads the images that the daemon lacks and unpacks the files. Nothing is changed before all of
-/// the bundle has been verified.
+/// the bundle has been verified; when the images and files are here already, nothing of it is read again.
 pub(in super::super) async fn bring(
     session: &Session,
     flags: &ProjectFlags,
@@ -190,13 +190,18 @@ pub(in super::super) async fn bring(
         _ => View::Lines,
     };
     let mut bundle = open(path)?;
-    let mut bar = view.bar("bundle", "Verifying", bundle.size());
-    let verified = bundle.verify(&mut |bytes| bar.advance(bytes));
-    verified.with_context(|| path.display().to_string())?;
-    drop(bar);
     let client = session.client().await?;
+    let missing = missing(client, &bundle.lock).await?;
+    let in_place = unpack::is_in_place(&project.working_dir, &bundle.lock);
+    if !missing.is_empty() || !in_place.with_context(|| path.display().to_string())? {
+        let mut bar = view.bar("bundle", "Verifying", bundle.size());
+        let verified = bundle.verify(&mut |bytes| bar.advance(bytes));
+        verified.with_context(|| path.display().to_string())?;
+    }
     let bundle = Arc::new(Mutex::new(bundle));
-    load(client, &bundle, view).await?;
+    if !missing.is_empty() {
+        load(client, &bundle, &missing, view).await?;
+    }
     let lock = locked(&bundle).lock.clone();
     give_names(client, &lock).await?;
     let unpacked = unpack::unpack(&project.working_dir, &mut locked(&bundle));
@@ -214,13 +219,8 @@ pub(in super::super) async fn bring(
     Ok(())
 }
 
-/// Sends the images that are missing, and of their layers those that no image of the daemon begins with.
-async fn load(
-    client: &Client,
-    bundle: &Arc<Mutex<Bundle<File>>>,
-    view: View,
-) -> anyhow::Result<()> {
-    let lock = locked(bundle).lock.clone();
+/// The images that the daemon lacks, by id.
+async fn missing(client: &Client, lock: &Lock) -> anyhow::Result<Vec<String>> {
     let mut missing = Vec::new();
     for (id, image) in &lock.images {
         match client.inspect_image(id).await {
@@ -237,9 +237,17 @@ async fn load(
             Err(error) => return Err(error.into()),
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
+    Ok(missing)
+}
+
+/// Sends the images that are missing, and of their layers those that no image of the daemon begins with.
+async fn load(
+    client: &Client,
+    bundle: &Arc<Mutex<Bundle<File>>>,
+    missing: &[String],
+    view: View,
+) -> anyhow::Result<()> {
+    let lock = locked(bundle).lock.clone();
     let shipment = ship::lacking(&lock, &known(client).await?);
     let bar = Mutex::new(view.bar("images", "Loading", shipment.size(&lock)));
     let (sender, receiver) = mpsc::channel(QUEUE);
@@ -280,7 +288,7 @@ async fn load(
         BundleError::Io { .. } => Ok(()),
         other => Err(other),
     })?;
-    for id in &missing {
+    for id in missing {
         let there = client.inspect_image(id).await;
         there.with_context(|| format!("the daemon has not made image {id} of the bundle"))?;
     }

@@ -44,48 +44,35 @@ enum Found {
     Other,
 }
 
+/// Whether every file of the bundle is in its place: then nothing is going to be read from it.
+pub(super) fn is_in_place(directory: &Path, lock: &Lock) -> anyhow::Result<bool> {
+    if !directory.exists() {
+        return Ok(false);
+    }
+    let root = Root::open(directory)?;
+    let former = root.former()?;
+    Ok(root.to_write(former.as_ref(), lock)?.is_empty())
+}
+
 /// Brings the directory to what the bundle says.
 pub(super) fn unpack(directory: &Path, bundle: &mut Bundle<File>) -> anyhow::Result<()> {
     let root = Root::open(directory)?;
     let former = root.former()?;
-    let files = bundle.lock.files.clone();
-    let mut writes = Vec::new();
-    let mut changed = Vec::new();
-    for (place, file) in files.iter().filter(|(place, _)| name::is_unpacked(place)) {
-        let before = former.as_ref().and_then(|lock| lock.files.get(place));
-        match root.look(place)? {
-            Found::File { digest, mode } if digest == file.digest && mode == file.mode => {}
-            Found::Nothing => writes.push(place),
-            Found::File { digest, .. }
-                if digest == file.digest || before.is_some_and(|file| file.digest == digest) =>
-            {
-                writes.push(place);
-            }
-            _ if file.bind => {}
-            _ => changed.push(directory.join(place).display().to_string()),
-        }
-    }
-    if !changed.is_empty() {
-        let reason = format!(
-            "changed since it was unpacked: {}: move it out of the way, and the bundle's own takes its place",
-            changed.join(", ")
-        );
-        return Err(Failure::new(1, reason).into());
-    }
-    for place in writes {
+    let lock = bundle.lock.clone();
+    for place in root.to_write(former.as_ref(), &lock)? {
         let mut bytes = bundle.file(place)?;
-        root.write(place, files[place].mode, &mut bytes)?;
+        root.write(place, lock.files[place].mode, &mut bytes)?;
     }
-    // What only the former bundle had goes, unless somebody has made something else of it.
-    for (place, file) in former.iter().flat_map(|lock| &lock.files) {
-        let gone = name::is_unpacked(place) && !files.contains_key(place);
-        if gone && matches!(root.look(place)?, Found::File { digest, .. } if digest == file.digest)
-        {
-            root.remove(place)?;
-        }
+    for place in lock
+        .directories
+        .iter()
+        .filter(|place| name::is_unpacked(place))
+    {
+        root.directory(place)?;
     }
-    let lock = bundle.lock.to_bytes();
-    for (place, bytes) in [(MODEL, bundle.model.as_bytes()), (LOCK, &lock)] {
+    root.remove_former(former.as_ref(), &lock)?;
+    let bytes = lock.to_bytes();
+    for (place, bytes) in [(MODEL, bundle.model.as_bytes()), (LOCK, &bytes)] {
         let same = matches!(root.look(place)?, Found::File { digest: known, .. } if known == digest(bytes));
         if !same {
             root.write(place, 0o600, &mut &*bytes)?;
@@ -130,6 +117,65 @@ impl<'a> Root<'a> {
         file.take(MAX_LOCK).read_to_end(&mut bytes)?;
         // One that cannot be read says nothing: then nothing here counts as the bundle's.
         Ok(Lock::parse(&bytes).ok())
+    }
+
+    /// The files that are missing or as a former bundle left them. Nothing is written for as long as this is decided.
+    fn to_write<'l>(
+        &self,
+        former: Option<&Lock>,
+        lock: &'l Lock,
+    ) -> anyhow::Result<Vec<&'l String>> {
+        let mut writes = Vec::new();
+        let mut changed = Vec::new();
+        for (place, file) in lock
+            .files
+            .iter()
+            .filter(|(place, _)| name::is_unpacked(place))
+        {
+            let before = former.and_then(|lock| lock.files.get(place));
+            match self.look(place)? {
+                Found::File { digest, mode } if digest == file.digest && mode == file.mode => {}
+                Found::Nothing => writes.push(place),
+                Found::File { digest, .. }
+                    if digest == file.digest
+                        || before.is_some_and(|file| file.digest == digest) =>
+                {
+                    writes.push(place);
+                }
+                _ if file.bind => {}
+                _ => changed.push(self.path.join(place).display().to_string()),
+            }
+        }
+        if changed.is_empty() {
+            return Ok(writes);
+        }
+        let reason = format!(
+            "changed since it was unpacked: {}: move it out of the way, and the bundle's own takes its place",
+            changed.join(", ")
+        );
+        Err(Failure::new(1, reason).into())
+    }
+
+    /// What only the former bundle had goes, unless somebody has made something else of it.
+    fn remove_former(&self, former: Option<&Lock>, lock: &Lock) -> anyhow::Result<()> {
+        for (place, file) in former.iter().flat_map(|lock| &lock.files) {
+            let gone = name::is_unpacked(place) && !lock.files.contains_key(place);
+            let ours = |found| matches!(found, Found::File { digest, .. } if digest == file.digest);
+            if gone && ours(self.look(place)?) {
+                self.remove(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a directory; what else is at its place stays, and the engine says what it thinks of it.
+    fn directory(&self, place: &str) -> anyhow::Result<()> {
+        let failed = || format!("cannot make {}", self.path.join(place).display());
+        let (parent, own) = self.parent(place).with_context(failed)?;
+        match mkdirat(&parent, own, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error).with_context(failed),
+        }
     }
 
     fn look(&self, place: &str) -> anyhow::Result<Found> {
@@ -227,7 +273,7 @@ fn below(
 mod tests {
     use super::*;
     use compose::bundle::{LockedFile, VERSION, Writer};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn bundle(directory: &Path, files: &[(&str, &str, bool)]) -> Bundle<File> {
@@ -242,6 +288,7 @@ mod tests {
             services: BTreeMap::new(),
             images: BTreeMap::new(),
             files: BTreeMap::new(),
+            directories: BTreeSet::new(),
             left_out: Vec::new(),
         };
         let path = directory.join("bundle.tar");
@@ -314,6 +361,26 @@ mod tests {
         assert!(message.contains("project/conf/other.conf"), "{message}");
         assert_eq!(read("project/a-new-one"), None);
         assert_eq!(read("project/conf/other.conf").unwrap(), "edited");
+    }
+
+    #[test]
+    fn empty_directories_are_made_and_known_files_not_read_again() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("bundles/shop");
+        let mut one = bundle(temporary.path(), &[("project/a", "one", false)]);
+        one.lock.directories.insert("project/data/empty".to_owned());
+        assert!(!is_in_place(&root, &one.lock).unwrap());
+        assert!(!root.exists());
+        unpack(&root, &mut one).unwrap();
+        assert!(root.join("project/data/empty").is_dir());
+        assert!(is_in_place(&root, &one.lock).unwrap());
+        // Data beside it stays, and nothing is to be read.
+        std::fs::write(root.join("project/data/empty/new"), "theirs").unwrap();
+        assert!(is_in_place(&root, &one.lock).unwrap());
+        unpack(&root, &mut one).unwrap();
+        assert!(root.join("project/data/empty/new").exists());
+        std::fs::remove_file(root.join("project/a")).unwrap();
+        assert!(!is_in_place(&root, &one.lock).unwrap());
     }
 
     #[test]

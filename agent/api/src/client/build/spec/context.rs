@@ -1,6 +1,6 @@
 //! Contexts and the Dockerfile. Source: buildx `build/opt.go:LoadInputs`, BuildKit `frontend/dockerui`.
 
-use super::super::{ContextSource, Offers, OpenDirectory};
+use super::super::{ContextSource, LayoutImage, Offers, OpenDirectory};
 use super::{DockerfilePlace, SpecError, reason, remote};
 use crate::types::build::{BuildRequest, ContextOffer, DockerfileSource, IgnoreFile};
 use std::io::{self, Read as _};
@@ -93,15 +93,8 @@ pub(super) fn named(
     }
     if let Some(layout) = place.strip_prefix("oci-layout://") {
         let (path, reference) = layout_reference(layout);
-        if !Path::new(path).join("index.json").exists() {
-            return Err(fail(io::Error::other(format!(
-                "{path} is no OCI layout: it has no index.json"
-            ))));
-        }
-        offers.context(name, ContextSource::OciLayout(path.into()));
-        return Ok(ContextOffer::OciLayout {
-            reference: reference.to_owned(),
-        });
+        let image = LayoutImage::find(Path::new(path), reference).map_err(fail)?;
+        return Ok(offers.context(name, ContextSource::OciLayout(image)));
     }
     if is_remote(place) {
         return Ok(remote(place));

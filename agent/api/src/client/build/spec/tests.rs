@@ -81,7 +81,14 @@ fn the_dockerfile_and_its_ignore_file_are_sent_along() {
 fn contexts_are_directories_addresses_images_and_layouts() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("Dockerfile"), "FROM a").unwrap();
-    fs::write(directory.path().join("index.json"), "{}").unwrap();
+    let digest = format!("sha256:{}", "1".repeat(64));
+    let index = format!(
+        r#"{{"manifests": [{{"digest": "{digest}", "annotations": {{"org.opencontainers.image.ref.name": "1"}}}}]}}"#
+    );
+    fs::write(directory.path().join("index.json"), index).unwrap();
+    let blobs = directory.path().join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(blobs.join("1".repeat(64)), "{}").unwrap();
     let path = directory.path().to_str().unwrap();
     let mut spec = here(&directory);
     for (name, place) in [
@@ -100,7 +107,9 @@ fn contexts_are_directories_addresses_images_and_layouts() {
     assert!(matches!(named["dir"], ContextOffer::Directory { .. }));
     assert!(matches!(&named["git"], ContextOffer::Remote { url } if url == "https://host/a.git"));
     assert!(matches!(&named["image"], ContextOffer::Image { reference } if reference == "alpine"));
-    assert!(matches!(&named["layout"], ContextOffer::OciLayout { reference } if reference == "1"));
+    assert!(
+        matches!(&named["layout"], ContextOffer::OciLayout { reference } if *reference == digest)
+    );
     let remote = BuildSpec {
         context: "https://host/a.git".to_owned(),
         dockerfile: DockerfilePlace::Path("sub/Dockerfile".into()),
