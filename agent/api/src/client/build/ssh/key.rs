@@ -283,7 +283,7 @@ fn openssh_rsa(inner: &mut Reader<'_>) -> Option<Result<rsa::KeyPair, ring::erro
         *even.last_mut().filter(|last| **last & 1 == 1)? -= 1;
         Some(even)
     };
-    let exponent = |prime: &[u8]| Some(remainder(d, &*below(prime)?));
+    let exponent = |prime: &[u8]| Some(remainder(d, &below(prime)?));
     let (exponent_p, exponent_q) = (exponent(p)?, exponent(q)?);
     Some(rsa::KeyPair::from_components(&rsa::KeyPairComponents {
         public_key: rsa::PublicKeyComponents { n, e },
