@@ -202,11 +202,15 @@ impl Session<'_> {
         self.location(&path, &self.base()?, reply.headers())
     }
 
-    /// How much of an upload the registry has, and where to go on; `None`: it does not know it.
+    /// How much of an upload the registry has, and where to go on; `None`: it does not know it, or cannot go on with it, as
+    /// Docker's registry up to 2.8 after a connection broke (`registry/handlers/blobupload.go`).
     fn state(&self, upload: &Url) -> Result<Option<(Url, u64)>, RegistryError> {
         let reply = match self.ask(Ask::at(Method::GET, upload.clone())) {
             Ok(reply) => reply,
-            Err(RegistryError::Status { status: 404, .. }) => return Ok(None),
+            Err(RegistryError::Status {
+                status: 400 | 404 | 416,
+                ..
+            }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let next = self.location(upload.path(), upload, reply.headers());

@@ -459,23 +459,26 @@ fn an_upload_goes_on_where_the_connection_broke() {
 
 #[test]
 fn a_lost_upload_begins_anew() {
-    let (server, depot) = Depot::serve();
-    let pusher = Pusher::new();
-    server.break_after(2 << 20);
-    let forgetful = Arc::clone(&depot);
-    // It forgets uploads when connections break.
-    let proxy = Server::start(move |request| {
-        let mut depot = forgetful.lock().unwrap();
-        let reply = depot.reply(request);
-        if request.broken {
-            depot.uploads.clear();
-        }
-        reply
-    });
-    proxy.break_after(2 << 20);
-    pusher.push(&proxy, "a/app:1").unwrap();
-    assert!(count(&proxy.log(), "POST ") > 4);
-    drop(server);
+    // The ways in which registries say so.
+    for status in [404, 400, 416] {
+        let (_, depot) = Depot::serve();
+        let pusher = Pusher::new();
+        // It forgets uploads when connections break.
+        let server = Server::start(move |request| {
+            let mut depot = depot.lock().unwrap();
+            let mut reply = depot.reply(request);
+            if request.broken {
+                depot.uploads.clear();
+            }
+            if request.method == "GET" && reply.status == 404 {
+                reply.status = status;
+            }
+            reply
+        });
+        server.break_after(2 << 20);
+        pusher.push(&server, "a/app:1").unwrap();
+        assert!(count(&server.log(), "POST ") > 4, "{status}");
+    }
 }
 
 #[test]
