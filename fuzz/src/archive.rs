@@ -29,7 +29,7 @@ pub fn archive(data: &[u8]) {
             ..RemoveOptions::default()
         };
         // Two entries of one archive may be the same image.
-        let _ = STORE.remove(&image.id.to_string(), force, &[]);
+        let _ = STORE.remove(&image.id.to_string(), force, Vec::new);
     }
 }
 

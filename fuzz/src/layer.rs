@@ -16,6 +16,6 @@ pub fn layer(mut data: &[u8]) {
         .expect("what was imported can be saved");
     assert!(!saved.is_empty());
     STORE
-        .remove(&name, RemoveOptions::default(), &[])
+        .remove(&name, RemoveOptions::default(), Vec::new)
         .expect("what was imported can be removed");
 }
