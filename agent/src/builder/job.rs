@@ -137,15 +137,9 @@ impl Run<'_> {
             url,
             keep_git_dir: args.context_keep_git_dir,
         };
-        let found = source::remote(
-            engine,
-            address,
-            &sessions,
-            work.path(),
-            &output,
-            &self.cancel,
-        );
-        match Box::pin(found).await? {
+        let found = source::remote(engine, address, &sessions, work, &output, &self.cancel);
+        let (found, work) = Box::pin(found).await?;
+        match found {
             Remote::Tree(commit) => {
                 seat.log(1, format!("{commit}\n").as_bytes());
                 contexts.set_main(work)?;

@@ -57,6 +57,12 @@ impl WorkDirectory {
     }
 }
 
+impl AsRef<Path> for WorkDirectory {
+    fn as_ref(&self) -> &Path {
+        self.path()
+    }
+}
+
 impl Drop for WorkDirectory {
     fn drop(&mut self) {
         let path = std::mem::take(&mut self.path);

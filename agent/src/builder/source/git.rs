@@ -61,19 +61,22 @@ pub(crate) async fn resolve(
     Ok(commit)
 }
 
-/// Puts the files of a commit into an empty directory.
+/// Puts the files of a commit into an empty directory. The directory is let go of when the thread that writes into it has
+/// ended, also when nobody waits for it any more.
 ///
 /// # Errors
-/// The repository cannot be asked or lacks what is wanted, or the host fails. What was written stays: the directory is
-/// the caller's to remove.
-pub(crate) async fn checkout(
+/// The repository cannot be asked or lacks what is wanted, or the host fails.
+pub(crate) async fn checkout<D>(
     op: &GitOp,
     commit: &str,
-    into: &Path,
+    into: D,
     output: &OutputSink,
     sessions: &Sessions,
     cancel: &CancellationToken,
-) -> Result<()> {
+) -> Result<D>
+where
+    D: AsRef<Path> + Send + 'static,
+{
     if op.keep_git_dir && !op.subdirectory.is_empty() {
         return Err(Error::invalid(
             "a subdirectory of a repository cannot keep the .git directory",
@@ -97,19 +100,21 @@ pub(crate) async fn checkout(
     };
     // What the thread does is stopped also when nobody waits for it any more.
     let guard = StopOnDrop(Arc::clone(&stop));
-    let into = into.to_owned();
-    let work = blocking(move || tree::check_out(&link, &wanted, &into, &stop));
+    let work = blocking(move || {
+        tree::check_out(&link, &wanted, into.as_ref(), &stop)?;
+        Ok(into)
+    });
     let done = tokio::select! {
         done = work => done,
         () = watch => unreachable!("it waits for ever"),
     };
     drop(guard);
-    done?;
+    let into = done?;
     output(
         StreamKind::Stdout,
         format!("{commit}\t{}\n", named(op)).as_bytes(),
     );
-    Ok(())
+    Ok(into)
 }
 
 struct StopOnDrop(Arc<AtomicBool>);

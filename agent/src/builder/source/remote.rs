@@ -43,30 +43,33 @@ pub(crate) enum Remote {
     Dockerfile(Vec<u8>),
 }
 
-/// Obtains a context. `into` is an empty directory.
-pub(crate) async fn remote(
+/// Obtains a context. `into` is an empty directory, and comes back.
+pub(crate) async fn remote<D>(
     engine: &Engine,
     address: RemoteAddress<'_>,
     sessions: &Sessions,
-    into: &Path,
+    into: D,
     output: &OutputSink,
     cancel: &CancellationToken,
-) -> Result<Remote> {
+) -> Result<(Remote, D)>
+where
+    D: AsRef<Path> + Send + 'static,
+{
     let repository =
         GitAddress::parse(address.url).map_err(|error| Error::invalid(error.to_string()))?;
     if let Some(repository) = repository {
         let keep = repository.keep_git_dir.or(address.keep_git_dir);
         let op = repository.op(keep.unwrap_or(false));
         let commit = git::resolve(&op, sessions, cancel).await?;
-        git::checkout(&op, &commit, into, output, sessions, cancel).await?;
-        return Ok(Remote::Tree(commit));
+        let into = git::checkout(&op, &commit, into, output, sessions, cancel).await?;
+        return Ok((Remote::Tree(commit), into));
     }
     let url = http::parse(address.url)?;
     let proxies = &engine.shared().options.registries.proxies;
     let question = Question::get(url.clone()).through(proxies);
     let (_, answer) = ask(question, cancel).await?;
     let download = http::receive(&http::root(engine), &url, answer, cancel).await?;
-    blocking(move || {
+    let found = blocking(move || {
         let mut file = download.file;
         let path = file.path().to_owned();
         let mut read = || -> std::io::Result<Option<Vec<u8>>> {
@@ -88,8 +91,8 @@ pub(crate) async fn remote(
             ))),
             Some(text) => Ok(Remote::Dockerfile(text)),
         }
-    })
-    .await
+    });
+    Ok((found.await?, into))
 }
 
 /// A tar, or something that a tar may be packed in: gzip, bzip2, xz, zstd.

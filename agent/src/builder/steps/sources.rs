@@ -56,7 +56,7 @@ impl PlanSteps {
         let commit = self.commit(step, op).await?;
         let work = self.shop.work.directory()?;
         let (output, sessions) = (output(cabin), cabin.sessions());
-        source::git_checkout(op, &commit, work.path(), &output, sessions, cancel).await?;
+        let work = source::git_checkout(op, &commit, work, &output, sessions, cancel).await?;
         self.snapshot_of(work).await
     }
 

@@ -3,11 +3,12 @@
 //! Objects are kept only as long as the files are written, unless the `.git` directory is wanted. Must not: trust a tree:
 //! names are checked by gitoxide, objects bounded, and what is below a link is not written.
 
+use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gix::bstr::{BString, ByteSlice as _};
 use gix::progress::Discard;
@@ -22,8 +23,12 @@ use crate::error::{Error, Result};
 
 /// Largest object, in memory while it is put together.
 const OBJECT_MAX: &str = "gitoxide.objects.allocLimit=1073741824";
-/// Most files of a checkout.
-const FILES_MAX: usize = 2_000_000;
+/// Most files and directories of a checkout.
+const FILES_MAX: u64 = 2_000_000;
+/// Longest that their paths may be together, since all of them are in memory.
+const PATHS_MAX: u64 = 512 << 20;
+/// Directories in directories.
+const LEVELS_MAX: usize = 512;
 /// Submodules in submodules.
 const DEPTH_MAX: usize = 8;
 /// Submodules in all.
@@ -139,7 +144,7 @@ fn lift(whole: &Path, subdirectory: &str, into: &Path) -> Result<()> {
         rustix::fs::renameat(&inside, name, rustix::fs::CWD, &target)
             .map_err(|errno| failed()(errno.into()))?;
     }
-    fs::remove_dir_all(whole).map_err(Error::io("remove", whole))
+    agent_image::remove_tree(whole).map_err(Error::io("remove", whole))
 }
 
 /// A directory inside of another one, with no link on the way.
@@ -148,6 +153,102 @@ fn open_beneath(root: &Path, path: &str) -> std::result::Result<OwnedFd, Errno> 
     let root = rustix::fs::open(root, flags, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(&root, path.trim_matches('/'), flags, Mode::empty(), resolve)
+}
+
+/// Makes a directory inside of another one, and those on the way; follows no link.
+fn create_beneath(root: &Path, path: &str) -> std::result::Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let mut at = rustix::fs::open(root, flags, Mode::empty())?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        at = rustix::fs::openat2(&at, name, flags, Mode::empty(), resolve)?;
+    }
+    Ok(())
+}
+
+/// What a tree is when it is written out: equal trees are one object, however often they occur.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    /// And directories: empty ones take as long to go through.
+    files: u64,
+    /// Bytes of all paths.
+    paths: u64,
+}
+
+/// Why a tree is not written out.
+#[derive(Debug, thiserror::Error)]
+enum SizeError {
+    #[error("has more than {FILES_MAX} files and directories")]
+    Files,
+    #[error("has paths of more than {} MiB together", PATHS_MAX >> 20)]
+    Paths,
+    #[error("has directories nested more than {LEVELS_MAX} deep")]
+    Levels,
+    #[error("canceled")]
+    Stopped,
+    #[error(transparent)]
+    Git(gix::Error),
+}
+
+/// Sizes of trees, each looked at once: ten objects can stand for more files than any disk has room for.
+struct Sizes<'a> {
+    repository: &'a gix::Repository,
+    stop: &'a AtomicBool,
+    known: HashMap<gix::ObjectId, Size>,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(repository: &'a gix::Repository, stop: &'a AtomicBool) -> Self {
+        Self {
+            repository,
+            stop,
+            known: HashMap::new(),
+        }
+    }
+
+    fn of(&mut self, tree: gix::ObjectId, level: usize) -> std::result::Result<Size, SizeError> {
+        if let Some(size) = self.known.get(&tree) {
+            return Ok(*size);
+        }
+        if level > LEVELS_MAX {
+            return Err(SizeError::Levels);
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(SizeError::Stopped);
+        }
+        let failed = |error: gix::Error| SizeError::Git(error);
+        let object = self
+            .repository
+            .find_tree(tree)
+            .map_err(|e| failed(e.into()))?;
+        let mut size = Size::default();
+        for entry in object.iter() {
+            let entry = entry.map_err(|error| failed(gix::Error::from_error(error)))?;
+            let name = entry.filename().len() as u64 + 1;
+            let below = match entry.mode().is_tree() {
+                true => self.of(entry.oid().to_owned(), level + 1)?,
+                false => Size::default(),
+            };
+            size.files += below.files + 1;
+            size.paths += below.paths + (below.files + 1) * name;
+            if size.files > FILES_MAX {
+                return Err(SizeError::Files);
+            }
+            if size.paths > PATHS_MAX {
+                return Err(SizeError::Paths);
+            }
+        }
+        self.known.insert(tree, size);
+        Ok(size)
+    }
+}
+
+fn stopped() -> Error {
+    Error::Unavailable("canceled".to_owned())
 }
 
 /// A checkout under way.
@@ -223,13 +324,13 @@ impl Job<'_> {
             .map_err(|_| Error::invalid(format!("{commit:?} is not the id of a commit")))?;
         let object = repository.find_object(id).map_err(failed)?;
         let tree = object.peel_to_tree().map_err(failed)?;
+        let size = Sizes::new(repository, self.stop).of(tree.id, 0);
+        size.map_err(|error| match error {
+            SizeError::Git(error) => failed(error),
+            SizeError::Stopped => stopped(),
+            too_large => Error::invalid(format!("the repository {} {too_large}", link.address())),
+        })?;
         let mut index = repository.index_from_tree(&tree.id).map_err(failed)?;
-        if index.entries().len() > FILES_MAX {
-            return Err(Error::invalid(format!(
-                "the repository {} has more than {FILES_MAX} files",
-                link.address()
-            )));
-        }
         let source = gix::worktree::stack::state::attributes::Source::IdMapping;
         let mut options = repository.checkout_options(source).map_err(failed)?;
         options.destination_is_initially_empty = true;
@@ -249,8 +350,8 @@ impl Job<'_> {
                 collision.path
             )));
         }
-        if self.stop.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Error::Unavailable("canceled".to_owned()));
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(stopped());
         }
         if keep {
             index
@@ -296,11 +397,11 @@ impl Job<'_> {
                 path.to_os_str()
                     .map_err(|_| Error::invalid(format!("{shown:?} is no name of a directory")))?,
             );
-            fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
-            open_beneath(into, &shown).map_err(|_| {
-                Error::invalid(format!(
-                    "the path of the submodule {shown} goes through a link"
-                ))
+            create_beneath(into, &shown).map_err(|errno| match errno {
+                Errno::LOOP | Errno::XDEV | Errno::NOTDIR => Error::invalid(format!(
+                    "the path of the submodule {shown} goes through a link or a file"
+                )),
+                errno => Error::io("create", &directory)(errno.into()),
             })?;
             self.commit(&link.to(url), &commit, &directory, None, depth + 1)
                 .map_err(|error| error.context(format!("submodule {shown}")))?;
@@ -402,4 +503,25 @@ fn scratch_failed(error: std::io::Error) -> Error {
     Error::system(format!(
         "cannot make a directory for fetched objects: {error}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_submodules_are_made_through_no_link() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        assert_eq!(create_beneath(root.path(), "link/x"), Err(Errno::LOOP));
+        assert_eq!(create_beneath(root.path(), "file/x"), Err(Errno::NOTDIR));
+        assert!(create_beneath(root.path(), "../x").is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        for _ in 0..2 {
+            create_beneath(root.path(), "a/b/c").unwrap();
+        }
+        assert!(root.path().join("a/b/c").is_dir());
+    }
 }

@@ -5,7 +5,7 @@ mod server;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use agent_build::plan::{GitAddress, GitOp, HttpOp};
@@ -246,6 +246,20 @@ fn git(at: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+fn make_tree(at: &Path, list: &str) -> String {
+    let mut git = Command::new("git")
+        .current_dir(at)
+        .arg("mktree")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut git.stdin.take().unwrap(), list.as_bytes()).unwrap();
+    let output = git.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 fn op(address: &str) -> GitOp {
     let address = GitAddress::parse(address).unwrap().unwrap();
     address.op(address.keep_git_dir.unwrap_or(false))
@@ -264,7 +278,7 @@ async fn checked_out(
     let never = CancellationToken::new();
     let commit = git::resolve(&op, sessions, &never).await?;
     let into = tempfile::tempdir().unwrap();
-    git::checkout(&op, &commit, into.path(), &quiet(), sessions, &never).await?;
+    let into = git::checkout(&op, &commit, into, &quiet(), sessions, &never).await?;
     Ok((into, commit))
 }
 
@@ -464,4 +478,81 @@ async fn a_cancelled_fetch_ends() {
         tokio::join!(resolve, stop).0
     });
     assert!(ended.await.expect("it ends").is_err());
+}
+
+/// Tells when it is let go of.
+struct Held(tempfile::TempDir, Option<tokio::sync::oneshot::Sender<()>>);
+
+impl AsRef<Path> for Held {
+    fn as_ref(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.1.take().expect("once").send(());
+    }
+}
+
+/// The thread that writes has the directory until it ends, and it ends when nobody waits for it.
+#[tokio::test]
+async fn a_checkout_that_nobody_waits_for_lets_go_of_its_directory() {
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
+    let asked = std::sync::Mutex::new(Some(asked));
+    let silent = Server::start(move |_| {
+        if let Some(asked) = asked.lock().unwrap().take() {
+            let _ = asked.send(());
+        }
+        Answer::never()
+    });
+    let op = op(&silent.url("/app.git"));
+    let (gone, is_gone) = tokio::sync::oneshot::channel();
+    let into = Held(tempfile::tempdir().unwrap(), Some(gone));
+    let path = into.as_ref().to_owned();
+    let cancel = CancellationToken::new();
+    let (nobody, commit) = (Sessions::default(), "1".repeat(40));
+    let output = quiet();
+    tokio::select! {
+        _ = git::checkout(&op, &commit, into, &output, &nobody, &cancel) => panic!("nobody answers"),
+        asked = was_asked => asked.unwrap(),
+    }
+    assert!(path.exists(), "the thread still writes");
+    cancel.cancel();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), is_gone).await;
+    ended.expect("it ends").unwrap();
+    assert!(!path.exists());
+}
+
+/// Eleven objects that stand for ten billion directories.
+#[tokio::test]
+async fn trees_of_too_many_files_are_refused() {
+    let Some(repositories) = Repositories::make() else {
+        return;
+    };
+    let app = repositories.directory.path().join("app");
+    let mut below = make_tree(&app, "");
+    for _ in 0..10 {
+        let list = (0..10).map(|name| format!("040000 tree {below}\t{name}\n"));
+        below = make_tree(&app, &list.collect::<String>());
+    }
+    let commit = git(&app, &["commit-tree", "-m", "bomb", &below]);
+    git(
+        &app,
+        &[
+            "push",
+            "-q",
+            "../app.git",
+            &format!("{commit}:refs/heads/bomb"),
+        ],
+    );
+    let Some(daemon) = GitDaemon::start(repositories.directory.path()) else {
+        return;
+    };
+    let address = daemon.url("/app.git#bomb");
+    let error = checked_out(&address, &Sessions::default())
+        .await
+        .unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("has more than 2000000 files"), "{told}");
 }
