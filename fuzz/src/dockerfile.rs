@@ -1,6 +1,5 @@
 //! The Dockerfile parser and what works on its result without values.
 
-use agent_build::call::Targets;
 use agent_build::dockerfile::{Dockerfile, Instruction, Kind, Lines, Mount, parse_trigger};
 use agent_build::excerpt::excerpt;
 use agent_build::lint::{Config, Linter, Report};
@@ -29,8 +28,6 @@ pub fn dockerfile(data: &[u8]) {
             details(instruction);
         }
     }
-    let targets = Targets::of(&parsed);
-    (targets.text(), targets.json());
     let mut linter = Linter::new(Config::of(&parsed).unwrap_or_default());
     linter.check(&parsed);
     let report = Report::new("Dockerfile", &parsed.source, linter.found());

@@ -5,7 +5,6 @@
 
 #![warn(missing_docs)]
 
-pub mod call;
 pub mod dockerfile;
 pub mod excerpt;
 pub mod ignore;

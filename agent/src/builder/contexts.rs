@@ -7,9 +7,9 @@
 //! Remote     a repository, a tar, or a Dockerfile on a server                                   [source]
 //! ```
 //!
-//! A tar is unpacked into a directory of the build's own. Images as contexts are the plan's business. Must not: trust
-//! anything in a context; trees are bounded by the archive's limits, files that the builder reads itself by
-//! [`MAX_FILE`].
+//! A tar is unpacked into a directory of the build's own. Ignore files are heeded in directories alone, as in Docker. Images as
+//! contexts are the plan's business. Must not: trust anything in a context; trees are bounded by the archive's limits,
+//! files that the builder reads itself by [`MAX_FILE`].
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -181,13 +181,12 @@ impl Contexts {
 
     async fn patterns(&self, name: &str, raw: &Raw) -> Result<Vec<String>, Failure> {
         let given = match (name, self.offers.get(name)) {
+            // Who packs an archive has left out what is to be left out, and a repository has no more than it should.
+            (_, Some(ContextOffer::Stream | ContextOffer::Remote { .. })) => None,
             ("", _) if self.main_ignore.is_some() => self.main_ignore.clone().flatten(),
             ("", _) => return self.main_patterns(raw).await,
             (_, Some(ContextOffer::Directory { ignore, .. })) => ignore.clone(),
-            _ => match raw.read(".dockerignore").await? {
-                None => None,
-                Some(text) => return read_patterns(".dockerignore", &text),
-            },
+            _ => None,
         };
         match given {
             None => Ok(Vec::new()),

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use agent_image::Digest;
 use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,9 @@ use super::session::Session;
 
 /// What a result is found by.
 pub(crate) type Key = Digest;
+
+/// Own keys that are made at the same time. Each may wait for a client or a server.
+const OWN_KEYS: usize = 64;
 
 /// The work under way in all builds.
 pub(crate) type StepFlights<S> = Flights<Key, Outcome<<S as Steps>::Output>, <S as Steps>::Failure>;
@@ -366,31 +370,54 @@ impl<S: Steps> Solve<S> {
 
     /// The step's result was there, and so nothing below it is needed either.
     fn found(&self, step: usize) {
-        if self.seats[step].started() || self.seats[step].ended() {
-            return;
-        }
-        self.seats[step].done();
-        for input in &self.nodes[step].inputs {
-            self.found(*input);
+        let mut found = vec![step];
+        while let Some(step) = found.pop() {
+            if self.seats[step].started() || self.seats[step].ended() {
+                continue;
+            }
+            self.seats[step].done();
+            found.extend(&self.nodes[step].inputs);
         }
     }
 
-    /// Key of a step's definition.
-    fn definition(self: &Arc<Self>, step: usize) -> BoxFuture<'static, Result<Key, S::Failure>> {
-        let this = Arc::clone(self);
-        Box::pin(async move {
-            let own = async {
-                let own = this.steps.own_key(step).await;
-                own.inspect_err(|failure| this.seats[step].failed(&this.steps.describe(failure)))
-            };
-            let key = this.keys[step].get_or_try_init(|| async {
-                let below = this.nodes[step].inputs.iter();
-                let below = try_join_all(below.map(|input| this.definition(*input)));
-                let (own, below) = futures_util::future::try_join(own, below).await?;
-                Ok(combine(own, below))
-            });
-            key.await.copied()
-        })
+    /// Key of a step's definition. Those of all steps below it are made on the way: in a loop, since a text may have any number
+    /// of them one below the other.
+    async fn definition(&self, step: usize) -> Result<Key, S::Failure> {
+        if let Some(key) = self.keys[step].get() {
+            return Ok(*key);
+        }
+        let below = self.needed_by(step);
+        let own = futures_util::stream::iter(below.iter().copied())
+            .map(|step| self.own(step))
+            .buffered(OWN_KEYS);
+        let own: Vec<Key> = own.try_collect().await?;
+        // Inputs come before those who read them.
+        for (step, own) in below.into_iter().zip(own) {
+            let inputs = self.nodes[step].inputs.iter();
+            let inputs = inputs.map(|input| *self.keys[*input].get().expect("made before"));
+            // Somebody else may have been quicker, with the same.
+            let _ = self.keys[step].set(combine(own, inputs));
+        }
+        Ok(*self.keys[step].get().expect("it is the last of them"))
+    }
+
+    /// A step and all below it, inputs first.
+    fn needed_by(&self, step: usize) -> Vec<usize> {
+        let mut needed = vec![false; step + 1];
+        needed[step] = true;
+        for step in (0..=step).rev() {
+            if needed[step] {
+                for input in &self.nodes[step].inputs {
+                    needed[*input] = true;
+                }
+            }
+        }
+        (0..=step).filter(|step| needed[*step]).collect()
+    }
+
+    async fn own(&self, step: usize) -> Result<Key, S::Failure> {
+        let own = self.steps.own_key(step).await;
+        own.inspect_err(|failure| self.seats[step].failed(&self.steps.describe(failure)))
     }
 }
 

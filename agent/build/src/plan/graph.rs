@@ -50,6 +50,11 @@ impl Graph {
         id
     }
 
+    /// Vertices so far, also those that nothing needs.
+    pub(super) fn len(&self) -> usize {
+        self.vertices.len()
+    }
+
     /// What a vertex does.
     pub(super) fn op(&self, id: VertexId) -> &Op {
         &self.vertices[id.0].op

@@ -111,7 +111,8 @@ impl StatCache {
             return;
         }
         let mut state = self.state.lock();
-        if state.files.len() >= FILES_MAX {
+        let file = (stamp.device, stamp.inode);
+        if state.files.len() >= FILES_MAX && !state.files.contains_key(&file) {
             return;
         }
         let known = Known {
@@ -119,7 +120,7 @@ impl StatCache {
             digest,
             used: state.generation,
         };
-        state.files.insert((stamp.device, stamp.inode), known);
+        state.files.insert(file, known);
         state.changed = true;
     }
 }

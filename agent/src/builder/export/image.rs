@@ -78,7 +78,8 @@ impl Export<'_> {
         seat: &Seat,
         result: &mut BuildResult,
     ) -> Result<(), Failure> {
-        let names = names(self.request.tags.iter().chain(&options.names))?;
+        let texts = self.request.tags.iter().chain(&options.names);
+        let (names, told) = (names(texts.clone())?, told(texts));
         let image = self.make(built, options.rewrite_timestamp, seat).await?;
         let digest = Digest::of(&image.config).to_string();
         let part = seat.part(&format!("writing image {digest}"));
@@ -90,26 +91,25 @@ impl Export<'_> {
         });
         let id: ImageId = added.await?;
         part.done();
-        for name in &names {
+        for name in &told {
             seat.part(&format!("naming to {name}")).done();
         }
         let (shared, named) = (self.shop.engine.shared().clone(), names.clone());
-        let told = blocking(move || {
+        let events = blocking(move || {
             for name in &named {
                 shared.image_named(&id, name);
             }
             shared.image_event(&id, "create");
             Ok(())
         });
-        told.await?;
+        events.await?;
         let id = id.to_string();
         result.names = names.iter().map(Reference::familiar).collect();
         let metadata = &mut result.metadata;
         metadata.insert("containerimage.config.digest".to_owned(), json!(id));
         metadata.insert("containerimage.digest".to_owned(), json!(id));
-        if !names.is_empty() {
-            let joined: Vec<String> = names.iter().map(ToString::to_string).collect();
-            metadata.insert("image.name".to_owned(), json!(joined.join(",")));
+        if !told.is_empty() {
+            metadata.insert("image.name".to_owned(), json!(told.join(",")));
         }
         result.image_id = id;
         match options.push {
@@ -218,6 +218,18 @@ impl Export<'_> {
     }
 }
 
+/// The names of an image as clients are told of them: whole, with a tag where one was given, none twice.
+fn told<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for name in texts.filter_map(|text| Reference::parse(text).ok()) {
+        let name = name.to_string();
+        if !told.contains(&name) {
+            told.push(name);
+        }
+    }
+    told
+}
+
 /// The names of an image; each with a tag, none twice.
 pub(super) fn names<'a>(
     texts: impl Iterator<Item = &'a String>,
@@ -237,4 +249,24 @@ pub(super) fn names<'a>(
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_names_as_they_gave_them() {
+        let texts = ["app", "app", "app:latest", "h.example/x:1"].map(str::to_owned);
+        // As Docker 28.2 with BuildKit does.
+        assert_eq!(
+            told(texts.iter()),
+            [
+                "docker.io/library/app",
+                "docker.io/library/app:latest",
+                "h.example/x:1"
+            ]
+        );
+        assert_eq!(names(texts.iter()).unwrap().len(), 2);
+    }
 }

@@ -546,3 +546,33 @@ async fn a_step_that_is_equal_by_content_alone_is_heard_by_all_too() {
     assert_eq!(within(two).await.unwrap().unwrap(), "run(the same)");
     assert_eq!(daemon.ran(), "from copy run copy");
 }
+
+#[test]
+fn any_number_of_steps_can_be_one_below_the_other() {
+    const STEPS: usize = 3000;
+    let solved = std::thread::Builder::new().stack_size(256 << 10).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let world = World {
+                outputs: [("step", "done")].into(),
+                ..World::default()
+            };
+            let daemon = Daemon::new(world);
+            let inputs: Vec<[usize; 1]> = (0..STEPS).map(|step| [step]).collect();
+            let mut steps: Vec<(&'static str, &[usize])> = vec![("from", &[])];
+            steps.extend(inputs.iter().map(|input| ("step", &input[..])));
+            assert_eq!(daemon.build(&steps).await.unwrap(), "done");
+            assert_eq!(daemon.build(&steps).await.unwrap(), "done");
+            // Given up in the middle of it.
+            let (solve, _) = daemon.plan_with(&steps, &[0]);
+            let building = tokio::spawn(solve.solve(STEPS));
+            tokio::task::yield_now().await;
+            building.abort();
+            daemon.settled().await;
+        });
+    });
+    solved.unwrap().join().unwrap();
+}

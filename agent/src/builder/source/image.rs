@@ -132,7 +132,11 @@ fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>
     }
 }
 
-pub(super) fn held(store: &Store, reference: &str, name: Option<&Reference>) -> Result<ResolvedImage> {
+pub(super) fn held(
+    store: &Store,
+    reference: &str,
+    name: Option<&Reference>,
+) -> Result<ResolvedImage> {
     let (id, hold) = store.hold(reference)?;
     let mut config = Bounded(Vec::new());
     store.write_blob(id.digest(), 0, &mut config)?;

@@ -31,6 +31,9 @@ impl At<'_> {
     }
 }
 
+/// Steps of one plan, of all stages that are needed. BuildKit has no such bound; layers of one image are bounded by overlayfs.
+const STEPS_MAX: usize = 10_000;
+
 impl Planner<'_> {
     /// Plans the instructions of all wanted states, in order.
     pub(super) fn dispatch(&mut self) -> Result<(), PlanError> {
@@ -56,6 +59,10 @@ impl Planner<'_> {
             for step in &planned {
                 self.step(id, step)
                     .map_err(|error| error.at(step.instruction.lines))?;
+                if self.graph.len() > STEPS_MAX {
+                    let error = format!("a build has at most {STEPS_MAX} steps: this is one more");
+                    return Err(PlanError::invalid(error).at(step.instruction.lines));
+                }
             }
             self.stages[id].planned = planned;
         }

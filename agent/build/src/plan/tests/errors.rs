@@ -168,3 +168,16 @@ fn a_trigger_that_cannot_be_read_blames_the_from() {
     );
     assert_eq!(error.lines.first(), Some(&Lines::one(2)));
 }
+
+#[test]
+fn the_number_of_steps_is_bounded() {
+    let text = |steps: usize| {
+        let mut text = String::from("FROM scratch\n");
+        (0..steps).for_each(|number| text.push_str(&format!("WORKDIR /{number}\n")));
+        text
+    };
+    assert!(planned_with(&text(2000), &options(), &[]).is_ok());
+    let error = planned_with(&text(10_001), &options(), &[]).unwrap_err();
+    assert!(error.to_string().contains("at most 10000 steps"), "{error}");
+    assert_eq!(error.lines.first().map(|lines| lines.first), Some(10_002));
+}

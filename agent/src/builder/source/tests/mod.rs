@@ -491,6 +491,8 @@ impl AsRef<Path> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // Fields go after this: the directory must be gone when it is told.
+        let _ = std::fs::remove_dir_all(self.0.path());
         let _ = self.1.take().expect("once").send(());
     }
 }
