@@ -220,14 +220,10 @@ impl<'a> Sizes<'a> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(SizeError::Stopped);
         }
-        let failed = |error: gix::Error| SizeError::Git(error);
-        let object = self
-            .repository
-            .find_tree(tree)
-            .map_err(|e| failed(e.into()))?;
+        let object = self.repository.find_tree(tree).map_err(SizeError::Git)?;
         let mut size = Size::default();
         for entry in object.iter() {
-            let entry = entry.map_err(|error| failed(gix::Error::from_error(error)))?;
+            let entry = entry.map_err(|error| SizeError::Git(gix::Error::from_error(error)))?;
             let name = entry.filename().len() as u64 + 1;
             let below = match entry.mode().is_tree() {
                 true => self.of(entry.oid().to_owned(), level + 1)?,
