@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use agent_api::build::{ContextOffer, IgnoreFile};
 use agent_build::ignore;
-use agent_build::pattern::Patterns;
+use agent_build::pattern::{self, Patterns};
 use agent_image::build::View;
 use agent_image::{Destination, ExtractOptions, Limits, Overwrite, Owner};
 use parking_lot::Mutex;
@@ -82,6 +82,7 @@ pub(crate) struct Contexts {
     /// Process of a client on this host.
     peer: Option<i32>,
     session: Option<Session>,
+    classic: bool,
     work: Arc<WorkRoot>,
     progress: Progress,
     raw: HashMap<String, OnceCell<Raw>>,
@@ -102,6 +103,8 @@ pub(crate) struct Sources {
     pub(crate) peer: Option<i32>,
     /// The client.
     pub(crate) session: Option<Session>,
+    /// The main context is sent as clients did before BuildKit.
+    pub(crate) classic: bool,
 }
 
 impl Contexts {
@@ -117,6 +120,7 @@ impl Contexts {
             dockerfile: sources.dockerfile,
             peer: sources.peer,
             session: sources.session,
+            classic: sources.classic,
             work,
             progress,
         }
@@ -169,8 +173,7 @@ impl Contexts {
     async fn prepare(&self, name: &str) -> Result<Context, Failure> {
         let raw = self.raw(name).await?;
         let patterns = self.patterns(name, raw).await?;
-        let ignored = Patterns::new(patterns.clone())
-            .map_err(|error| Failure::invalid(format!("error in the ignore file: {error}")))?;
+        let ignored = ignored(patterns.clone())?;
         let directory = raw.directory.try_clone().map_err(duplicated)?;
         Ok(Context {
             view: View::context(directory, ignored),
@@ -181,6 +184,9 @@ impl Contexts {
 
     async fn patterns(&self, name: &str, raw: &Raw) -> Result<Vec<String>, Failure> {
         let given = match (name, self.offers.get(name)) {
+            ("", Some(ContextOffer::Stream | ContextOffer::Remote { .. })) if self.classic => {
+                return self.classic_patterns(raw).await;
+            }
             // Who packs an archive has left out what is to be left out, and a repository has no more than it should.
             (_, Some(ContextOffer::Stream | ContextOffer::Remote { .. })) => None,
             ("", _) if self.main_ignore.is_some() => self.main_ignore.clone().flatten(),
@@ -192,6 +198,22 @@ impl Contexts {
             None => Ok(Vec::new()),
             Some(file) => read_patterns(&file.name, file.text.as_bytes()),
         }
+    }
+
+    /// A client from before BuildKit sends the Dockerfile and the ignore file always; that they are to be left out is for
+    /// the daemon to see. Source: moby `daemon/builder/remotecontext/detect.go` (`removeDockerfile`).
+    async fn classic_patterns(&self, raw: &Raw) -> Result<Vec<String>, Failure> {
+        const NAME: &str = ".dockerignore";
+        let Some(text) = raw.read(NAME).await? else {
+            return Ok(Vec::new());
+        };
+        let ignored = ignored(read_patterns(NAME, &text)?)?;
+        let dockerfile = pattern::clean(&self.dockerfile);
+        let sent = [NAME, &dockerfile].into_iter();
+        Ok(sent
+            .filter(|file| ignored.matches(file))
+            .map(literal)
+            .collect())
     }
 
     async fn main_patterns(&self, raw: &Raw) -> Result<Vec<String>, Failure> {
@@ -315,6 +337,20 @@ fn read_patterns(name: &str, text: &[u8]) -> Result<Vec<String>, Failure> {
     ignore::read(text).map_err(|error| Failure::invalid(format!("{name}: {error}")))
 }
 
+fn ignored(patterns: Vec<String>) -> Result<Patterns, Failure> {
+    Patterns::new(patterns)
+        .map_err(|error| Failure::invalid(format!("error in the ignore file: {error}")))
+}
+
+/// A pattern for exactly this path.
+fn literal(path: &str) -> String {
+    let escaped = |c: char| match c {
+        '*' | '?' | '[' | ']' | '\\' | '!' | '^' | '-' => format!("\\{c}"),
+        c => c.to_string(),
+    };
+    path.chars().map(escaped).collect()
+}
+
 fn duplicated(error: std::io::Error) -> Error {
     Error::system(format!(
         "cannot duplicate the descriptor of a context: {error}"
@@ -330,6 +366,15 @@ fn unknown(name: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn literal_patterns_match_one_path() {
+        for path in [".dockerignore", "a/[x]*?.Dockerfile", "!x", "a-b^c"] {
+            let patterns = ignored(vec![literal(path)]).unwrap();
+            assert!(patterns.matches(path), "{path}");
+            assert!(!patterns.matches("a/xyz.Dockerfile"), "{path}");
+        }
+    }
 
     #[test]
     fn a_directory_is_taken_from_a_process_only_if_it_is_the_one_it_says() {

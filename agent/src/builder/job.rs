@@ -40,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) session: Option<Session>,
     /// Its process, if it is on this host.
     pub(crate) peer: Option<i32>,
+    /// The question is one from before BuildKit, of whose contexts dockerd leaves out other files.
+    pub(crate) classic: bool,
 }
 
 /// One build under way.
@@ -93,6 +95,7 @@ impl Run<'_> {
             dockerfile,
             peer: self.job.peer,
             session: self.job.session.clone(),
+            classic: self.job.classic,
         };
         Arc::new(Contexts::new(
             sources,
@@ -365,11 +368,7 @@ impl Run<'_> {
         })
     }
 
-    async fn layout(
-        &self,
-        context: &str,
-        platform: &Platform,
-    ) -> Result<ResolvedImage, Failure> {
+    async fn layout(&self, context: &str, platform: &Platform) -> Result<ResolvedImage, Failure> {
         let session = self.job.session.as_ref();
         let platform = platform.to_string();
         let found = source::oci_layout(&self.shop.engine, session, context, &platform);

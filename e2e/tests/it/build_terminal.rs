@@ -168,7 +168,7 @@ fn the_last_picture_tells_what_was_built() {
         "{step}"
     );
     screen.line("=> [3/3] RUN echo second > /second");
-    screen.line("=> => naming to docker.io/library/shown:latest");
+    screen.line("=> => naming to docker.io/library/shown");
     assert!(!screen.text().contains("# line"), "{}", screen.text());
 
     let (_, screen) = build(WIDE, &[]);

@@ -71,7 +71,8 @@ fn a_stopped_container_outlives_its_image() {
 
     assert_eq!(docker(&host, &["start", "-a", "one"]).ok(), "hi");
     docker(&host, &["diff", "one"]).ok();
-    docker(&host, &["cp", "one:/bin/busybox", "copied"]).ok();
+    let copied = host.path("copied");
+    docker(&host, &["cp", "one:/bin/busybox", copied.to_str().unwrap()]).ok();
     docker(
         &host,
         &[

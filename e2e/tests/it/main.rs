@@ -10,6 +10,7 @@ mod build;
 mod build_apt;
 mod build_arguments;
 mod build_cancel;
+mod build_changes;
 mod build_crash;
 mod build_run;
 mod build_space;

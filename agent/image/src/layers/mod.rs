@@ -59,8 +59,8 @@ use crate::tar_stream::TarError;
 pub(crate) use confined::{is_whiteout, make_opaque, proc_path};
 pub(crate) use describe::describe;
 pub(crate) use forms::Form;
-pub(crate) use pack::{PackError, Tree, kept_xattrs, pack, pack_named};
 use moves::Moves;
+pub(crate) use pack::{PackError, Tree, kept_xattrs, pack, pack_named};
 use recipe::{RecipeReader, Step};
 pub(crate) use tar_writer::{Member, Stream, TarWriter};
 

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use agent_build::plan::{InputIndex, RunOp};
 use agent_runtime::keeper::Exit;
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Sessions;
@@ -62,6 +63,8 @@ pub(crate) struct RunStep {
     pub(crate) sessions: Sessions,
     /// Where cache mounts are kept: those of `<root>/build/mounts`.
     pub(crate) cache_mounts: CacheMounts,
+    /// How many commands run at once. Whoever waits for a client or for another step's cache has no turn yet.
+    pub(crate) turns: Arc<Semaphore>,
     /// An empty directory of the step's own on the file system of the snapshots. The caller removes it; while the step
     /// runs, nothing is mounted in it.
     pub(crate) work: PathBuf,
@@ -162,6 +165,7 @@ async fn attempt(
     ending: &Ending,
 ) -> Result<PathBuf, RunError> {
     let mut prepared = mounts::prepare(step, place, ending).await?;
+    let _turn = ending.or(step.turns.acquire()).await?;
     let network = network::join(engine, step, place.id()).await?;
     let root = root_layers(step, place)?;
     let (targets, work) = (prepared.targets(), step.work.clone());

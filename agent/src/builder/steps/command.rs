@@ -53,6 +53,7 @@ impl PlanSteps {
             network: self.network.clone(),
             sessions: cabin.sessions().clone(),
             cache_mounts: self.shop.cache_mounts.clone(),
+            turns: Arc::clone(&self.shop.permits.run),
             work: work.path().to_owned(),
             output: output(cabin),
             cancel: cancel.clone(),

@@ -96,7 +96,7 @@ fn identity(stack: &Stack) -> String {
 pub(crate) struct Permits {
     /// Commands. More than there are processors, because many wait for a network; few enough that twenty stages of
     /// compilers do not exhaust the memory.
-    pub(crate) run: Semaphore,
+    pub(crate) run: Arc<Semaphore>,
     /// Copies and digests: they keep a thread and the disk busy.
     files: Arc<Semaphore>,
 }
@@ -105,7 +105,7 @@ impl Permits {
     /// For a machine with so many processors.
     pub(crate) fn new(processors: usize) -> Self {
         Self {
-            run: Semaphore::new((2 * processors).max(4)),
+            run: Arc::new(Semaphore::new((2 * processors).max(4))),
             files: Arc::new(Semaphore::new(processors.max(2))),
         }
     }
@@ -228,7 +228,6 @@ impl PlanSteps {
                 (Kind::Http, format!("http url {}", redacted(&op.url)), made)
             }
             Op::Run(op) => {
-                let _permit = self.shop.permits.run.acquire().await;
                 let made;
                 (made, read) = self.command(step, op, &inputs, cabin, cancel).await?;
                 let description = format!("mount / from exec {}", op.args.join(" "));

@@ -32,6 +32,7 @@ pub(super) async fn build(call: Call) -> Outcome {
         request,
         session: Some(session),
         peer: None,
+        classic: true,
     };
     let (sender, mut receiver) = mpsc::channel(LINES);
     // The client reads the reply while it may still be sending: what builds is a task of its own, dropped with the reply.

@@ -118,6 +118,7 @@ async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io:
         request,
         session: Some(session),
         peer,
+        classic: false,
     };
     let work = async {
         let told = tell(&progress, &line, only_warnings);

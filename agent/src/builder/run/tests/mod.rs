@@ -320,6 +320,43 @@ fn secrets_are_there_for_the_step_alone() {
     });
 }
 
+/// As many as may run at once wait for a client that does not answer: they have no turn yet, so another one runs.
+#[test]
+fn who_waits_for_a_client_takes_no_turn() {
+    world(|world| async move {
+        let (session, mut asked) = Session::channel();
+        world.sessions.add(session);
+        let secret = MountKind::Secret {
+            id: "token".into(),
+            env: None,
+            required: true,
+            ownership: None,
+        };
+        let waits = world.shell("true").mount("/s", secret);
+        let count = world.turns.available_permits();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let (step, world) = (waits.clone(), Arc::clone(&world));
+            waiting.spawn(async move { step.run(&world).await });
+        }
+        let mut questions = Vec::new();
+        for _ in 0..count {
+            questions.push(asked.recv().await.unwrap());
+        }
+        let other = world.shell("echo ran").run(&world);
+        let done = tokio::time::timeout(Duration::from_secs(20), other).await;
+        assert_eq!(done.expect("it has its turn").ok(), "ran\n");
+        for question in questions {
+            if let Ask::Secret { reply, .. } = question {
+                reply.send(Some(b"late".to_vec())).unwrap();
+            }
+        }
+        while let Some(done) = waiting.join_next().await {
+            done.unwrap().ok();
+        }
+    });
+}
+
 #[test]
 fn an_agent_is_reached_through_its_socket() {
     world(|world| async move {

@@ -32,6 +32,7 @@ pub(super) struct World {
     pub(super) directory: PathBuf,
     pub(super) cache_mounts: CacheMounts,
     pub(super) sessions: Sessions,
+    pub(super) turns: Arc<Semaphore>,
     cgroup_parent: String,
     works: AtomicUsize,
 }
@@ -71,6 +72,7 @@ pub(super) fn world<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F +
                 directory: directory.path().to_owned(),
                 cache_mounts: CacheMounts::new(directory.path().join("data/build/mounts")),
                 sessions: Sessions::default(),
+                turns: Arc::new(Semaphore::new(4)),
                 cgroup_parent: name.clone(),
                 works: AtomicUsize::new(0),
             });
@@ -285,6 +287,7 @@ impl Step {
             network: self.network,
             sessions: world.sessions.clone(),
             cache_mounts: world.cache_mounts.clone(),
+            turns: Arc::clone(&world.turns),
             work: world.work(),
             output,
             cancel: self.cancel,
