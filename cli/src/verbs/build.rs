@@ -121,7 +121,7 @@ pub(crate) struct BuildArgs {
     /// Shared memory size for build containers
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
-    /// SSH agent socket or keys to expose to the build (format: "default|ID[=SOCKET|KEY[,KEY]]")
+    /// SSH agent socket or keys to expose to the build (format: "default|ID[=SOCKET|KEY,KEY,...]")
     #[arg(long)]
     ssh: Vec<String>,
     /// Name and optionally a tag (format: "name:tag")
