@@ -186,7 +186,7 @@ fn gzip(kind: Kind, options: &ArchiveOutput) -> Option<u32> {
     match (options.compression.kind, kind) {
         (Some(CompressionKind::Uncompressed), _) | (None, Kind::Docker) => None,
         (Some(CompressionKind::Gzip | CompressionKind::Zstd), _) | (None, Kind::Oci) => {
-            Some(level.unwrap_or(6).min(9))
+            Some(level.unwrap_or(6))
         }
     }
 }

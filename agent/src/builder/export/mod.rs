@@ -117,11 +117,11 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize, index: bool) -> Re
                         "oci-mediatypes=false is not supported with push: what is built has OCI's",
                     ));
                 }
-                compression(&options.compression, options.push)?;
+                if options.push {
+                    pushed(&options.compression)?;
+                }
             }
-            Output::Oci(options) | Output::Docker(options) => {
-                compression(&options.compression, true)?
-            }
+            Output::Oci(options) | Output::Docker(options) => archived(&options.compression)?,
             Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => {}
         }
     }
@@ -161,11 +161,60 @@ pub(crate) fn check(request: &BuildRequest, platforms: usize, index: bool) -> Re
     Ok(())
 }
 
-fn compression(given: &LayerCompression, packed: bool) -> Result<(), Failure> {
-    if given.kind == Some(CompressionKind::Zstd) && packed {
-        return Err(Failure::invalid(
+/// A push sends gzip, and of layers that came from a registry what came.
+fn pushed(given: &LayerCompression) -> Result<(), Failure> {
+    let refused = match given.kind {
+        Some(CompressionKind::Zstd) => "compression=zstd",
+        Some(CompressionKind::Uncompressed) => "compression=uncompressed",
+        Some(CompressionKind::Gzip) | None if given.level.is_some() => "compression-level",
+        Some(CompressionKind::Gzip) | None if given.force => "force-compression",
+        Some(CompressionKind::Gzip) | None => return Ok(()),
+    };
+    Err(Failure::invalid(format!(
+        "{refused} is not supported with push: layers are pushed as gzip, those that came from a registry as they came"
+    )))
+}
+
+/// An archive packs all layers anew.
+fn archived(given: &LayerCompression) -> Result<(), Failure> {
+    match (given.kind, given.level) {
+        (Some(CompressionKind::Zstd), _) => Err(Failure::invalid(
             "compression=zstd is not supported: use gzip or uncompressed",
-        ));
+        )),
+        (_, Some(level)) if !(0..=9).contains(&level) => Err(Failure::invalid(format!(
+            "compression-level={level} is not supported: gzip has the levels 0 to 9"
+        ))),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CompressionKind::{Gzip, Uncompressed, Zstd};
+
+    #[test]
+    fn no_option_of_compression_is_swallowed() {
+        for (kind, level, force, push, archive) in [
+            (None, None, false, "", ""),
+            (Some(Gzip), None, false, "", ""),
+            (Some(Gzip), None, true, "force-compression ", ""),
+            (None, Some(9), false, "compression-level ", ""),
+            (Some(Gzip), Some(22), false, "compression-level ", "=22 "),
+            (None, Some(-1), false, "compression-level ", "=-1 "),
+            (Some(Uncompressed), None, false, "=uncompressed ", ""),
+            (Some(Zstd), None, false, "=zstd ", "=zstd "),
+        ] {
+            let given = LayerCompression { kind, level, force };
+            for (checked, refused) in [(pushed(&given), push), (archived(&given), archive)] {
+                match checked {
+                    Ok(()) => assert_eq!(refused, "", "{given:?}"),
+                    Err(failure) => {
+                        let told = failure.message();
+                        assert!(!refused.is_empty() && told.contains(refused), "{told}");
+                    }
+                }
+            }
+        }
+    }
 }
