@@ -262,18 +262,15 @@ impl Store {
         let moves_files = additions.has_layers()
             || !(additions.blobs.is_empty() && gone.is_empty() && orphans.blobs.is_empty());
         if moves_files {
-            let mark = self.unsettled();
-            File::create(&mark).map_err(ImageError::io("create", &mark))?;
-            content::sync_directory(self.content.root())?;
+            self.begin()?;
         }
         let result = self.apply(additions, after, &gone, &orphans);
         if result.is_err() {
             self.keep_mark.store(true, Ordering::Relaxed);
         }
         let doomed = result?;
-        if moves_files && !self.keep_mark.load(Ordering::Relaxed) {
-            let mark = self.unsettled();
-            std::fs::remove_file(&mark).map_err(ImageError::io("remove", &mark))?;
+        if moves_files {
+            self.end()?;
         }
         drop(writing);
         self.layers.discard(doomed);
@@ -347,15 +344,19 @@ impl Store {
     /// Removes those of `candidates` that no image needs.
     fn collect(&self, candidates: &HashSet<Digest>) -> Result<()> {
         let writing = self.writing.lock();
-        let mut orphans = candidates.clone();
-        match self.needed(&self.snapshot()) {
-            Some(needed) => orphans.retain(|diff_id| !needed.contains(diff_id)),
-            None => return Ok(()),
-        }
-        let doomed = self.detach(&orphans)?;
+        let doomed = self.detach_unneeded(candidates)?;
         drop(writing);
         self.layers.discard(doomed);
         Ok(())
+    }
+
+    /// Takes those of `candidates` out of sight that no image needs. The caller has the writers' lock.
+    fn detach_unneeded(&self, candidates: &HashSet<Digest>) -> Result<Vec<PathBuf>> {
+        let Some(needed) = self.needed(&self.snapshot()) else {
+            self.keep_mark.store(true, Ordering::Relaxed);
+            return Ok(Vec::new());
+        };
+        self.detach(&candidates.difference(&needed).copied().collect())
     }
 
     /// The layers that images of `catalog` have, which are in the index already. `None` if one of them cannot be read: then no
@@ -424,6 +425,23 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes that files are about to go: the next opening looks for what nobody needs, unless [`Store::end`] comes first. The
+    /// caller has the writers' lock.
+    fn begin(&self) -> Result<()> {
+        let mark = self.unsettled();
+        File::create(&mark).map_err(ImageError::io("create", &mark))?;
+        content::sync_directory(self.content.root())
+    }
+
+    /// Nothing is left over, unless something before has left the next opening to look.
+    fn end(&self) -> Result<()> {
+        if self.keep_mark.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mark = self.unsettled();
+        std::fs::remove_file(&mark).map_err(ImageError::io("remove", &mark))
     }
 
     fn unsettled(&self) -> PathBuf {

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::{Result, Store, content};
 use crate::digest::Digest;
@@ -34,23 +34,34 @@ impl Store {
     /// # Errors
     /// A mark or a layer cannot be removed.
     pub fn release(&self, diff_ids: &[Digest]) -> Result<()> {
-        let released: HashSet<Digest> = {
-            let _writing = self.writing.lock();
-            let mut released = HashSet::new();
-            for diff_id in diff_ids.iter().filter(|id| self.layers.contains(id)) {
-                let mark = self.kept_path(diff_id);
-                match std::fs::remove_file(&mark) {
-                    Ok(()) => released.insert(*diff_id),
-                    Err(error) if error.kind() == ErrorKind::NotFound => false,
-                    Err(error) => return Err(ImageError::io("remove", mark)(error)),
-                };
+        let writing = self.writing.lock();
+        let mut kept = HashSet::new();
+        for diff_id in diff_ids {
+            if self.layers.contains(diff_id) && self.is_kept(diff_id)? {
+                kept.insert(*diff_id);
             }
-            released
-        };
-        if released.is_empty() {
+        }
+        if kept.is_empty() {
             return Ok(());
         }
-        self.collect(&released)
+        self.begin()?;
+        let doomed = self.let_go(&kept);
+        if doomed.is_err() {
+            self.keep_mark.store(true, Ordering::Relaxed);
+        }
+        let doomed = doomed?;
+        self.end()?;
+        drop(writing);
+        self.layers.discard(doomed);
+        Ok(())
+    }
+
+    fn let_go(&self, kept: &HashSet<Digest>) -> Result<Vec<PathBuf>> {
+        for diff_id in kept {
+            let mark = self.kept_path(diff_id);
+            std::fs::remove_file(&mark).map_err(ImageError::io("remove", mark))?;
+        }
+        self.detach_unneeded(kept)
     }
 
     /// The layers that are kept, in order.

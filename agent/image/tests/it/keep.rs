@@ -1,5 +1,6 @@
 //! Layers that a build cache keeps, images made of them, and when images were used.
 
+use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
 
 use agent_image::{Digest, Limits, Reference, RemoveOptions, Store};
@@ -79,6 +80,40 @@ fn the_last_release_takes_a_layer_that_no_image_needs() {
     bed.store.release(&[Digest::of(&a)]).unwrap();
     assert_eq!(bed.store.kept().unwrap(), []);
     assert!(!bed.files().iter().any(|file| file.starts_with("layers/")));
+}
+
+/// A process that dies between a mark and its layer leaves the next one to look: at each moment in which neither the mark
+/// nor that note is there, the layer is gone as well.
+#[test]
+fn no_moment_of_a_release_leaks_a_layer() {
+    let bed = Bed::new();
+    let a = layer("a");
+    let id = Digest::of(&a);
+    let archive = docker_archive(&[(&[&a], &["one:1"])]);
+    let directory = bed.directory.path().join("layers").join(id.hex());
+    let note = bed.directory.path().join("content/unsettled");
+    for _ in 0..50 {
+        bed.load(&archive).unwrap();
+        bed.store.keep(&[id]).unwrap();
+        bed.store
+            .remove("one:1", RemoveOptions::default(), Vec::new)
+            .unwrap();
+        assert!(directory.join("kept").exists());
+        let watches = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                watches.wait();
+                while directory.join("kept").exists() {
+                    std::hint::spin_loop();
+                }
+                // In this order: the note goes after the layer.
+                note.exists() || !directory.exists()
+            });
+            watches.wait();
+            bed.store.release(&[id]).unwrap();
+            assert!(watcher.join().unwrap(), "a kill here leaks the layer");
+        });
+    }
 }
 
 #[test]
