@@ -4,8 +4,10 @@
 //! a small automaton here: no pattern takes more than (its length × the path's length) steps.
 
 mod automaton;
+mod descent;
 mod glob;
 
+pub use descent::Descent;
 pub use glob::{Glob, glob};
 
 use automaton::Automaton;
@@ -134,6 +136,9 @@ impl Patterns {
 
 impl Entry {
     fn matches_at_or_above(&self, path: &str) -> bool {
+        if let Matcher::Automaton(automaton) = &self.matcher {
+            return automaton.matches_at_or_above(path);
+        }
         self.matches_exactly(path)
             || path
                 .match_indices('/')

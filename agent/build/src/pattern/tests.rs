@@ -209,6 +209,15 @@ fn a_directory_is_skipped_only_when_nothing_below_comes_back() {
 }
 
 #[test]
+fn a_list_too_long_to_carry_is_asked_about_whole_paths() {
+    let lines: Vec<String> = (0..5000).map(|n| format!("dir{n}/*.tmp")).collect();
+    let patterns = Patterns::new(lines).expect("valid");
+    let below = patterns.descend(&patterns.descent(), "dir4999");
+    assert!(patterns.matches_in(&below, "x.tmp"));
+    assert!(!patterns.matches_in(&below, "x.rs"));
+}
+
+#[test]
 fn paths_are_cleaned_as_in_go() {
     for (path, expected) in [
         ("", "."),
@@ -302,6 +311,25 @@ proptest! {
             let inner = format!("{dir}/{below}");
             prop_assert!(compiled.matches(&dir), "{dir}");
             prop_assert!(compiled.matches(&inner), "{inner}");
+        }
+    }
+
+    #[test]
+    fn a_walk_down_finds_what_whole_paths_find(
+        patterns in prop::collection::vec("!?[ab]?(\\*\\*|\\*|\\?|a|b|/|\\[ab\\]){1,40}", 0..8),
+        names in prop::collection::vec("[ab]{1,3}|☺", 1..5),
+    ) {
+        let patterns = patterns.iter().filter(|p| clean(p) != "!");
+        let compiled = Patterns::new(patterns).expect("valid");
+        let mut above = compiled.descent();
+        let mut path = String::new();
+        for name in &names {
+            path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            prop_assert_eq!(compiled.matches_in(&above, name), compiled.matches(&path), "{}", path);
+            if compiled.matches(&path) {
+                prop_assert_eq!(compiled.prunes_in(&above, name), compiled.prunes(&path), "{}", path);
+            }
+            above = compiled.descend(&above, name);
         }
     }
 

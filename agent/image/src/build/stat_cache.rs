@@ -41,6 +41,8 @@ struct State {
     generation: u32,
     files: HashMap<(u64, u64), Known>,
     changed: bool,
+    /// Room was made since it was opened.
+    tidied: bool,
 }
 
 struct Known {
@@ -113,7 +115,10 @@ impl StatCache {
         let mut state = self.state.lock();
         let file = (stamp.device, stamp.inode);
         if state.files.len() >= FILES_MAX && !state.files.contains_key(&file) {
-            return;
+            state.make_room();
+            if state.files.len() >= FILES_MAX {
+                return;
+            }
         }
         let known = Known {
             stamp,
@@ -122,6 +127,17 @@ impl StatCache {
         };
         state.files.insert(file, known);
         state.changed = true;
+    }
+}
+
+impl State {
+    /// Forgets what was not looked up since the cache was opened, once; what builds at work use stays.
+    fn make_room(&mut self) {
+        if !std::mem::replace(&mut self.tidied, true) {
+            let generation = self.generation;
+            self.files.retain(|_, known| known.used == generation);
+            self.changed = true;
+        }
     }
 }
 
@@ -214,6 +230,7 @@ fn parse(bytes: &[u8]) -> Option<State> {
         generation: u32::from_le_bytes(*generation),
         files,
         changed: false,
+        tidied: false,
     })
 }
 
@@ -270,6 +287,36 @@ mod tests {
             assert!(parse(&broken).is_none(), "byte {at}");
             assert!(parse(&whole[..at]).is_none(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn what_builds_at_work_use_has_room_in_a_full_cache() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("stat-cache");
+        let state = State {
+            generation: 1,
+            files: (0..FILES_MAX as u64)
+                .map(|inode| {
+                    let known = Known {
+                        stamp: stamp(inode),
+                        digest: Digest::of(b"old"),
+                        used: 0,
+                    };
+                    ((1, inode), known)
+                })
+                .collect(),
+            ..State::default()
+        };
+        let cache = StatCache {
+            path,
+            state: Mutex::new(state),
+        };
+        assert!(cache.get(&stamp(7)).is_some());
+        let new = FILES_MAX as u64 + 1;
+        cache.learn(stamp(new), Digest::of(b"new"), now());
+        assert_eq!(cache.get(&stamp(new)), Some(Digest::of(b"new")));
+        assert!(cache.get(&stamp(7)).is_some(), "in use");
+        assert!(cache.get(&stamp(8)).is_none());
     }
 
     #[test]

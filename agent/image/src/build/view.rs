@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use agent_build::pattern::Patterns;
+use agent_build::pattern::{Descent, Patterns};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -30,6 +30,8 @@ use crate::layers::is_whiteout;
 /// Links followed in one path, as in containerd's `RootPath`.
 const LINKS_MAX: usize = 255;
 const OPAQUE: &str = "trusted.overlay.opaque";
+/// Names in one directory. All are in memory while it is read, some 300 bytes each.
+const NAMES_MAX: usize = 2_000_000;
 
 /// A file tree: a stack of layers, or a directory. Cheap to clone; may be read by several threads at once.
 #[derive(Clone)]
@@ -63,6 +65,8 @@ pub(super) struct Directory {
     pub(super) stat: Stat,
     /// An ignore file matches it, but something in it may be taken back.
     pub(super) ignored: bool,
+    /// What the ignore file has to say about what is in it, if there is one.
+    descent: Option<Descent>,
 }
 
 /// What is in a directory under one name.
@@ -185,6 +189,7 @@ impl View {
             layers,
             path: Vec::new(),
             ignored: false,
+            descent: (!self.0.ignore.is_empty()).then(|| self.0.ignore.descent()),
         })))
     }
 
@@ -206,8 +211,7 @@ impl View {
     /// What is in `directory`, in order of name.
     pub(super) fn list(&self, directory: &Directory) -> Result<Vec<Node>> {
         let failed = |error: Errno| FilesError::io("read", &directory.path)(error);
-        // Name → layer; none for one that a whiteout hides.
-        let mut names: BTreeMap<Vec<u8>, Option<usize>> = BTreeMap::new();
+        let mut names: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         let mut nodes = Vec::new();
         for (layer, fd) in directory.layers.iter().enumerate() {
             for entry in Dir::read_from(fd).map_err(failed)? {
@@ -216,11 +220,16 @@ impl View {
                 if matches!(name, b"." | b"..") || names.contains_key(name) {
                     continue;
                 }
-                names.insert(name.to_vec(), Some(layer));
+                if names.len() == NAMES_MAX {
+                    return Err(FilesError::Limit {
+                        what: "files in one directory",
+                        limit: NAMES_MAX as u64,
+                    });
+                }
+                names.insert(name.to_vec(), layer);
             }
         }
         for (name, layer) in names {
-            let Some(layer) = layer else { continue };
             let fd = &directory.layers[layer];
             match rustix::fs::statat(fd, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if self.0.form == Form::Overlay && is_whiteout(&stat) => {}
@@ -243,13 +252,12 @@ impl View {
         stat: Stat,
     ) -> Option<Node> {
         let mut ignored = false;
-        if !self.0.ignore.is_empty() {
-            let path = join(&directory.path, &name);
-            let path = String::from_utf8_lossy(&path);
-            ignored = self.0.ignore.matches(&path);
+        if let Some(descent) = &directory.descent {
+            let name = String::from_utf8_lossy(&name);
+            ignored = self.0.ignore.matches_in(descent, &name);
             if ignored
                 && (FileType::from_raw_mode(stat.st_mode) != FileType::Directory
-                    || self.0.ignore.prunes(&path))
+                    || self.0.ignore.prunes_in(descent, &name))
             {
                 return None;
             }
@@ -303,11 +311,14 @@ impl View {
             }
         }
         let stat = rustix::fs::fstat(&layers[0]).map_err(failed)?;
+        let descent = directory.descent.as_ref();
+        let name = || String::from_utf8_lossy(&node.name);
         Ok(Some(Arc::new(Directory {
             stat: self.owned(stat),
             layers,
-            path,
             ignored: node.ignored,
+            descent: descent.map(|above| self.0.ignore.descend(above, &name())),
+            path,
         })))
     }
 
