@@ -46,7 +46,7 @@ const INBOX: usize = 8192;
 const EVENTS: usize = 1024;
 /// How long a client's request waits for a leader to be there. An election takes about a second.
 const LEADER_WAIT: Duration = Duration::from_secs(10);
-/// How long a leader that stops waits for its successor.
+/// How long a leader that stops waits for its successor, and an asker for the answer of one that leads no more.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 
 /// What a manager is started with.
@@ -319,11 +319,16 @@ impl Manager {
             };
             if let Some(leader) = leader.filter(|leader| *leader.node_id != *self.node_id) {
                 let mut changed = standing.clone();
-                let other = changed.wait_for(|now| now.leader.as_ref() != Some(&leader));
+                // One that handed over still tells what it has committed; its machine may be gone.
+                let gone = async {
+                    let _ = changed
+                        .wait_for(|now| now.leader.as_ref() != Some(&leader))
+                        .await;
+                    tokio::time::sleep(HAND_OVER_WAIT).await;
+                };
                 let outcome = tokio::select! {
                     outcome = self.forward(&leader, &request) => outcome,
-                    // It may never answer: its machine may be gone.
-                    _ = other => Err(Refusal::Unavailable("it leads no more".into())),
+                    () = gone => Err(Refusal::Unavailable("it leads no more".into())),
                 };
                 match outcome {
                     Ok(outcome) => return outcome,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use cluster::core::Command;
 use swarm::{PATIENCE, Swarm, ask, names};
 
 fn sizes(directory: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
@@ -82,6 +83,31 @@ async fn a_leader_that_stops_hands_over_and_comes_back_as_a_follower() {
     swarm.resume(&first).await;
     assert_eq!(names(swarm.manager(&first)).await, ["after"]);
     assert_eq!(swarm.leader().await, successor);
+    swarm.stop_all().await;
+}
+
+/// The answer and the news of the hand-over come to the asker by two ways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hands_over_answers_what_it_has_committed() {
+    let mut swarm = Swarm::new(3).await;
+    for round in 0..40u64 {
+        let leader = swarm.leader().await;
+        let asker = if leader == "m1" { "m2" } else { "m1" };
+        let name = format!("c{round:02}");
+        let hands_over = async {
+            tokio::time::sleep(Duration::from_micros(500 * (round % 10))).await;
+            swarm.manager(&leader).command(Command::StepDown).await
+        };
+        let (answer, handed_over) = tokio::join!(ask(swarm.manager(asker), &name), hands_over);
+        handed_over.unwrap();
+        if let Err(refusal) = answer {
+            // What it had not committed, it cannot know.
+            let refusal = refusal.to_string();
+            assert!(!refusal.contains("it leads no more"), "{round}: {refusal}");
+        }
+        let mut standing = swarm.manager(&leader).standing();
+        standing.wait_for(|now| !now.leads).await.unwrap();
+    }
     swarm.stop_all().await;
 }
 
