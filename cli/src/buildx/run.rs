@@ -46,6 +46,9 @@ pub(crate) async fn run(
     while let Some((prefix, status)) = news.try_next() {
         progress.update(status, &prefix);
     }
+    if built.is_err() {
+        progress.cancel();
+    }
     progress.end();
     built
 }

@@ -1,10 +1,13 @@
 //! Builds on a real terminal: what stands on the screen when they are over, also on a narrow one and after Ctrl-C.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
 
 use e2e::{Host, muster_executable};
+use regex::Regex;
 use rexpect::process::WaitStatus;
 use rexpect::session::PtySession;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Milliseconds until something that was expected counts as missing.
 const PATIENCE: u64 = 20_000;
@@ -158,8 +161,7 @@ fn the_last_picture_tells_what_was_built() {
     assert_eq!(code, 0, "{}", screen.text());
     assert!(screen.cursor && screen.coloured && screen.wrapped == 0);
     let head = screen.line("[+] Building");
-    let done =
-        regex::Regex::new(r"^\[\+\] Building \d+\.\ds \((\d+)/(\d+)\) FINISHED +muster:default$");
+    let done = Regex::new(r"^\[\+\] Building \d+\.\ds \((\d+)/(\d+)\) FINISHED +muster:default$");
     let counts = done.unwrap().captures(&head).expect("a head of its kind");
     assert_eq!(counts[1], counts[2], "{head}");
     let step = screen.line("=> [2/3] RUN for i in 1 2 3");
@@ -241,8 +243,45 @@ fn ctrl_c_leaves_a_terminal_that_can_be_used() {
     let text = screen.text();
     assert_ne!(code, 0, "{text}");
     assert!(screen.cursor && screen.wrapped == 0, "{text}");
-    screen.line("[2/2] RUN echo began");
+    screen.line("=> CANCELED [2/2] RUN echo began");
     assert!(text.contains("context canceled"), "{text}");
     assert_eq!(screen.column, 0, "the prompt begins a line: {text}");
+    host.finish();
+}
+
+#[test]
+fn a_step_that_is_interrupted_ends_as_cancelled_in_lines_and_in_json() {
+    let host = Host::start();
+    host.write("c/Dockerfile", "FROM busybox\nRUN echo began; sleep 1000\n");
+    // Output of the step, then its end; both as BuildKit writes them.
+    for (mode, began, ended) in [
+        ("plain", " began", r"(?m)^#\d+ CANCELED$"),
+        (
+            "rawjson",
+            "YmVnYW4K",
+            r#"(?m)^\{"vertexes":\[\{.*"name":"\[2/2\] RUN [^"]*","started":"[^"]+","completed":"[^"]+","error":"context canceled"\}\]\}$"#,
+        ),
+    ] {
+        let mut build = Command::new(muster_executable())
+            .args(["build", "--progress", mode, "c"])
+            .current_dir(host.path(""))
+            .env("MUSTER_HOST", host.socket())
+            .env("HOME", host.path(""))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start a build");
+        let mut lines = BufReader::new(build.stderr.take().expect("it is piped"));
+        let mut text = String::new();
+        while !text.contains(began) {
+            assert_ne!(lines.read_line(&mut text).unwrap(), 0, "{text}");
+        }
+        let id = Pid::from_child(&build);
+        kill_process(id, Signal::INT).expect("interrupt the build");
+        lines.read_to_string(&mut text).unwrap();
+        assert_eq!(build.wait().unwrap().code(), Some(130), "{text}");
+        assert!(Regex::new(ended).unwrap().is_match(&text), "{text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.ends_with("context canceled"), "{text}");
+    }
     host.finish();
 }

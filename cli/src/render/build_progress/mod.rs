@@ -17,7 +17,8 @@ mod warnings;
 
 use crate::failure::Failure;
 use crate::out;
-use agent_api::build::{SolveStatus, SourceRange, VertexWarning};
+use agent_api::build::{ProgressVertex, SolveStatus, SourceRange, VertexWarning};
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use plain::Plain;
 use std::collections::BTreeSet;
@@ -68,6 +69,8 @@ pub(crate) struct BuildProgress {
     warnings: Vec<VertexWarning>,
     /// Build and digest of the steps that are not shared with other builds.
     own: BTreeSet<(String, String)>,
+    /// Steps that have started and not ended, by digest.
+    running: IndexMap<String, ProgressVertex>,
 }
 
 enum Shown {
@@ -97,6 +100,7 @@ impl BuildProgress {
             shown,
             warnings: Vec::new(),
             own: BTreeSet::new(),
+            running: IndexMap::new(),
         }
     }
 
@@ -115,6 +119,19 @@ impl BuildProgress {
                 vertex.name = prefixed(prefix, &vertex.name);
             }
         }
+        self.take(status, Timestamp::now());
+    }
+
+    /// Shows news whose steps are told apart.
+    fn take(&mut self, status: SolveStatus, now: Timestamp) {
+        for vertex in &status.vertexes {
+            if vertex.started.is_some() && vertex.completed.is_none() {
+                let digest = vertex.digest.clone();
+                self.running.insert(digest, vertex.clone());
+            } else if vertex.completed.is_some() {
+                self.running.shift_remove(&vertex.digest);
+            }
+        }
         if let Shown::RawJson = self.shown {
             if let Ok(line) = serde_json::to_string(&status) {
                 out::note(line);
@@ -126,9 +143,21 @@ impl BuildProgress {
                 self.warnings.push(warning.clone());
             }
         }
-        let now = Timestamp::now();
         self.trace.update(status, now);
         self.print_due(now);
+    }
+
+    /// The builds were given up: what still ran was cancelled, which nobody else tells any more.
+    pub(crate) fn cancel(&mut self) {
+        let now = Timestamp::now();
+        if let Shown::Plain(plain) = &mut self.shown {
+            // Ends come after what was said before them.
+            show(&plain.print(&mut self.trace, now));
+        }
+        let status = cancelled(&self.running, self.trace.daemon_time(now));
+        if !status.is_empty() {
+            self.take(status, now);
+        }
     }
 
     /// Steps of a build's own (loading its Dockerfile, exporting) may have the digest of another build's.
@@ -208,6 +237,19 @@ pub(crate) fn source_lines(file: &str, data: &[u8], ranges: &[SourceRange]) -> S
         .iter()
         .map(|range| (range.start.line, range.end.line));
     warnings::lines_of(file, data, ranges)
+}
+
+/// The ends of steps that were cancelled.
+fn cancelled(running: &IndexMap<String, ProgressVertex>, now: Timestamp) -> SolveStatus {
+    let end = |vertex: &ProgressVertex| ProgressVertex {
+        completed: Some(vertex.started.map_or(now, |start| start.max(now))),
+        error: "context canceled".to_owned(),
+        ..vertex.clone()
+    };
+    SolveStatus {
+        vertexes: running.values().map(end).collect(),
+        ..SolveStatus::default()
+    }
 }
 
 /// `[web internal] load …` for `[internal] load …`.

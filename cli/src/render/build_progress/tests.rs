@@ -78,6 +78,53 @@ fn pictures_are_drawn_over_each_other() {
 }
 
 #[test]
+fn what_still_ran_at_the_end_was_cancelled() {
+    let mut progress = BuildProgress::new(Mode::Quiet, "muster");
+    progress.shown = Shown::Plain(Plain::new(""));
+    // Everything until the first step has written something.
+    let mut recorded = recording("built").into_iter();
+    let mut now = Timestamp::UNIX_EPOCH;
+    for status in recorded.by_ref() {
+        now = time_of(&status).map_or(now, |time| time.max(now));
+        let wrote = !status.logs.is_empty();
+        progress.take(status, now);
+        if wrote {
+            break;
+        }
+    }
+    let running: Vec<String> = progress.running.keys().cloned().collect();
+    assert!(!running.is_empty());
+    progress.cancel();
+    assert!(progress.running.is_empty());
+    for digest in &running {
+        let step = &progress.trace.steps[digest];
+        assert!(step.is_cancelled() && step.is_completed(), "{step:?}");
+    }
+    let picture = Tty::new("", false).draw(&progress.trace, now, (100, 40), true);
+    let cancelled = picture.matches(" => CANCELED ").count();
+    assert_eq!(cancelled, running.len(), "{picture}");
+    let mut plain = Plain::new("");
+    let lines = plain.print(&mut progress.trace, now);
+    assert_eq!(
+        lines.matches(" CANCELED\n").count(),
+        running.len(),
+        "{lines}"
+    );
+    // The clock of another machine is not this one's: a step never ends before it has begun.
+    let begun = ProgressVertex {
+        started: Some(now),
+        ..ProgressVertex::default()
+    };
+    let late = cancelled_at(begun, Timestamp::UNIX_EPOCH);
+    assert_eq!(late.completed, Some(now));
+}
+
+fn cancelled_at(vertex: ProgressVertex, now: Timestamp) -> ProgressVertex {
+    let running = [(String::new(), vertex)].into();
+    cancelled(&running, now).vertexes.remove(0)
+}
+
+#[test]
 fn a_small_terminal_shows_what_goes_on() {
     replay("built", |trace, now| {
         for size in [(80, 5), (20, 10), (3, 3), (0, 0), (80, 0)] {

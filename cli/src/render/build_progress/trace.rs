@@ -3,7 +3,7 @@
 use super::screen::Screen;
 use agent_api::build::{ProgressVertex, SolveStatus, VertexStatus};
 use indexmap::IndexMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub(super) struct Trace {
     /// When the first step started, by this side's clock.
     pub(super) begun: Option<Timestamp>,
     /// What this side's clock is ahead of the daemon's, seconds.
-    pub(super) ahead: f64,
+    ahead: f64,
 }
 
 /// One step.
@@ -103,6 +103,14 @@ impl Trace {
         if step.vertex.started.is_none() || vertex.started.is_some() {
             step.vertex = vertex;
         }
+    }
+
+    /// A time of this side by the daemon's clock.
+    pub(super) fn daemon_time(&self, now: Timestamp) -> Timestamp {
+        SignedDuration::try_from_secs_f64(self.ahead)
+            .ok()
+            .and_then(|ahead| now.checked_sub(ahead).ok())
+            .unwrap_or(now)
     }
 
     /// Steps that are complete, and all steps.

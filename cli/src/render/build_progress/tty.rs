@@ -2,7 +2,7 @@
 
 use super::screen::HEIGHT;
 use super::trace::{Step, Trace, bytes, seconds};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::fmt::Write as _;
 use unicode_width::UnicodeWidthChar as _;
 
@@ -51,11 +51,7 @@ impl Tty {
         end: bool,
     ) -> String {
         // Times of the daemon are compared with the daemon's clock.
-        let daemon_now = SignedDuration::try_from_secs_f64(trace.ahead)
-            .ok()
-            .and_then(|ahead| now.checked_sub(ahead).ok())
-            .unwrap_or(now);
-        let rows = rows(trace, daemon_now);
+        let rows = rows(trace, trace.daemon_time(now));
         let (rows, shown) = fit(rows, height, end);
         let mut text = String::new();
         if let Some(lines) = self.lines {
