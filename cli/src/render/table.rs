@@ -21,6 +21,33 @@ pub(crate) fn align_padded(lines: &[String], padding: usize) -> String {
     lay_out(lines, 0, padding)
 }
 
+/// Lays out lines whose cells are separated by tabs, with tabs that end at every eighth column.
+pub(crate) fn align_tabbed(lines: &[String]) -> String {
+    const TAB: usize = 8;
+    let rows: Vec<Vec<&str>> = lines
+        .iter()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut ends = vec![0; columns];
+    for row in &rows {
+        for (end, cell) in ends.iter_mut().zip(&row[..row.len() - 1]) {
+            *end = (*end).max((cell.width() + 1).div_ceil(TAB));
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate() {
+            out.push_str(cell);
+            if column + 1 < row.len() {
+                out.extend(std::iter::repeat_n('\t', ends[column] - cell.width() / TAB));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
 fn lay_out(lines: &[String], min_width: usize, padding: usize) -> String {
     let rows: Vec<Vec<&str>> = lines
         .iter()
@@ -51,7 +78,7 @@ fn lay_out(lines: &[String], min_width: usize, padding: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::align;
+    use super::{align, align_tabbed};
 
     #[test]
     fn columns_are_as_wide_as_dockers() {
@@ -66,5 +93,19 @@ mod tests {
         assert_eq!(align(&lines.map(str::to_owned)), expected);
         assert_eq!(align(&["ID\tX".to_owned()]), "ID        X\n");
         assert_eq!(align(&[]), "");
+    }
+
+    #[test]
+    fn tabs_end_at_every_eighth_column() {
+        // As buildx lists variables.
+        let lines = [
+            "VARIABLE\tTYPE\tVALUE\tDESCRIPTION",
+            "A\t\tx\t",
+            "C\tlist of string\t[]\tc",
+        ];
+        assert_eq!(
+            align_tabbed(&lines.map(str::to_owned)),
+            "VARIABLE\tTYPE\t\tVALUE\tDESCRIPTION\nA\t\t\t\tx\t\nC\t\tlist of string\t[]\tc\n"
+        );
     }
 }

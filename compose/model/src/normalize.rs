@@ -45,17 +45,17 @@ pub(crate) fn set_defaults(tree: &mut Node) {
     );
 }
 
-/// Gives variables that are named without a value the value they have outside; drops build arguments that have
-/// none.
+/// Gives variables that are named without a value the value they have outside. Build arguments that have none are
+/// dropped, as a normalised project has it.
 pub(crate) fn resolve_bare_variables(
     tree: &mut Node,
     environment: &BTreeMap<String, String>,
-    unset: UnsetArguments,
+    arguments: BareArguments,
 ) {
     tree.walk_mut(&Path::ROOT, &mut |node, path| {
         let keep_unset = match path.steps().as_slice() {
             ["services", _, "environment"] => true,
-            ["services", _, "build", "args"] => unset == UnsetArguments::Keep,
+            ["services", _, "build", "args"] if arguments == BareArguments::Resolve => false,
             _ => return,
         };
         let Some(map) = node.as_map_mut() else {
@@ -72,13 +72,13 @@ pub(crate) fn resolve_bare_variables(
     });
 }
 
-/// What becomes of build arguments that have no value anywhere.
+/// What becomes of build arguments that are named without a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UnsetArguments {
-    /// They are left out, as a normalised project has it.
-    Drop,
-    /// They stay: whoever reads the project may have values for them.
-    Keep,
+pub(crate) enum BareArguments {
+    /// They get the environment's value.
+    Resolve,
+    /// They stay as they are: whoever reads the project knows better where their values come from.
+    Leave,
 }
 
 /// Completes a validated project tree.

@@ -9,7 +9,7 @@ use crate::canonical::{self, Texts};
 use crate::diagnostic::Diagnostic;
 use crate::files::{self, ReadError};
 use crate::merge;
-use crate::normalize::UnsetArguments;
+use crate::normalize::BareArguments;
 use crate::options::LoadOptions;
 use crate::paths::{self, Base};
 use crate::read;
@@ -91,11 +91,11 @@ impl<'o> Loader<'o> {
             self.resolve_paths(&mut tree, &scope.working_dir);
         }
         self.report.check()?;
-        let unset = match self.options.stages.normalize {
-            true => UnsetArguments::Drop,
-            false => UnsetArguments::Keep,
+        let arguments = match self.options.stages.normalize {
+            true => BareArguments::Resolve,
+            false => BareArguments::Leave,
         };
-        normalize::resolve_bare_variables(&mut tree, &scope.environment, unset);
+        normalize::resolve_bare_variables(&mut tree, &scope.environment, arguments);
         Ok(tree)
     }
 

@@ -117,7 +117,7 @@ fn target(
         json!(build.dockerfile.as_deref().map(cleaned)),
     );
     set("dockerfile-inline", json!(build.dockerfile_inline));
-    set("args", args(service, build));
+    set("args", args(project, service, build));
     set("labels", json!(build.labels));
     let tags = match (&build.tags[..], &service.image) {
         ([], Some(image)) => vec![image.clone()],
@@ -153,11 +153,16 @@ fn target(
     Ok(target)
 }
 
-/// Arguments with their values; what has none in the environment of the user or the service is left out.
-fn args(service: &ServiceConfig, build: &Build) -> Value {
+/// Arguments with their values. One that is named alone has the service's value for it, else the environment's, else it
+/// is left out.
+fn args(project: &Project, service: &ServiceConfig, build: &Build) -> Value {
     let value = |(name, value): (&String, &Option<String>)| {
         let own = || service.environment.get(name).cloned().flatten();
-        Some((name.clone(), json!(value.clone().or_else(own)?)))
+        let outer = || project.environment.get(name).cloned();
+        Some((
+            name.clone(),
+            json!(value.clone().or_else(own).or_else(outer)?),
+        ))
     };
     build
         .args

@@ -4,6 +4,7 @@
 //! what variables are.
 
 use super::functions;
+use super::types::Declared;
 use hcl::Identifier;
 use hcl::expr::{
     BinaryOperator, Expression, ObjectKey, Operation, TraversalOperator, UnaryOperator,
@@ -29,6 +30,8 @@ pub(super) struct Function {
 pub(super) struct Scope {
     /// Variables and attributes that are not evaluated yet.
     pub(super) lazy: IndexMap<String, Expression>,
+    /// What is said of those that are variables beside their defaults.
+    pub(super) declared: IndexMap<String, Declared>,
     pub(super) functions: IndexMap<String, Function>,
     values: RefCell<IndexMap<String, Value>>,
 }
@@ -56,6 +59,10 @@ impl Scope {
             depth: depth + 1,
         }
         .expression(expression)
+        .and_then(|default| match self.declared.get(name) {
+            Some(declared) => declared.settle(default),
+            None => Ok(default),
+        })
         .map_err(|reason| format!("variable {name}: {reason}"))?;
         self.values
             .borrow_mut()

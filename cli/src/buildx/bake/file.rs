@@ -2,6 +2,7 @@
 //! Source: buildx `bake/bake.go`, `bake/hclparser`.
 
 use super::eval::{Function, Locals, Scope};
+use super::types::{Declared, Given, Type};
 use hcl::expr::{Expression, ObjectKey};
 use hcl::template::Template;
 use hcl::{Block, Body};
@@ -32,6 +33,8 @@ pub(super) struct Definitions {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Variable {
     default: Option<Expression>,
+    /// `None` when none is written: then it is what its default is.
+    pub(super) kind: Option<Type>,
     pub(super) description: Option<Expression>,
     /// Conditions its value has to meet, with what is said when it does not.
     validations: Vec<(Expression, Option<Expression>)>,
@@ -93,13 +96,14 @@ impl Definitions {
         mut attributes: Attributes,
         validations: Vec<(Expression, Option<Expression>)>,
     ) -> Result<(), String> {
+        let kind = attributes.shift_remove("type");
+        let kind = kind.as_ref().map(Type::parse).transpose();
         let variable = Variable {
             default: attributes.shift_remove("default"),
+            kind: kind.map_err(|reason| format!("variable {name}: {reason}"))?,
             description: attributes.shift_remove("description"),
             validations,
         };
-        // Its type says what the environment's text is read as; the default's says the same.
-        attributes.shift_remove("type");
         if let Some((other, _)) = attributes.first() {
             return Err(format!("variable {name} has no attribute {other:?}"));
         }
@@ -153,28 +157,58 @@ impl Definitions {
         Ok(())
     }
 
-    /// Variables with the values the environment gives them, and everything else names mean.
-    pub(super) fn scope(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Scope, String> {
+    /// Variables with the values the environment gives them, and everything else names mean; `builtin` are values that
+    /// no file defines.
+    pub(super) fn scope(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+        builtin: &[(&str, Value)],
+    ) -> Result<Scope, String> {
         let mut scope = Scope::default();
         scope.functions.clone_from(&self.functions);
         scope.lazy.clone_from(&self.names);
+        for (name, value) in builtin {
+            scope.set(name, value.clone());
+        }
         for (name, variable) in &self.variables {
-            match &variable.default {
-                Some(default) => {
-                    scope.lazy.insert(name.clone(), default.clone());
-                }
-                None => scope.set(name, Value::Null),
-            }
+            let default = variable.default.clone().unwrap_or(match variable.kind {
+                Some(_) => Expression::Null,
+                None => Expression::String(String::new()),
+            });
+            scope.lazy.insert(name.clone(), default);
+            let declared = Declared {
+                kind: variable.kind.clone(),
+                given: self.given(name, variable, env),
+            };
+            scope.declared.insert(name.clone(), declared);
         }
         for name in self.variables.keys() {
-            let Some(text) = env(name) else { continue };
-            let default = scope.variable(name, 0)?.unwrap_or_default();
-            let value =
-                read_as(&text, &default).map_err(|reason| format!("variable {name}: {reason}"))?;
-            scope.set(name, value);
+            scope.variable(name, 0)?;
         }
         self.validate(&scope)?;
         Ok(scope)
+    }
+
+    /// What the environment says of a variable: `NAME`, and `NAME_JSON` of one that has a type.
+    fn given(
+        &self,
+        name: &str,
+        variable: &Variable,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Given> {
+        let text = || env(name).map(Given::Text);
+        let Some(kind) = &variable.kind else {
+            return text();
+        };
+        let json_name = format!("{name}_JSON");
+        let json = || match self.variables.contains_key(&json_name) {
+            true => None,
+            false => env(&json_name).map(Given::Json),
+        };
+        match kind.prefers_json() {
+            true => json().or_else(text),
+            false => text().or_else(json),
+        }
     }
 
     fn validate(&self, scope: &Scope) -> Result<(), String> {
@@ -200,26 +234,6 @@ impl Definitions {
         }
         Ok(())
     }
-}
-
-/// The environment's text as what the default is.
-fn read_as(text: &str, default: &Value) -> Result<Value, String> {
-    Ok(match default {
-        Value::Bool(_) => match crate::flags::bools::parse(text) {
-            Some(value) => Value::Bool(value),
-            None => return Err(format!("{text:?} is neither true nor false")),
-        },
-        Value::Number(_) => {
-            super::eval::number(&Value::from(text)).map(super::eval::number_value)?
-        }
-        Value::Array(_) | Value::Object(_) => serde_json::from_str(text)
-            .or_else(|error| match default {
-                Value::Array(_) => Ok(text.split(',').map(Value::from).collect()),
-                _ => Err(error),
-            })
-            .map_err(|error| format!("{text:?}: {error}"))?,
-        Value::Null | Value::String(_) => Value::from(text),
-    })
 }
 
 fn attributes_of(body: &Body) -> Attributes {

@@ -3,7 +3,7 @@
 //! ```text
 //! file.rs   HCL, JSON → definitions       compose.rs  Compose files → targets      eval.rs, functions.rs  expressions
 //! resolve.rs groups, matrices, inheritance → targets   target.rs  one target     set.rs  --set
-//! entitle.rs what a file may reach        jobs.rs  targets → jobs
+//! entitle.rs what a file may reach        jobs.rs  targets → jobs      types.rs  types of variables      list.rs  --list
 //! ```
 //! Docker Compose describes its builds as such a file on standard input. Source: docker/buildx `bake`, `commands/bake.go`.
 
@@ -13,9 +13,11 @@ mod eval;
 mod file;
 mod functions;
 mod jobs;
+mod list;
 mod resolve;
 mod set;
 mod target;
+mod types;
 
 use super::job::{AnswerFormat, Job};
 use super::options::{check_attestations, check_builder};
@@ -30,6 +32,7 @@ use agent_api::client::build::{OutputSpec, is_remote};
 use clap::Args;
 use entitle::Granted;
 use file::{Definitions, MAX_FILE};
+use list::List;
 use resolve::Resolved;
 use set::Override;
 use std::io::Read as _;
@@ -68,8 +71,8 @@ pub(crate) struct BakeArgs {
     /// Build definition file (HCL, JSON or a Compose file; - for standard input)
     #[arg(short, long)]
     file: Vec<String>,
-    /// List targets or variables
-    #[arg(long, value_name = "targets|variables")]
+    /// List targets or variables ("targets", "variables", "type=variables,format=json")
+    #[arg(long)]
     list: Option<String>,
     /// Shorthand for "--set=*.output=type=docker"
     #[arg(long)]
@@ -113,11 +116,15 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
     let here = std::env::current_dir()?;
     let definitions = read(&args.file, &here).map_err(fail)?;
     let env = |name: &str| std::env::var(name).ok();
-    let mut scope = definitions.scope(&env).map_err(fail)?;
-    scope.set("BAKE_CMD_CONTEXT", "cwd://".into());
-    scope.set("BAKE_LOCAL_PLATFORM", format!("linux/{}", go_arch()).into());
-    if let Some(what) = &args.list {
-        return list(&definitions, &scope, what);
+    let builtin = [
+        ("BAKE_CMD_CONTEXT", "cwd://".into()),
+        ("BAKE_LOCAL_PLATFORM", format!("linux/{}", go_arch()).into()),
+    ];
+    let scope = definitions.scope(&env, &builtin).map_err(fail)?;
+    if let Some(flag) = &args.list {
+        let list = List::parse(flag).map_err(fail)?;
+        out::text(&list.show(&definitions, &scope).map_err(fail)?)?;
+        return Ok(0);
     }
     let overrides = args.overrides().map_err(fail)?;
     let mut resolved =
@@ -328,78 +335,6 @@ fn print(resolved: &Resolved) -> String {
         .collect();
     let whole = serde_json::json!({"group": groups, "target": resolved.targets});
     serde_json::to_string_pretty(&whole).expect("JSON has a text")
-}
-
-fn list(definitions: &Definitions, scope: &eval::Scope, what: &str) -> Outcome {
-    let none = eval::Locals::new();
-    let shown = |expression: Option<&hcl::Expression>| {
-        let value = expression.and_then(|expression| scope.evaluate(expression, &none).ok());
-        value
-            .as_ref()
-            .and_then(|value| eval::text(value).ok())
-            .unwrap_or_default()
-    };
-    let mut lines = Vec::new();
-    match what.split(',').next().unwrap_or_default() {
-        "targets" => {
-            lines.push("TARGET\tDESCRIPTION".to_owned());
-            let mut rows: Vec<(&String, String)> = Vec::new();
-            for (name, group) in &definitions.groups {
-                let members = group
-                    .get("targets")
-                    .and_then(|members| scope.evaluate(members, &none).ok());
-                let members = members
-                    .iter()
-                    .flat_map(|list| list.as_array().into_iter().flatten());
-                let members: Vec<String> = members.filter_map(|one| eval::text(one).ok()).collect();
-                let described = shown(group.get("description"));
-                rows.push((
-                    name,
-                    [described, members.join(", ")]
-                        .into_iter()
-                        .find(|text| !text.is_empty())
-                        .unwrap_or_default(),
-                ));
-            }
-            for (name, layers) in &definitions.targets {
-                let described = layers
-                    .iter()
-                    .rev()
-                    .find_map(|layer| layer.get("description"));
-                rows.push((name, shown(described)));
-            }
-            rows.sort();
-            lines.extend(
-                rows.into_iter()
-                    .map(|(name, text)| format!("{name}\t{text}")),
-            );
-        }
-        "variables" => {
-            lines.push("VARIABLE\tVALUE\tDESCRIPTION".to_owned());
-            for (name, variable) in &definitions.variables {
-                let value = scope
-                    .variable(name, 0)
-                    .map_err(|reason| Failure::new(1, reason))?;
-                let value = match value {
-                    None | Some(serde_json::Value::Null) => "<null>".to_owned(),
-                    Some(value) => eval::text(&value).unwrap_or_else(|_| value.to_string()),
-                };
-                lines.push(format!(
-                    "{name}\t{value}\t{}",
-                    shown(variable.description.as_ref())
-                ));
-            }
-        }
-        other => {
-            return Err(Failure::new(
-                1,
-                format!("invalid --list {other:?}: use targets or variables"),
-            )
-            .into());
-        }
-    }
-    out::text(&crate::render::table::align_padded(&lines, 3))?;
-    Ok(0)
 }
 
 fn dockerfile(resolved: &Resolved, name: &str) -> String {

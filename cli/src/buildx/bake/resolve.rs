@@ -23,13 +23,13 @@ pub(super) struct Resolved {
 }
 
 /// Definitions with every target's name known.
-struct Book<'a> {
+pub(super) struct Book<'a> {
     definitions: &'a Definitions,
     scope: &'a Scope,
     /// Name → definition and the matrix' values for it.
-    targets: IndexMap<String, (&'a [Attributes], Locals)>,
+    pub(super) targets: IndexMap<String, (&'a [Attributes], Locals)>,
     /// Name of a matrix → names it stands for.
-    matrices: IndexMap<String, Vec<String>>,
+    pub(super) matrices: IndexMap<String, Vec<String>>,
 }
 
 /// Resolves the targets and groups of these names; `default` when there are none.
@@ -112,7 +112,8 @@ pub(super) fn needed(target: &Target) -> Vec<String> {
 }
 
 impl<'a> Book<'a> {
-    fn new(definitions: &'a Definitions, scope: &'a Scope) -> Result<Self, String> {
+    /// An error when a matrix makes no targets of their own names.
+    pub(super) fn new(definitions: &'a Definitions, scope: &'a Scope) -> Result<Self, String> {
         let mut book = Self {
             definitions,
             scope,

@@ -19,7 +19,7 @@ fn resolve_with(
         let found = env.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    let scope = definitions.scope(&env)?;
+    let scope = definitions.scope(&env, &[])?;
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let overrides = set
         .iter()
@@ -286,7 +286,9 @@ fn composed(yaml: &str, hcl: &str) -> Definitions {
         names: vec!["-".into()],
         stdin: Some(yaml.to_owned()),
         here: Path::new("/"),
-        environment: [("TOK2".to_owned(), "x".to_owned())].into(),
+        environment: [("TOK2", "x"), ("E", "outside"), ("O", "outside")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
     });
     definitions.add_plain(targets.unwrap()).unwrap();
     definitions.add_hcl(hcl).unwrap();
@@ -305,7 +307,7 @@ services:
     build:
       context: .
       dockerfile: Dockerfile
-      args: {A: "1", B: null, E: null, L: "$${literal}"}
+      args: {A: "1", B: null, E: null, O: null, L: "$${literal}"}
       tags: [example/web:extra]
       labels: {x: "y"}
       target: t
@@ -363,7 +365,7 @@ secrets:
                 "web": "target:db"
               },
               "dockerfile": "Dockerfile",
-              "args": {"A": "1", "E": "fromenv", "L": "${literal}"},
+              "args": {"A": "1", "E": "fromenv", "L": "${literal}", "O": "outside"},
               "labels": {"x": "y"},
               "tags": ["example/web:extra", "ct-addon:foo", "ct-addon:alp"],
               "cache-from": [

@@ -27,7 +27,7 @@ pub use layout::LayoutImage;
 pub use offers::{ContextSource, Offers, OutputSink, SecretSource};
 pub use spec::{
     BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget,
-    SecretSpec, SpecError, SshSpec, image_context, is_remote, option_fields,
+    SecretSpec, SpecError, SshSpec, image_context, is_remote, option_fields, option_values,
 };
 pub use ssh::{KeyAgent, KeyError, SshSource};
 

@@ -5,7 +5,7 @@
 /// # Errors
 /// A quote is not closed or stands in the middle of a field.
 pub fn fields(text: &str) -> Result<Vec<(String, Option<String>)>, String> {
-    let fields = split(text)?
+    let fields = values(text)?
         .into_iter()
         .map(|field| match field.split_once('=') {
             Some((key, value)) => (key.trim().to_lowercase(), Some(value.to_owned())),
@@ -14,8 +14,11 @@ pub fn fields(text: &str) -> Result<Vec<(String, Option<String>)>, String> {
     Ok(fields.collect())
 }
 
-/// The values of a line.
-fn split(text: &str) -> Result<Vec<String>, String> {
+/// The values of a line, as they are.
+///
+/// # Errors
+/// A quote is not closed or stands in the middle of a value.
+pub fn values(text: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

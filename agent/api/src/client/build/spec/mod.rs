@@ -13,7 +13,7 @@ mod secret;
 
 pub use cache::{CacheDestination, CacheSource};
 pub use context::is_remote;
-pub use csv::fields as option_fields;
+pub use csv::{fields as option_fields, values as option_values};
 pub use output::{OutputSpec, OutputTarget};
 pub use secret::{SecretSpec, SshSpec};
 
