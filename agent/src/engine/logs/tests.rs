@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write as _;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::engine::container::{DEFINITION_FORMAT, Definition, State, new_id};
 
@@ -34,11 +36,8 @@ fn container(alive: bool) -> Arc<Container> {
 }
 
 fn write(path: &Path, numbers: std::ops::Range<i64>) {
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .unwrap();
+    let file = fs::OpenOptions::new().create(true).append(true).open(path);
+    let mut file = std::io::BufWriter::new(file.unwrap());
     for number in numbers {
         let stream = if number % 2 == 0 { "stdout" } else { "stderr" };
         let time = Timestamp::from_second(number).unwrap();
@@ -256,4 +255,38 @@ fn options_are_dockers() {
         log("json-file", &[("tag", "x")]),
         Err(Error::NotImplemented(_))
     ));
+}
+
+/// The daemon's other work goes on while gigabytes are read that nobody wants.
+#[tokio::test]
+async fn reading_a_long_log_holds_nobody_up_and_ends_when_nobody_listens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x-json.log");
+    write(&path, 0..200_000);
+    let (_keep, container) = watch::channel(container(false));
+    let options = LogOptions {
+        since: Some(Timestamp::from_second(1_000_000).unwrap()),
+        ..all()
+    };
+    let mut logs = read(path.clone(), container.clone(), options.clone()).unwrap();
+    // What else the thread has to do gets its turn after each piece.
+    let mut turns = 0;
+    let none = loop {
+        tokio::select! {
+            biased;
+            line = logs.lines.next() => break line,
+            () = tokio::task::yield_now() => turns += 1,
+        }
+    };
+    assert!(none.is_none());
+    assert!(turns > 20, "{turns}");
+
+    let mut logs = read(path, container, all()).unwrap();
+    assert!(logs.lines.next().await.is_some());
+    let tasks = tokio::runtime::Handle::current().metrics();
+    assert_eq!(tasks.num_alive_tasks(), 1);
+    drop(logs);
+    while tasks.num_alive_tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
