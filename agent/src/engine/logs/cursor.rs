@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 const PIECE: usize = 512 * 1024;
 /// Longest record that is read; the keeper writes at most 16 KiB of text, six times that when escaped.
 const RECORD_MAX: u64 = 256 * 1024;
+/// How often the files are listed until none is renamed meanwhile.
+const LISTINGS: usize = 100;
 /// Block size of the search for the last lines.
 const BLOCK: u64 = 64 * 1024;
 
@@ -56,8 +58,8 @@ pub(super) struct Cursor {
     path: PathBuf,
     options: LogOptions,
     follow: bool,
-    /// Files that were there at the beginning and are not opened yet, oldest first; `None` before the beginning.
-    waiting: Option<VecDeque<PathBuf>>,
+    /// Files that were there at the beginning and are not read yet, oldest first; `None` before the beginning.
+    waiting: Option<VecDeque<Current>>,
     current: Option<Current>,
     /// The rotated file being read was looked at once more before going on.
     waits_for_rest: bool,
@@ -127,32 +129,37 @@ impl Cursor {
         Ok(Piece { lines, progress })
     }
 
+    /// Opens all files at once: their names mean other files as soon as the keeper rotates.
     fn begin(&mut self) -> io::Result<()> {
-        let mut files: VecDeque<_> = log_files(&self.path).into();
+        let mut files = open_files(&self.path)?;
         if let Some(lines) = self.options.tail {
-            let (index, offset) = start_of_tail(files.make_contiguous(), lines)?;
+            let (index, offset) = start_of_tail(&mut files, lines)?;
             files.drain(..index);
-            if let Some(first) = files.pop_front() {
-                self.current = self.open(&first, offset)?;
+            for (position, file) in files.iter_mut().enumerate() {
+                let start = if position == 0 { offset } else { 0 };
+                file.seek(SeekFrom::Start(start))?;
             }
         }
-        self.waiting = Some(files);
+        let waiting = files.into_iter().map(|file| self.limited(file));
+        self.waiting = Some(waiting.collect::<io::Result<_>>()?);
         Ok(())
     }
 
-    /// `None` when there is no such file (any more).
-    fn open(&self, path: &Path, offset: u64) -> io::Result<Option<Current>> {
-        let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
+    fn limited(&self, mut file: File) -> io::Result<Current> {
         let left = match self.follow {
             true => u64::MAX,
-            false => file.metadata()?.len().saturating_sub(offset),
+            false => file
+                .metadata()?
+                .len()
+                .saturating_sub(file.stream_position()?),
         };
-        file.seek(SeekFrom::Start(offset))?;
         let file = BufReader::new(file);
-        Ok(Some(Current { file, left }))
+        Ok(Current { file, left })
+    }
+
+    /// `None` when there is no such file (any more).
+    fn open(&self, path: &Path) -> io::Result<Option<Current>> {
+        open(path)?.map(|file| self.limited(file)).transpose()
     }
 
     /// The next complete record of the present file, `Some(None)` for one that does not parse. Counts its bytes.
@@ -183,10 +190,8 @@ impl Cursor {
 
     /// Where reading goes on after the end of the present file.
     fn next(&mut self) -> io::Result<Next> {
-        while let Some(path) = self.waiting.as_mut().and_then(VecDeque::pop_front) {
-            if let Some(file) = self.open(&path, 0)? {
-                return Ok(Next::File(file));
-            }
+        if let Some(file) = self.waiting.as_mut().and_then(VecDeque::pop_front) {
+            return Ok(Next::File(file));
         }
         if !self.follow {
             return Ok(Next::Nothing);
@@ -201,7 +206,7 @@ impl Cursor {
     fn next_by_inode(&mut self) -> io::Result<Next> {
         let opened = |file: Option<Current>| file.map_or(Next::Nothing, Next::File);
         let Some(Current { file, .. }) = &mut self.current else {
-            return self.open(&self.path, 0).map(opened);
+            return self.open(&self.path).map(opened);
         };
         let own = file.get_ref().metadata()?;
         let files = log_files(&self.path);
@@ -224,9 +229,9 @@ impl Cursor {
                 self.waits_for_rest = true;
                 Ok(Next::Same)
             }
-            Some(index) => self.open(&files[index + 1], 0).map(opened),
+            Some(index) => self.open(&files[index + 1]).map(opened),
             None => match files.first() {
-                Some(oldest) => self.open(oldest, 0).map(opened),
+                Some(oldest) => self.open(oldest).map(opened),
                 None => Ok(Next::Nothing),
             },
         }
@@ -259,23 +264,59 @@ fn log_files(path: &Path) -> Vec<PathBuf> {
     if path.exists() {
         files.push_back(path.to_owned());
     }
+    let mut missing = 0;
     for number in 1..FILES_MAX {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{number}"));
         let rotated = PathBuf::from(name);
-        if !rotated.exists() {
+        if rotated.exists() {
+            files.push_front(rotated);
+        } else {
+            missing += 1;
+        }
+        // One name has no file for a moment while the keeper rotates.
+        if missing == 2 {
             break;
         }
-        files.push_front(rotated);
     }
     files.into()
 }
 
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All files of one moment, oldest first: none was renamed between the first and the last that was opened.
+fn open_files(path: &Path) -> io::Result<Vec<File>> {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    for _ in 0..LISTINGS {
+        let mut files = Vec::new();
+        let mut opened = Vec::new();
+        for path in log_files(path) {
+            if let Some(file) = open(&path)? {
+                opened.push(identity(file.metadata()?));
+                files.push(file);
+            }
+        }
+        let named = log_files(path);
+        let named = named.iter().filter_map(|path| std::fs::metadata(path).ok());
+        if named.map(identity).eq(opened) {
+            return Ok(files);
+        }
+    }
+    Err(io::Error::other(
+        "it is rotated faster than its files can be opened",
+    ))
+}
+
 /// File and offset at which the last `lines` records begin.
-fn start_of_tail(files: &[PathBuf], lines: usize) -> io::Result<(usize, u64)> {
+fn start_of_tail(files: &mut [File], lines: usize) -> io::Result<(usize, u64)> {
     let mut missing = lines;
-    for (index, path) in files.iter().enumerate().rev() {
-        let mut file = File::open(path)?;
+    for (index, file) in files.iter_mut().enumerate().rev() {
         let mut end = file.seek(SeekFrom::End(0))?;
         if lines == 0 {
             return Ok((index, end));

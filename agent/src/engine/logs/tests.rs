@@ -290,3 +290,41 @@ async fn reading_a_long_log_holds_nobody_up_and_ends_when_nobody_listens() {
         tokio::task::yield_now().await;
     }
 }
+
+/// By the time an older file is sent, its successors may have other names.
+#[tokio::test]
+async fn a_slow_reader_misses_nothing_that_is_rotated_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x-json.log");
+    let name = |number: u32| directory.path().join(format!("x-json.log.{number}"));
+    write(&name(2), 0..20_000);
+    write(&name(1), 20_000..40_000);
+    write(&path, 40_000..60_000);
+    let (_keep, container) = watch::channel(container(false));
+    let tail = LogOptions {
+        tail: Some(50_000),
+        ..all()
+    };
+    for (options, first) in [(all(), 0), (tail, 10_000)] {
+        let mut lines = read(path.clone(), container.clone(), options)
+            .unwrap()
+            .lines;
+        let mut read = vec![lines.next().await.unwrap().unwrap().1];
+        for (from, to) in [
+            (name(2), name(3)),
+            (name(1), name(2)),
+            (path.clone(), name(1)),
+        ] {
+            fs::rename(from, to).unwrap();
+        }
+        read.extend(lines.map(|line| line.unwrap().1).collect::<Vec<_>>().await);
+        assert!(read == numbered(first..60_000), "{} lines", read.len());
+        for (from, to) in [
+            (name(1), path.clone()),
+            (name(2), name(1)),
+            (name(3), name(2)),
+        ] {
+            fs::rename(from, to).unwrap();
+        }
+    }
+}
