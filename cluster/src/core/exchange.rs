@@ -33,6 +33,11 @@ pub struct RequestId(pub u64);
 pub enum Command {
     /// A client's request.
     Control(Box<control::Request>),
+    /// The same, passed on by another node. Only managers may.
+    Forwarded {
+        node_id: String,
+        request: Box<control::Request>,
+    },
     /// A change that was decided elsewhere: the first objects of a cluster, a node with a certificate. Never taken from
     /// the wire.
     Apply(Transaction),
@@ -51,7 +56,7 @@ pub enum Command {
 /// A command was carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Of [`Command::Control`].
+    /// Of [`Command::Control`] and [`Command::Forwarded`].
     Reply(control::Reply),
     /// The transaction is committed.
     Applied,

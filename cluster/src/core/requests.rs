@@ -55,6 +55,16 @@ impl Core {
         }
         match command {
             Command::Control(request) => self.decide(id, request, 1, now),
+            Command::Forwarded { node_id, request } => {
+                let role = self.store.node(&node_id).map(|node| node.role);
+                if role == Some(NodeRole::Manager) {
+                    return self.decide(id, request, 1, now);
+                }
+                let refusal = Refusal::Forbidden(format!(
+                    "node {node_id} is no manager of this swarm (any more)"
+                ));
+                self.confirm(id, Err(refusal.into()));
+            }
             Command::Apply(transaction) => self.submit(id, &transaction, Pending::Apply),
             Command::Join { node_id, address } => self.join(id, node_id, address),
             Command::Leave { node_id } => self.leave(id, &node_id),

@@ -152,7 +152,7 @@ impl Manager {
         if resumes && recovered.is_blank() {
             return Err(ManagerError::NeverJoined);
         }
-        let manager = Self::run(options, log, recovered, known)?;
+        let manager = Self::run(options, log, recovered, known).await?;
         if let Some(objects) = objects {
             let founded = manager.apply_first(objects).await;
             if let Err(failure) = founded {
@@ -163,7 +163,8 @@ impl Manager {
         Ok(manager)
     }
 
-    fn run(
+    /// Returns when what it had is applied: who asks it anything is measured by that.
+    async fn run(
         options: ManagerOptions,
         log: Log<Files>,
         recovered: Recovered,
@@ -200,10 +201,13 @@ impl Manager {
                 members: Arc::clone(&members),
             },
         );
+        let (began, begins) = oneshot::channel();
         std::thread::Builder::new()
             .name("manager".into())
-            .spawn(move || thread.run(messages))
+            .spawn(move || thread.run(messages, began))
             .map_err(ManagerError::Thread)?;
+        // A thread that ended at once says why in the standing.
+        let _ = begins.await;
         Ok(Self {
             inbox,
             node_id: options.node_id.into(),

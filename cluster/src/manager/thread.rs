@@ -145,14 +145,15 @@ impl Thread {
         }
     }
 
-    /// Until it is told to stop, or cannot go on.
-    pub(super) fn run(mut self, messages: Receiver<Message>) {
+    /// Until it is told to stop, or cannot go on. Tells when the state it was started with is applied.
+    pub(super) fn run(mut self, messages: Receiver<Message>, began: oneshot::Sender<()>) {
         // Links to other members are made here and live on the runtime.
         let runtime = self.around.runtime.clone();
         let _context = runtime.enter();
         self.members_changed();
         let mut next_tick = Instant::now() + TICK;
         self.carry_out();
+        let _ = began.send(());
         while self.end.is_none() {
             match messages.recv_timeout(self.patience(next_tick)) {
                 Ok(first) => {
@@ -301,7 +302,7 @@ impl Thread {
             self.around.roster.reset(self.core.store());
         }
         if !events.is_empty() {
-            self.around.roster.observe(&events);
+            self.around.roster.observe(&events, self.core.store());
             // An error means that nobody watches.
             let _ = self.around.events.send(events.into());
         }
@@ -348,6 +349,7 @@ impl Thread {
     fn announce(&self) {
         let role = self.core.role();
         let (term, leads, leader) = (role.term, role.established, self.core.leader());
+        self.around.roster.set_complete(leads);
         self.around.standing.send_if_modified(|standing| {
             let changed =
                 standing.term != term || standing.leads != leads || standing.leader != leader;

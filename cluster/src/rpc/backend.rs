@@ -63,12 +63,15 @@ impl SharedBackends {
 /// What the cluster's state says of a node that shows a good certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Not known here (yet): the certificate counts.
+    /// Not known here, where the state may be behind: the certificate counts. What changes the cluster is done by the leader,
+    /// which knows.
     Unknown,
     /// In the cluster. A role lower than the certificate's counts instead of it.
     Member(NodeRole),
     /// Was removed: nothing it asks is answered.
     Removed,
+    /// Not in the cluster, as the leader knows for certain: as if it was removed.
+    Stranger,
 }
 
 /// Answers from memory, without waiting.

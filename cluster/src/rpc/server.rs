@@ -168,14 +168,20 @@ fn admit(
         match roster.standing(&identity.node_id) {
             Standing::Unknown => {}
             Standing::Member(role) => identity.role = identity.role.min(role),
-            Standing::Removed => {
+            standing @ (Standing::Removed | Standing::Stranger) => {
                 tracing::info!(
                     node.id = identity.node_id,
                     peer.address = address,
-                    "removed node refused"
+                    ?standing,
+                    "node refused"
                 );
+                let is_out = if standing == Standing::Removed {
+                    "was removed from the swarm"
+                } else {
+                    "is not in the swarm (any more)"
+                };
                 return Err(Refusal::Forbidden(format!(
-                    "node {} was removed from the swarm: leave it with `swarm leave --force`",
+                    "node {} {is_out}: leave it with `swarm leave --force`",
                     identity.node_id
                 )));
             }

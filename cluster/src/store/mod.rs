@@ -9,6 +9,7 @@
 mod event;
 mod index;
 mod intern;
+mod removed;
 mod snapshot;
 mod table;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use cluster_api::{
 };
 use index::Indexes;
 use intern::Interner;
+use removed::RemovedNodes;
 use table::Table;
 
 /// All objects of the cluster as of one Raft index.
@@ -41,6 +43,7 @@ pub struct Store {
     secrets: Table<Secret>,
     configs: Table<Config>,
     names: BTreeMap<(Kind, String), String>,
+    removed_nodes: RemovedNodes,
     indexes: Indexes,
     interner: Interner,
 }
@@ -164,6 +167,17 @@ impl Store {
         self.referring(self.indexes.services_with_config.get(config_id))
     }
 
+    /// Whether a node was in the cluster and was removed, as long as it may have a valid certificate.
+    #[must_use]
+    pub fn was_removed(&self, node_id: &str) -> bool {
+        self.removed_nodes.until.contains_key(node_id) && self.node(node_id).is_none()
+    }
+
+    /// Ids of the nodes that were removed as in [`Self::was_removed`], and of those that came back.
+    pub fn removed_nodes(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.removed_nodes.until.keys().map(String::as_str)
+    }
+
     /// Id of the object of `kind` that has this name.
     #[must_use]
     pub fn id_of(&self, kind: Kind, name: &str) -> Option<&str> {
@@ -206,6 +220,9 @@ impl Store {
                     return Err(conflict);
                 }
             }
+        }
+        for event in &events {
+            self.removed_nodes.note(transaction.at, event);
         }
         Ok(events)
     }

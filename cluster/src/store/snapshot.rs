@@ -1,25 +1,30 @@
 //! The whole store as bytes and back.
 //!
 //! ```text
-//! {"format":2,"index":…,"lines":…}
+//! {"format":3,"index":…,"lines":…}
 //! {"object":{"cluster":{…}}}           any object but a task
+//! {"certificate_life":…}               the longest ever given, in nanoseconds
+//! {"removed_node":{"id":…,"until":…}}
 //! {"spec":{…}}                         specs of tasks, each once: number 0, 1, …
 //! {"service":{…}}                      names and labels of tasks' services, each once: number 0, 1, …
 //! {"task":{"spec":0,"service":0,"rest":{…}}}
 //! ```
 //!
-//! One JSON value per line. Taking a [`Capture`] is quick; making bytes of it is not and can be done elsewhere.
+//! One JSON value per line. Format 2 is the same without removed nodes and the life of certificates. Taking a [`Capture`] is quick; making bytes of it is not and can be done elsewhere.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent_api::swarm::{Annotations, TaskSpec};
-use cluster_api::{Object, Task};
+use cluster_api::{Object, Task, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::removed::RemovedNodes;
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The oldest one that is read.
+const OLDEST_FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -32,6 +37,11 @@ struct Header {
 #[serde(rename_all = "snake_case")]
 enum Line {
     Object(Object),
+    CertificateLife(u64),
+    RemovedNode {
+        id: String,
+        until: Timestamp,
+    },
     Spec(Arc<TaskSpec>),
     Service(Arc<Annotations>),
     Task {
@@ -51,7 +61,7 @@ pub enum SnapshotError {
         source: serde_json::Error,
     },
     #[error(
-        "the snapshot of the store has format {0}, this version of muster reads format {FORMAT}"
+        "the snapshot of the store has format {0}, this version of muster reads formats {OLDEST_FORMAT} to {FORMAT}"
     )]
     Format(u32),
     #[error("line {line} of a snapshot of the store refers to {what} {number}, which is not there")]
@@ -69,6 +79,7 @@ pub enum SnapshotError {
 pub struct Capture {
     index: u64,
     objects: Vec<Object>,
+    removed_nodes: RemovedNodes,
     tasks: Vec<Arc<Task>>,
 }
 
@@ -85,6 +96,15 @@ impl Capture {
         let mut body = Body::default();
         for object in &self.objects {
             body.line(&Line::Object(object.clone()));
+        }
+        body.line(&Line::CertificateLife(
+            self.removed_nodes.longest_life_nanos,
+        ));
+        for (id, until) in &self.removed_nodes.until {
+            body.line(&Line::RemovedNode {
+                id: id.clone(),
+                until: *until,
+            });
         }
         let (mut specs, mut services) = (HashMap::new(), HashMap::new());
         for task in &self.tasks {
@@ -158,6 +178,7 @@ impl Store {
         Capture {
             index: self.index,
             objects,
+            removed_nodes: self.removed_nodes.clone(),
             tasks: self.tasks.values().cloned().collect(),
         }
     }
@@ -177,7 +198,7 @@ impl Store {
         let mut lines = bytes.split(|byte| *byte == b'\n').zip(1_u64..);
         let (first, line) = lines.next().unwrap_or((&[], 1));
         let header: Header = read_line(first, line)?;
-        if header.format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&header.format) {
             return Err(SnapshotError::Format(header.format));
         }
         let mut store = Self {
@@ -188,7 +209,14 @@ impl Store {
         let mut found = 0;
         for (text, line) in lines.filter(|(text, _)| !text.is_empty()) {
             match read_line(text, line)? {
-                Line::Object(object) => drop(store.put(object)),
+                Line::Object(object) => {
+                    store.removed_nodes.note_life(&object);
+                    drop(store.put(object));
+                }
+                Line::CertificateLife(nanos) => store.removed_nodes.longest_life_nanos = nanos,
+                Line::RemovedNode { id, until } => {
+                    store.removed_nodes.until.insert(id, until);
+                }
                 Line::Spec(spec) => specs.push(spec),
                 Line::Service(service) => services.push(service),
                 Line::Task {

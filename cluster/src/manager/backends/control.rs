@@ -16,16 +16,16 @@ pub(in super::super) struct Control(pub(in super::super) Manager);
 impl ControlBackend for Control {
     async fn forward(
         &self,
-        _peer: &PeerIdentity,
+        peer: &PeerIdentity,
         request: proto::ForwardRequest,
     ) -> Result<proto::ForwardResponse, Refusal> {
         let request = control::Request::decode(&request.request)
             .map_err(|error| Refusal::Invalid(format!("a forwarded request: {error}")))?;
-        let outcome = match self
-            .0
-            .command_of_leader(Command::Control(Box::new(request)))
-            .await
-        {
+        let command = Command::Forwarded {
+            node_id: peer.node_id.clone(),
+            request: Box::new(request),
+        };
+        let outcome = match self.0.command_of_leader(command).await {
             Ok(Answer::Reply(reply)) => Outcome::Answer(reply.encode().into()),
             Ok(other) => return Err(Refusal::Internal(format!("a strange answer: {other:?}"))),
             // The asker looks for the leader itself.

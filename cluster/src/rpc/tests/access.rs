@@ -123,6 +123,7 @@ async fn what_the_cluster_knows_of_a_node_counts_more_than_its_certificate() {
                 "m2" => Standing::Member(NodeRole::Worker),
                 "w2" => Standing::Member(NodeRole::Manager),
                 "m3" => Standing::Removed,
+                "m5" => Standing::Stranger,
                 _ => Standing::Unknown,
             }
         }
@@ -150,14 +151,14 @@ async fn what_the_cluster_knows_of_a_node_counts_more_than_its_certificate() {
         health("w2", NodeRole::Worker).await.unwrap_err(),
         format!("worker w2 may not call {path}")
     );
-    let removed = swarm.peers("m3", NodeRole::Manager);
-    let refusal = removed.available_blobs(&manager, vec![String::new()]).await;
-    assert!(
-        refusal
-            .unwrap_err()
-            .to_string()
-            .starts_with("node m3 was removed from the swarm")
-    );
+    for (node_id, start) in [
+        ("m3", "node m3 was removed from the swarm"),
+        ("m5", "node m5 is not in the swarm"),
+    ] {
+        let out = swarm.peers(node_id, NodeRole::Manager);
+        let refusal = out.available_blobs(&manager, vec![String::new()]).await;
+        assert!(refusal.unwrap_err().to_string().starts_with(start));
+    }
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use agent_api::swarm::{
     ServiceSpec, TaskSpec,
 };
 use cluster_api::{
-    Attachment, Config, DesiredState, Kind, Meta, Network, Node, Object, Secret, Service, Task,
-    TaskState, TaskStatus, Timestamp,
+    Attachment, Cluster, Config, DesiredState, Kind, Meta, Network, Node, Object, Secret, Service,
+    Task, TaskState, TaskStatus, Timestamp,
 };
 use proptest::prelude::*;
 
@@ -414,13 +414,13 @@ fn damaged_snapshots_are_refused_with_the_place() {
     let refused = |text: &str| Store::restore(text.as_bytes()).unwrap_err().to_string();
     assert_eq!(refused(""), "read line 1 of a snapshot of the store");
     assert_eq!(
-        refused(&text.replacen("\"format\":2", "\"format\":9", 1)),
-        "the snapshot of the store has format 9, this version of muster reads format 2"
+        refused(&text.replacen("\"format\":3", "\"format\":9", 1)),
+        "the snapshot of the store has format 9, this version of muster reads formats 2 to 3"
     );
     let cut = text.lines().take(3).collect::<Vec<_>>().join("\n");
     assert_eq!(
         refused(&cut),
-        "the snapshot of the store says it has 4 lines and has 2"
+        "the snapshot of the store says it has 5 lines and has 2"
     );
     let lost = text
         .lines()
@@ -429,11 +429,73 @@ fn damaged_snapshots_are_refused_with_the_place() {
         .join("\n");
     assert_eq!(
         refused(&lost),
-        "line 4 of a snapshot of the store refers to spec 0, which is not there"
+        "line 5 of a snapshot of the store refers to spec 0, which is not there"
     );
     for end in 0..bytes.len() - 1 {
         assert!(Store::restore(&bytes[..end]).is_err(), "cut off at {end}");
     }
+}
+
+/// As it was written before removed nodes were remembered.
+#[test]
+fn a_snapshot_of_format_2_is_read() {
+    let text = concat!(
+        r#"{"format":2,"index":9,"lines":1}"#,
+        "\n",
+        r#"{"object":{"node":{"id":"n1","meta":{"version":3,"created_at":0,"updated_at":0},"spec":{"Name":"","Labels":null,"Role":"worker","Availability":"active"},"description":null,"status":{"State":"unknown","Message":"","Addr":""},"status_since":0,"role":"worker","member":null,"data_path_addr":null,"attachments":{}}}}"#,
+        "\n",
+    );
+    let mut store = Store::restore(text.as_bytes()).unwrap();
+    assert_eq!((store.index(), store.nodes().count()), (9, 1));
+    let node = Object::Node(store.node("n1").unwrap().clone());
+    applied(&mut store, 10, |t| t.remove(&node)).unwrap();
+    assert!(store.was_removed("n1"));
+}
+
+#[test]
+fn a_removed_node_is_remembered_as_long_as_its_certificate_may_be_valid() {
+    const DAY: i64 = 24 * 3_600_000_000_000;
+    let mut store = Store::default();
+    let mut days = 0;
+    let mut index = 0;
+    let mut apply = |store: &mut Store, day: i64, change: &dyn Fn(&mut Transaction)| {
+        assert!(day >= std::mem::replace(&mut days, day));
+        index += 1;
+        let mut transaction = Transaction::new(Timestamp(day * DAY));
+        change(&mut transaction);
+        store.apply(index, &transaction).unwrap();
+    };
+    let mut cluster = Cluster {
+        id: "c".into(),
+        ..Cluster::default()
+    };
+    cluster.spec.ca_config.node_cert_expiry = 30 * DAY.unsigned_abs();
+    let node = |id: &str| Node {
+        id: id.into(),
+        ..Node::default()
+    };
+    apply(&mut store, 0, &|t| t.create(cluster.clone()));
+    for id in ["a", "b", "c"] {
+        apply(&mut store, 0, &|t| t.create(node(id)));
+    }
+    // A shorter life does not end the certificates there are.
+    let mut shorter = Cluster::clone(store.cluster().unwrap());
+    shorter.spec.ca_config.node_cert_expiry = DAY.unsigned_abs();
+    apply(&mut store, 1, &|t| t.update(shorter.clone()));
+    let a = Object::Node(store.node("a").unwrap().clone());
+    apply(&mut store, 10, &|t| t.remove(&a));
+    assert!(store.was_removed("a") && !store.was_removed("b"));
+
+    let mut store = Store::restore(&store.snapshot()).unwrap();
+    let b = Object::Node(store.node("b").unwrap().clone());
+    apply(&mut store, 40, &|t| t.remove(&b));
+    assert!(store.was_removed("a") && store.was_removed("b"));
+    let c = Object::Node(store.node("c").unwrap().clone());
+    apply(&mut store, 42, &|t| t.remove(&c));
+    assert_eq!(store.removed_nodes().collect::<Vec<_>>(), ["b", "c"]);
+    // Joined again: it is a node like any other.
+    apply(&mut store, 43, &|t| t.create(node("b")));
+    assert!(!store.was_removed("b"));
 }
 
 #[test]

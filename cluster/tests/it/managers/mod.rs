@@ -6,8 +6,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use agent_api::swarm::NodeRole;
+use cluster::control::{Reply, Request};
 use cluster::core::Command;
-use swarm::{PATIENCE, Swarm, ask, names};
+use cluster::rpc::Refusal;
+use cluster_api::proto::{self, forward_response::Outcome};
+use swarm::{PATIENCE, Swarm, ask, names, write, write_data};
 
 fn sizes(directory: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
     let files = std::fs::read_dir(directory).unwrap().map(|entry| {
@@ -17,6 +21,11 @@ fn sizes(directory: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
         (name, (metadata.len(), metadata.modified().unwrap()))
     });
     files.collect()
+}
+
+fn snapshots(directory: &Path) -> Vec<String> {
+    let files = sizes(directory).into_keys();
+    files.filter(|name| name.starts_with("snapshot-")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,6 +139,77 @@ async fn all_killed_at_once_come_back_with_everything() {
     for node_id in ["m1", "m2", "m3"] {
         assert_eq!(names(swarm.manager(node_id)).await, before);
     }
+    swarm.stop_all().await;
+}
+
+/// The certificate is valid for months; what is known of its node must outlive every restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_was_removed_is_heard_no_more_after_a_restart_from_a_snapshot() {
+    let mut swarm = Swarm::new(2).await;
+    let (old, m1) = (swarm.peers("m2"), swarm.address("m1"));
+    let forward = async |name: &str| {
+        let message = proto::ForwardRequest {
+            request: write(name).encode().into(),
+            ..proto::ForwardRequest::default()
+        };
+        let response = old.forward(&m1, message).await?;
+        assert!(matches!(response.outcome, Some(Outcome::Answer(_))));
+        Ok::<_, Refusal>(())
+    };
+    while swarm.leader().await != "m1" {
+        let leader = swarm.leader().await;
+        swarm
+            .manager(&leader)
+            .command(Command::StepDown)
+            .await
+            .unwrap();
+    }
+    forward("as-a-manager").await.unwrap();
+
+    // The loops write the node as well.
+    while swarm.demote("m1", "m2").await.is_err() {}
+    swarm
+        .eventually("m1", "m2 is a worker", |core| {
+            let node = core.store().node("m2").unwrap();
+            node.role == NodeRole::Worker && node.member.is_none()
+        })
+        .await;
+    swarm.kill("m2").await;
+    let refused = forward("as-a-worker").await.unwrap_err();
+    assert!(matches!(refused, Refusal::Forbidden(_)), "{refused}");
+    let removed = Request::NodeRemove {
+        node: "m2".into(),
+        force: true,
+    };
+    swarm.manager("m1").request(removed).await.unwrap();
+    let refused = forward("removed").await.unwrap_err();
+    assert!(refused.to_string().contains("was removed"), "{refused}");
+
+    // A snapshot, so that the removal is in the log no more.
+    let before = snapshots(&swarm.log_directory("m1"));
+    let large = "eHh4".repeat(300_000);
+    for number in 0.. {
+        let name = format!("c{number}");
+        let created = swarm.manager("m1").request(write_data(&name, &large));
+        let created = created.await.unwrap();
+        let Reply::Created(id) = created else {
+            panic!("{created:?}");
+        };
+        let removed = Request::ConfigRemove { config: id };
+        swarm.manager("m1").request(removed).await.unwrap();
+        if snapshots(&swarm.log_directory("m1")) != before {
+            break;
+        }
+        assert!(number < 200, "no snapshot is made");
+    }
+    swarm.kill("m1").await;
+    swarm.resume("m1").await;
+    let refused = forward("while-it-starts").await.unwrap_err();
+    assert!(refused.to_string().contains("was removed"), "{refused}");
+    swarm.leader().await;
+    let refused = forward("planted").await.unwrap_err();
+    assert!(refused.to_string().contains("was removed"), "{refused}");
+    assert_eq!(names(swarm.manager("m1")).await, ["as-a-manager"]);
     swarm.stop_all().await;
 }
 

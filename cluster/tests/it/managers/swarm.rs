@@ -154,6 +154,36 @@ impl Swarm {
         self.hosts[node_id].manager.as_ref().unwrap()
     }
 
+    /// Calls as this node, as its certificate lets it.
+    pub(crate) fn peers(&self, node_id: &str) -> Arc<Peers> {
+        self.hosts[node_id].peers.clone()
+    }
+
+    pub(crate) fn address(&self, node_id: &str) -> proto::ManagerAddress {
+        proto::ManagerAddress {
+            node_id: node_id.to_owned(),
+            address: self.hosts[node_id].address.clone(),
+        }
+    }
+
+    /// Wishes that a manager be a worker.
+    pub(crate) async fn demote(&self, by: &str, node_id: &str) -> Result<Reply, control::Refusal> {
+        let id = node_id.to_owned();
+        let node = self
+            .manager(by)
+            .read(move |store, _| Node::clone(store.node(&id).unwrap()));
+        let node = node.await.unwrap();
+        let demote = Request::NodeUpdate {
+            node: node.id,
+            version: node.meta.version,
+            spec: NodeSpec {
+                role: NodeRole::Worker,
+                ..node.spec
+            },
+        };
+        self.manager(by).request(demote).await
+    }
+
     pub(crate) fn log_directory(&self, node_id: &str) -> PathBuf {
         self.hosts[node_id].raft()
     }
@@ -281,13 +311,18 @@ impl Host {
 
 /// A small durable write.
 pub(crate) fn write(name: &str) -> Request {
+    write_data(name, "eA==")
+}
+
+/// A durable write of these data, in base64.
+pub(crate) fn write_data(name: &str, data: &str) -> Request {
     Request::ConfigCreate {
         spec: ConfigSpec {
             annotations: Annotations {
                 name: name.to_owned(),
                 ..Annotations::default()
             },
-            data: Some("eA==".to_owned()),
+            data: Some(data.to_owned()),
             ..ConfigSpec::default()
         },
     }
