@@ -16,14 +16,13 @@ use std::collections::BTreeMap;
 use agent_api::swarm::{NodeRole, Reachability};
 use cluster_api::{Kind, Node, RaftMember, Time};
 
+use crate::batch::Batch;
 use crate::raft::{Membership, RaftId, Refused};
-use crate::store::{StoreEvent, Transaction};
+use crate::store::StoreEvent;
 use crate::{Context, ControlLoop, Step};
 
 /// When a refused change is tried again, in milliseconds.
 const RETRY_MS: u64 = 5_000;
-
-const MAX_ACTIONS: usize = 100;
 
 #[derive(Debug, Default)]
 pub(super) struct MembershipLoop {
@@ -152,16 +151,15 @@ impl ControlLoop for MembershipLoop {
             };
         }
         self.dirty = false;
-        let mut transaction = Transaction::new(context.now.wall);
-        let corrections = context
+        let mut batch = Batch::new(context.now.wall);
+        let mut corrections = context
             .store
             .nodes()
             .filter_map(|node| self.corrected(node));
-        for node in corrections.take(MAX_ACTIONS) {
-            transaction.update(node);
-        }
+        while corrections.next().is_some_and(|node| batch.update(node)) {}
+        let transaction = batch.finish();
         // What the transaction did not have room for, or lost to another writer.
-        self.dirty = !transaction.is_empty();
+        self.dirty = transaction.is_some();
         let change = self.decide_change(context);
         if change.is_none() {
             self.retry_at = None;
@@ -169,7 +167,7 @@ impl ControlLoop for MembershipLoop {
         let waits = self.retry_at.is_some_and(|at| context.now.mono < at);
         self.wanted = change.filter(|_| !waits);
         Step {
-            transaction: transaction.non_empty(),
+            transaction,
             wake_at: self.retry_at.filter(|_| waits),
         }
     }

@@ -508,7 +508,7 @@ impl ControlLoop for Dispatcher {
         self.look(context);
         let (transaction, orphans) = self.writes.step(context.store, &self.sessions, context.now);
         Step {
-            transaction: transaction.non_empty(),
+            transaction,
             wake_at: earlier(self.liveness.wake_at(context.now.mono), orphans),
         }
     }

@@ -11,13 +11,11 @@ use cluster_api::{Node, Now, Object, Task, TaskState, TaskStatus, Time, Timestam
 
 use super::message::Registration;
 use super::session::Session;
+use crate::batch::Batch;
 use crate::store::{Store, StoreEvent, Transaction};
 
 /// A node down for this long has lost its tasks: their addresses are given away.
 const ORPHAN_MS: u64 = 24 * 60 * 60 * 1_000;
-
-/// Actions of one transaction.
-const BATCH: usize = 200;
 
 /// Bytes of a message or an error of a task.
 const MAX_TEXT: usize = 4 << 10;
@@ -26,6 +24,9 @@ const MAX_TEXT: usize = 4 << 10;
 const MAX_PORTS: usize = 256;
 
 const MAX_CONTAINER_ID: usize = 128;
+
+/// Bytes of a word of a port.
+const MAX_WORD: usize = 64;
 
 const DOWN_MESSAGE: &str = "heartbeat failure";
 
@@ -93,12 +94,12 @@ impl Writes {
         store: &Store,
         sessions: &BTreeMap<String, Session>,
         now: Now,
-    ) -> (Transaction, Option<Time>) {
-        let mut transaction = Transaction::new(now.wall);
-        self.write_nodes(store, sessions, now.wall, &mut transaction);
-        self.write_statuses(store, &mut transaction);
-        let wake_at = self.orphan(store, now, &mut transaction);
-        (transaction, wake_at)
+    ) -> (Option<Transaction>, Option<Time>) {
+        let mut batch = Batch::new(now.wall);
+        self.write_nodes(store, sessions, now.wall, &mut batch);
+        self.write_statuses(store, &mut batch);
+        let wake_at = self.orphan(store, now, &mut batch);
+        (batch.finish(), wake_at)
     }
 
     fn write_nodes(
@@ -106,7 +107,7 @@ impl Writes {
         store: &Store,
         sessions: &BTreeMap<String, Session>,
         at: Timestamp,
-        transaction: &mut Transaction,
+        batch: &mut Batch,
     ) {
         let lost = &self.lost;
         self.nodes.retain(|id| {
@@ -121,9 +122,8 @@ impl Writes {
             if wanted == **node {
                 return false;
             }
-            if transaction.actions.len() < BATCH {
-                transaction.update(wanted);
-            }
+            // What has no room waits for the next step.
+            let _ = batch.update(wanted);
             true
         });
         self.lost.retain(|id| {
@@ -133,7 +133,7 @@ impl Writes {
         });
     }
 
-    fn write_statuses(&mut self, store: &Store, transaction: &mut Transaction) {
+    fn write_statuses(&mut self, store: &Store, batch: &mut Batch) {
         self.statuses.retain(|id, status| {
             let Some(task) = store.task(id) else {
                 return false;
@@ -141,14 +141,12 @@ impl Writes {
             if !is_news(&task.status, status) {
                 return false;
             }
-            if transaction.actions.len() < BATCH {
-                transaction.task_status(id.clone(), status.clone());
-            }
+            let _ = batch.task_status(id, status.clone());
             true
         });
     }
 
-    fn orphan(&mut self, store: &Store, now: Now, transaction: &mut Transaction) -> Option<Time> {
+    fn orphan(&mut self, store: &Store, now: Now, batch: &mut Batch) -> Option<Time> {
         let mut wake_at: Option<Time> = None;
         self.deserted.retain(|node_id| {
             let Some(node) = store
@@ -166,10 +164,9 @@ impl Writes {
             let mut left = false;
             for task in store.tasks_of_node(node_id).filter(|t| may_be_orphaned(t)) {
                 left = true;
-                if transaction.actions.len() >= BATCH {
+                if !batch.task_status(&task.id, orphaned(task, now.wall)) {
                     break;
                 }
-                transaction.task_status(task.id.clone(), orphaned(task, now.wall));
             }
             left
         });
@@ -177,12 +174,18 @@ impl Writes {
     }
 }
 
-/// The status with no more in it than people read: what agents say is kept on every manager.
+/// The status with no more in it than people read: what agents say is kept on every manager. JSON writes a control
+/// character in six bytes, and programs colour what they print.
 pub(super) fn bounded(mut status: TaskStatus) -> TaskStatus {
     for text in [&mut status.message, &mut status.error] {
+        text.retain(|c| !c.is_control() || matches!(c, '\n' | '\t'));
         let end = text.floor_char_boundary(MAX_TEXT);
         text.truncate(end);
     }
+    status.ports.retain(|port| {
+        let words = [&port.name, &port.protocol, &port.publish_mode];
+        words.into_iter().all(|word| word.len() <= MAX_WORD)
+    });
     status.ports.truncate(MAX_PORTS);
     status.container = status.container.filter(|c| c.id.len() <= MAX_CONTAINER_ID);
     status

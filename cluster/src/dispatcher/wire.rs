@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::message::{
     Assignments, AssignmentsKind, Change, Contact, ItemKind, Registration, SessionState,
 };
+use super::status;
 
 /// Why a message from the wire makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -129,14 +130,35 @@ impl TryFrom<proto::SessionRequest> for Registration {
     }
 }
 
-/// A report of tasks' statuses in the protocol's form.
+/// Statuses of one report.
+const REPORT_STATUSES: usize = 1000;
+
+/// Bytes of the statuses of one report; far below what a message may have.
+const REPORT_BYTES: usize = 1 << 20;
+
+/// Tasks' statuses in the protocol's form, in reports of bounded size. What the leader would not keep is left out.
 #[must_use]
-pub fn statuses_to_wire(updates: &[(String, TaskStatus)]) -> Vec<proto::TaskStatusUpdate> {
-    let update = |(task_id, status): &(String, TaskStatus)| proto::TaskStatusUpdate {
-        task_id: task_id.clone(),
-        status: json(status),
-    };
-    updates.iter().map(update).collect()
+pub fn statuses_to_wire(
+    updates: impl IntoIterator<Item = (String, TaskStatus)>,
+) -> Vec<Vec<proto::TaskStatusUpdate>> {
+    let (mut reports, mut bytes) = (Vec::<Vec<_>>::new(), 0);
+    for (task_id, status) in updates {
+        let update = proto::TaskStatusUpdate {
+            status: json(&status::bounded(status)),
+            task_id,
+        };
+        bytes += update.status.len() + update.task_id.len();
+        match reports.last_mut() {
+            Some(last) if last.len() < REPORT_STATUSES && bytes <= REPORT_BYTES => {
+                last.push(update);
+            }
+            _ => {
+                bytes = update.status.len() + update.task_id.len();
+                reports.push(vec![update]);
+            }
+        }
+    }
+    reports
 }
 
 /// A report of tasks' statuses as it came.

@@ -200,6 +200,8 @@ impl World {
                 return;
             };
             self.writes += 1;
+            let bytes = serde_json::to_vec(&transaction).unwrap().len();
+            assert!(bytes <= crate::raft::Config::default().max_proposal);
             for event in self.stage.apply(&transaction) {
                 self.dispatcher.observe(&event);
             }

@@ -287,3 +287,54 @@ fn what_nodes_say_is_bounded() {
         "{refused:?}"
     );
 }
+
+/// A transaction that is too large for the log would be tried again and again, and nothing else be written.
+#[test]
+fn whatever_agents_say_of_themselves_and_their_tasks_is_written() {
+    let mut world = World::new(60);
+    let service = world.serve("a");
+    for slot in 1..=240 {
+        world.put(&service, slot, "n1", TaskState::Running);
+    }
+    for number in 1..=60 {
+        let mut registration = Registration::default();
+        registration.description.hostname = "x".repeat(60 << 10);
+        world.register(&format!("n{number}"), registration);
+    }
+    let tasks: Vec<_> = world.stage.store.tasks().cloned().collect();
+    let port = agent_api::swarm::PortConfig {
+        name: "p".repeat(64),
+        ..Default::default()
+    };
+    let mut ports = vec![port; 300];
+    ports[0].name = "p".repeat(10 << 10);
+    let updates = tasks.iter().map(|task| {
+        let status = TaskStatus {
+            state: TaskState::Running,
+            message: "\u{1b}[31m\"".repeat(8 << 10),
+            error: "\u{7}\n".repeat(8 << 10),
+            ports: ports.clone(),
+            ..TaskStatus::default()
+        };
+        (task.id.clone(), status)
+    });
+    let session = world.agents["n1"].session.clone();
+    world
+        .dispatcher
+        .update_status("n1", &session, updates.collect(), &world.stage.context())
+        .unwrap();
+    world.run();
+    for task in tasks {
+        let status = &world.task(&task.id).status;
+        assert!(status.message.starts_with("[31m\"[31m"), "{status:?}");
+        assert_eq!(status.error, "\n".repeat(4 << 10));
+        assert_eq!((status.ports.len(), status.ports[0].name.len()), (256, 64));
+    }
+
+    // All of them are gone for a day.
+    world.pass(8_000, &[]);
+    world.stage.pass(24 * 3_600_000);
+    world.run();
+    let states = world.stage.store.tasks().map(|task| task.status.state);
+    assert!(states.eq([TaskState::Orphaned; 240]));
+}

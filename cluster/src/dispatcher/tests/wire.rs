@@ -38,10 +38,33 @@ fn messages_survive_the_wire() {
     assert_eq!(Registration::try_from(wire).unwrap(), registration);
 
     let statuses = vec![("web.1".to_owned(), TaskStatus::default())];
-    assert_eq!(
-        statuses_from_wire(statuses_to_wire(&statuses)).unwrap(),
-        statuses
-    );
+    let [report] = <[_; 1]>::try_from(statuses_to_wire(statuses.clone())).unwrap();
+    assert_eq!(statuses_from_wire(report).unwrap(), statuses);
+}
+
+/// A leader takes messages of 4 MiB, and ends the session of who sends more.
+#[test]
+fn reports_are_bounded_in_bytes_and_lose_no_status() {
+    let statuses = (0..1_500).map(|number| {
+        let status = TaskStatus {
+            error: "\"\u{1b}[31m".repeat(1 + number % 9_000),
+            ..TaskStatus::default()
+        };
+        (format!("t{number}"), status)
+    });
+    let huge = TaskStatus {
+        error: "x".repeat(3 << 20),
+        ..TaskStatus::default()
+    };
+    let statuses = statuses.chain((0..3).map(|number| (format!("huge{number}"), huge.clone())));
+    let mut ids = Vec::new();
+    for report in statuses_to_wire(statuses) {
+        let bytes: usize = report.iter().map(|update| update.status.len()).sum();
+        assert!(bytes <= 1 << 20 && !report.is_empty(), "{bytes}");
+        ids.extend(report.into_iter().map(|update| update.task_id));
+    }
+    assert_eq!((ids.len(), ids[0].as_str()), (1_503, "t0"));
+    assert_eq!(ids[1_502], "huge2");
 }
 
 #[test]

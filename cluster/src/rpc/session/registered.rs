@@ -16,8 +16,6 @@ use crate::dispatcher::{Assignments, Registration, SessionState, statuses_to_wir
 use crate::rpc::peers::{ask, request};
 use crate::rpc::{Refusal, limits};
 
-/// Statuses in one report.
-const STATUSES: usize = 1000;
 /// Whatever a leader says, heartbeats are not sent more or less often than this.
 const PERIODS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
@@ -187,11 +185,10 @@ impl Session<'_> {
                     contents.acknowledgement.take(),
                 )
             };
-            let statuses: Vec<_> = statuses.into_iter().collect();
-            for statuses in statuses.chunks(STATUSES) {
+            for updates in statuses_to_wire(statuses) {
                 let report = proto::UpdateTaskStatusRequest {
                     session_id: self.id.clone(),
-                    updates: statuses_to_wire(statuses),
+                    updates,
                 };
                 let report = request(report, limits::COMMIT);
                 if let Err(refusal) = ask(limits::COMMIT, client.update_task_status(report)).await {
