@@ -7,6 +7,7 @@
 
 pub mod dockerfile;
 pub mod excerpt;
+pub mod go_json;
 pub mod ignore;
 pub mod lint;
 pub mod pattern;

@@ -22,22 +22,13 @@ pub struct ImageConfig {
     #[serde(default)]
     pub config: ContainerDefaults,
     /// What was done, oldest first.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// Operating system.
     #[serde(default)]
     pub os: String,
     /// Features of the operating system.
-    #[serde(
-        default,
-        rename = "os.features",
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, rename = "os.features", skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
     /// Version of the operating system.
     #[serde(
@@ -56,91 +47,43 @@ pub struct ImageConfig {
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerDefaults {
     /// USER.
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// EXPOSE: `80/tcp`.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// ENV: `NAME=value`.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// ENTRYPOINT.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
     /// CMD.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
     /// VOLUME.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Empty>,
     /// WORKDIR.
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// LABEL.
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// STOPSIGNAL.
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
     /// Set by CMD; means something on Windows only.
-    #[serde(
-        default,
-        skip_serializing_if = "is_false",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub args_escaped: bool,
     /// HEALTHCHECK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// ONBUILD: instructions for images that start from this one.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
     /// SHELL.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
 }
 
@@ -153,11 +96,7 @@ pub struct Empty {}
 #[serde(rename_all = "PascalCase")]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]`, `["CMD-SHELL", text]`.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "or_default"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Time between probes.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -197,12 +136,12 @@ pub struct History {
 }
 
 impl ImageConfig {
-    /// Reads the configuration of an image.
+    /// Reads the configuration of an image, as Go would.
     ///
     /// # Errors
     /// It is no JSON object, or a known field is of another type.
     pub fn from_json(json: &[u8]) -> Result<ImageConfig, serde_json::Error> {
-        serde_json::from_slice(json)
+        crate::go_json::from_slice(json)
     }
 
     /// The configuration file of the image: this, `created` (RFC 3339) and the digests of the layers' tars.
@@ -251,13 +190,4 @@ fn is_false(value: &bool) -> bool {
 
 fn is_zero(value: &i64) -> bool {
     *value == 0
-}
-
-/// `null` is as good as absent.
-fn or_default<'de, D, T>(from: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
