@@ -1,11 +1,13 @@
 //! The image configuration blob: what a container made from the image runs, and its history.
 //!
 //! The bytes of the blob are the image's identity and are never rewritten; these types are a
-//! reading of it. Fields: OCI image-spec `config.md` plus Docker's extensions
+//! reading of it ([`ImageConfig::from_json`]). Fields: OCI image-spec `config.md` plus Docker's extensions
 //! (`Healthcheck`, `OnBuild`, `Shell`, `ArgsEscaped`: moby `api/types/container`, image-spec 1.3).
 
+use agent_build::plan::Platform;
 use indexmap::IndexMap;
 use jiff::Timestamp;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Digest;
@@ -22,132 +24,84 @@ pub struct ImageConfig {
     )]
     pub created: Option<Timestamp>,
     /// Who made it.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// Processor, in Go's words: `amd64`, `arm64`.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub architecture: String,
     /// Processor variant: `v7`, `v8`.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub variant: String,
     /// Operating system: `linux`.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub os: String,
     /// What a container runs unless told otherwise.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub config: RunConfig,
     /// The layers, bottom first.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub rootfs: RootFs,
     /// One entry per step that made the image, oldest first.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryStep>,
     /// Free text of the commit that made it (Docker only).
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
     /// Version of the engine that made it (Docker only).
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub docker_version: String,
 }
 
-/// The `config` object: defaults for containers. Absent and `null` members are empty.
+/// The `config` object: defaults for containers.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RunConfig {
     /// `user[:group]`, names or numbers.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// `port/protocol` → `{}`.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "IndexMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub exposed_ports: IndexMap<String, Empty>,
     /// `NAME=value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
     /// Program in front of the arguments. `None` and empty differ: empty resets an inherited one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "words",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub entrypoint: Option<Vec<String>>,
     /// Default arguments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "words",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cmd: Option<Vec<String>>,
     /// Mount points that get a fresh volume.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "IndexMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub volumes: IndexMap<String, Empty>,
     /// Directory to start in.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// Labels.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "IndexMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub labels: IndexMap<String, String>,
     /// Signal `stop` sends: `SIGQUIT` or a number.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
     /// How to find out whether the container is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// Instructions run when the image is the base of a build.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
     /// Shell for the shell form of instructions.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
     /// Windows only; kept so that inspect shows it.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
 }
 
@@ -160,11 +114,7 @@ pub struct Empty {}
 #[serde(rename_all = "PascalCase")]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`; empty inherits.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between two probes, nanoseconds; 0 inherits.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -190,7 +140,7 @@ pub struct RootFs {
     #[serde(default, rename = "type")]
     pub kind: String,
     /// Digests of the uncompressed layer tars, bottom first.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -205,36 +155,41 @@ pub struct HistoryStep {
     )]
     pub created: Option<Timestamp>,
     /// By whom.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// By which instruction.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
     /// Message.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
     /// Whether the step made no layer.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }
 
 impl ImageConfig {
+    /// Reads a configuration as Docker does ([`agent_build::go_json`]).
+    ///
+    /// # Errors
+    /// It is no JSON object, or something in it is of another type.
+    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        agent_build::go_json::from_slice(json)
+    }
+
+    /// Whether there is a layer for each step of the history that made one; images for which that is not so come into no
+    /// store (moby `daemon/internal/image/store.go:Create`).
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn check_history(&self) -> Result<(), &'static str> {
+        let steps = self.history.iter().filter(|step| !step.empty_layer);
+        match steps.count() <= self.rootfs.diff_ids.len() {
+            true => Ok(()),
+            false => Err("too many non-empty layers in History section"),
+        }
+    }
+
     /// The chain ids, bottom first: what identifies a stack of layers
     /// (OCI image-spec `config.md`, Layer ChainID).
     pub fn chain_ids(&self) -> Vec<Digest> {
@@ -276,6 +231,20 @@ impl ImageConfig {
         fits(&self.os) && fits(&self.architecture) && fits(&self.variant)
     }
 
+    /// Whether programs of the image run on `wanted`. What it does not say about itself fits.
+    pub fn runs_on(&self, wanted: &Platform) -> bool {
+        let own = |own: &String, wanted: &String| match own.is_empty() {
+            true => wanted.clone(),
+            false => own.clone(),
+        };
+        let offered = Platform {
+            os: own(&self.os, &wanted.os),
+            architecture: own(&self.architecture, &wanted.architecture),
+            variant: self.variant.clone(),
+        };
+        crate::platform::rank(wanted, &offered).is_some()
+    }
+
     /// Whether containers of this image run on this machine; the error says what is needed.
     /// An image that does not say what it is for is taken at its silence.
     pub fn check_platform(&self) -> Result<(), ImageError> {
@@ -309,13 +278,39 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-/// Go writes `null` for an empty slice, map or pointer; it means the default.
-fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// A list, or a single text that stands for a list of itself (moby `strslice.StrSlice`).
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct Words;
+
+    impl<'de> Visitor<'de> for Words {
+        type Value = Option<Vec<String>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of texts")
+        }
+
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, given: D) -> Result<Self::Value, D::Error> {
+            given.deserialize_any(self)
+        }
+
+        fn visit_str<E>(self, word: &str) -> Result<Self::Value, E> {
+            Ok(Some(vec![word.to_owned()]))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut words = Vec::new();
+            while let Some(word) = items.next_element()? {
+                words.push(word);
+            }
+            Ok(Some(words))
+        }
+    }
+
+    deserializer.deserialize_option(Words)
 }
 
 /// Go's zero time (`0001-01-01T00:00:00Z`) stands for "not set".
@@ -335,8 +330,8 @@ mod tests {
 
     #[test]
     fn nulls_and_zero_times_are_defaults() {
-        let config: ImageConfig = serde_json::from_str(
-            r#"{"created":"0001-01-01T00:00:00Z","os":"linux","architecture":"arm64","variant":"v8",
+        let config = ImageConfig::from_json(
+            br#"{"created":"0001-01-01T00:00:00Z","os":"linux","architecture":"arm64","variant":"v8",
                 "config":{"Env":null,"Entrypoint":[],"Labels":null,"ExposedPorts":{"80/tcp":{}}},
                 "history":null,"rootfs":{"type":"layers","diff_ids":null},"unknown":[1]}"#,
         )

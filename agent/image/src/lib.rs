@@ -31,6 +31,7 @@ mod inflate;
 mod layers;
 mod limits;
 mod manifest;
+mod platform;
 mod progress;
 mod reference;
 mod registry;
@@ -51,7 +52,7 @@ pub use progress::{ProgressDetail, ProgressMessage, ProgressSink, silent};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{
     Artifact, Credentials, Description, LayerBlob, Partial, Proxies, ProxyDialer, Registry,
-    RegistryConfig, RegistryError, SearchFilter, SearchResult,
+    RegistryConfig, RegistryError, SearchFilter, SearchResult, registry_of,
 };
 pub use remove::remove_tree;
 pub use stopping::Stopping;

@@ -1,10 +1,11 @@
 //! The JSON documents around an image configuration: OCI manifest and index, and their Docker twins
-//! (OCI image-spec `manifest.md`, `image-index.md`; distribution `manifest-v2-2.md`), and the `manifest.json` of docker-archives.
+//! (OCI image-spec `manifest.md`, `image-index.md`; distribution `manifest-v2-2.md`), and the `manifest.json` of docker-archives. All are read with
+//! [`agent_build::go_json`].
 
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
@@ -34,17 +35,13 @@ pub(crate) struct Descriptor {
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "IndexMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub(crate) annotations: IndexMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) platform: Option<Platform>,
 }
 
-/// What an image runs on.
+/// What an image runs on, as a descriptor says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Platform {
     #[serde(default)]
@@ -55,15 +52,26 @@ pub(crate) struct Platform {
     pub(crate) variant: String,
 }
 
+impl From<&Platform> for agent_build::plan::Platform {
+    fn from(platform: &Platform) -> Self {
+        Self {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+        }
+    }
+}
+
 /// Configuration and layers of one image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Manifest {
+    #[serde(default)]
     pub(crate) schema_version: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) media_type: String,
     pub(crate) config: Descriptor,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub(crate) layers: Vec<Descriptor>,
 }
 
@@ -71,10 +79,11 @@ pub(crate) struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Index {
+    #[serde(default)]
     pub(crate) schema_version: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) media_type: String,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub(crate) manifests: Vec<Descriptor>,
 }
 
@@ -87,17 +96,13 @@ pub(crate) struct ArchiveItem {
     /// Names; Docker writes `null` for none.
     pub(crate) repo_tags: Option<Vec<String>>,
     /// Members with the layers, bottom first.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     pub(crate) layers: Vec<String>,
     /// Id of the parent image, if that is in the archive, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<Digest>,
     /// Descriptors of the layers by diff id.
-    #[serde(
-        default,
-        deserialize_with = "nullable",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) layer_sources: BTreeMap<Digest, LayerSource>,
 }
 
@@ -140,13 +145,4 @@ impl Descriptor {
         self.annotations.contains_key(ANNOTATION_REFERENCE_TYPE)
             || self.platform.as_ref().is_some_and(|p| p.os == "unknown")
     }
-}
-
-/// Go writes `null` for an empty slice or map.
-fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -18,6 +18,7 @@ mod commit;
 mod content;
 mod downloads;
 mod history;
+mod hold;
 mod import;
 mod index;
 mod inspect;
@@ -26,6 +27,7 @@ mod last_use;
 mod layout;
 mod list;
 mod load;
+mod partial;
 mod prune;
 mod pull;
 mod push;
@@ -34,6 +36,7 @@ mod save;
 mod tag;
 mod transfer;
 mod usage;
+mod workers;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -48,6 +51,7 @@ pub use artifact::ArtifactConfig;
 pub(crate) use commit::pack_error;
 pub use commit::{CommitOptions, export};
 pub use history::HistoryEntry;
+pub use hold::{HeldFor, Hold};
 pub use import::ImportOptions;
 pub use inspect::Image;
 pub use layout::{Layout, LayoutRequest, Packing};
@@ -69,6 +73,7 @@ use crate::limits::Limits;
 use crate::registry::Partials;
 use content::Content;
 use downloads::Downloads;
+use hold::Holds;
 use index::Catalog;
 
 type Result<T> = std::result::Result<T, ImageError>;
@@ -85,8 +90,8 @@ pub struct Store {
     writing: Mutex<()>,
     /// Layers that a load in flight counts on.
     pinned: Mutex<HashMap<Digest, usize>>,
-    /// Images that a container is being made from.
-    held: Arc<Mutex<HashMap<ImageId, usize>>>,
+    /// Images that somebody is at who is no container.
+    held: Arc<Mutex<Holds>>,
     /// A change failed half-way: the mark stays until the next opening has cleaned up.
     keep_mark: AtomicBool,
     /// What interrupted pulls have.
@@ -97,19 +102,6 @@ pub struct Store {
     _lock: File,
 }
 
-/// Keeps an image from being removed while a container is being made from it. Release by dropping.
-#[must_use]
-pub struct Hold {
-    id: ImageId,
-    held: Arc<Mutex<HashMap<ImageId, usize>>>,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        release(&mut self.held.lock(), &self.id);
-    }
-}
-
 /// What a change adds besides editing the index.
 #[derive(Default)]
 struct Additions {
@@ -118,6 +110,8 @@ struct Additions {
     shared: Vec<Arc<Unfinished>>,
     /// Configurations and manifests.
     blobs: Vec<Vec<u8>>,
+    /// Images that are there afterwards and count as used then, before anybody can remove them again.
+    used: Vec<ImageId>,
 }
 
 impl Additions {
@@ -181,22 +175,6 @@ impl Store {
         Ok(stack)
     }
 
-    /// Like [`Store::resolve`], and keeps the image until the hold is dropped.
-    pub fn hold(&self, name: &str) -> Result<(ImageId, Hold)> {
-        // Under the writers' lock, so that no removal is between its check and its deed.
-        let _writing = self.writing.lock();
-        let id = self.resolve(name)?;
-        Ok((id, self.hold_known(id)))
-    }
-
-    /// Keeps an image that is here. The caller has the writers' lock.
-    fn hold_known(&self, id: ImageId) -> Hold {
-        *self.held.lock().entry(id).or_default() += 1;
-        self.used(&id);
-        let held = Arc::clone(&self.held);
-        Hold { id, held }
-    }
-
     fn snapshot(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.read())
     }
@@ -210,11 +188,10 @@ impl Store {
             return Err(ImageError::NoSuchImage(id.to_string()));
         }
         let bytes = self.content.get(id.digest())?;
-        let config: ImageConfig =
-            serde_json::from_slice(&bytes).map_err(|error| ImageError::Damaged {
-                path: self.content.root().join(id.to_string()),
-                reason: error.to_string(),
-            })?;
+        let config = ImageConfig::from_json(&bytes).map_err(|error| ImageError::Damaged {
+            path: self.content.root().join(id.to_string()),
+            reason: error.to_string(),
+        })?;
         let config = Arc::new(config);
         let mut configs = self.configs.lock();
         // Removal forgets it after it has swapped the index.
@@ -233,7 +210,7 @@ impl Store {
     /// Afterwards, layers and blobs that no image needs any more are removed; returns the layers among them.
     fn change<T>(
         &self,
-        additions: Additions,
+        mut additions: Additions,
         edit: impl FnOnce(&mut Catalog) -> Result<T>,
     ) -> Result<(T, Vec<Digest>)> {
         if additions.has_layers() {
@@ -264,6 +241,7 @@ impl Store {
         if moves_files {
             self.begin()?;
         }
+        let used = std::mem::take(&mut additions.used);
         let result = self.apply(additions, after, &gone, &orphans);
         if result.is_err() {
             self.keep_mark.store(true, Ordering::Relaxed);
@@ -272,6 +250,7 @@ impl Store {
         if moves_files {
             self.end()?;
         }
+        used.iter().for_each(|id| self.used(id));
         drop(writing);
         self.layers.discard(doomed);
         Ok((outcome, orphans.layers.into_iter().collect()))

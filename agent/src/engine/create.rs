@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use agent_api::{ContainerCreateRequest, ContainerCreateResponse, EndpointSettings};
-use agent_image::Store;
+use agent_build::plan::{Platform, PlatformError};
+use agent_image::{HeldFor, ImageConfig, Store};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 
@@ -55,11 +56,11 @@ fn create_blocking(
     // Kept until the container is visible and so counts as a user of the image.
     let (image_id, _hold) = shared
         .images
-        .hold(&config.image)
+        .hold(&config.image, HeldFor::Container)
         .map_err(|error| no_image(&config.image, error))?;
     let image = shared.images.inspect(&image_id.to_string())?;
     if let Some(platform) = platform {
-        check_platform(platform, &image.config.platform(), &config.image)?;
+        check_platform(platform, &image.config, &config.image)?;
     }
     defaults::merge_image(&mut config, &image.config.config);
     let command = defaults::command(&config)?;
@@ -156,28 +157,16 @@ fn no_image(name: &str, error: agent_image::ImageError) -> Error {
     }
 }
 
-fn check_platform(wanted: &str, image: &str, name: &str) -> Result<()> {
-    let parts: Vec<&str> = wanted.split('/').collect();
-    if parts.iter().any(|part| part.is_empty()) || parts.len() > 3 {
-        return Err(Error::invalid(format!(
-            "{wanted:?} is an invalid OS component: use os[/arch[/variant]], for example linux/amd64"
-        )));
-    }
-    let normal = |part: &str| match part {
-        "x86_64" | "x86-64" => "amd64".to_owned(),
-        "aarch64" => "arm64".to_owned(),
-        other => other.to_ascii_lowercase(),
-    };
-    let of_image: Vec<&str> = image.split('/').collect();
-    let matches = parts
-        .iter()
-        .zip(&of_image)
-        .all(|(wanted, has)| normal(wanted) == normal(has));
-    if matches {
+fn check_platform(wanted: &str, image: &ImageConfig, name: &str) -> Result<()> {
+    let platform: Platform = wanted
+        .parse()
+        .map_err(|error: PlatformError| Error::invalid(error.to_string()))?;
+    if image.runs_on(&platform) {
         return Ok(());
     }
     Err(Error::not_found(format!(
-        "image with reference {name} was found but its platform ({image}) does not match the specified platform ({wanted})"
+        "image with reference {name} was found but its platform ({}) does not match the specified platform ({platform})",
+        image.platform()
     )))
 }
 
@@ -346,9 +335,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn platforms_must_match_as_far_as_they_are_given() {
-        let check = |wanted: &str| check_platform(wanted, "linux/amd64", "busybox");
-        for good in ["linux", "linux/amd64", "linux/x86_64", "Linux/AMD64"] {
+    fn an_image_must_run_on_the_platform_that_is_wanted() {
+        let image = ImageConfig {
+            os: "linux".to_owned(),
+            architecture: "amd64".to_owned(),
+            ..ImageConfig::default()
+        };
+        let check = |wanted: &str| check_platform(wanted, &image, "busybox");
+        for good in [
+            "linux/amd64",
+            "linux/x86_64",
+            "Linux/AMD64",
+            "amd64",
+            "linux/amd64/v2",
+        ] {
             assert!(check(good).is_ok(), "{good}");
         }
         assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agent_build::plan::Platform;
 use agent_image::{
     Credentials, Description, ImageError, PullRequest, Reference, Registry, RegistryConfig,
     RegistryError, SearchFilter, SearchResult,
@@ -22,7 +23,7 @@ impl Engine {
     pub fn pull_image(
         &self,
         reference: &str,
-        platform: Option<String>,
+        platform: Option<Platform>,
         credentials: Option<Credentials>,
     ) -> Result<ProgressStream> {
         let request = PullRequest {
@@ -42,7 +43,7 @@ impl Engine {
     pub fn pull_all_tags(
         &self,
         repository: &str,
-        platform: Option<String>,
+        platform: Option<Platform>,
         credentials: Option<Credentials>,
     ) -> Result<ProgressStream> {
         let repository = parse(repository)?.name_only();

@@ -3,6 +3,8 @@
 //! Source: moby `daemon/server/router/{image,distribution,system}`, `api/pkg/authconfig`.
 
 use agent_api::ImageSearchResult;
+use agent_api::build::RegistryCredentials;
+use agent_build::plan::Platform;
 use agent_image::{Credentials, SearchFilter};
 use serde_json::json;
 
@@ -11,7 +13,7 @@ use super::images::{json_progress, platform};
 use super::router::{Route, get, post};
 use super::{Call, Outcome, body};
 use crate::engine::ProgressStream;
-use crate::registry_auth::{self, AuthConfig};
+use crate::registry_auth;
 
 /// Results of a search that does not say how many it wants, and the most it may want.
 const SEARCH_LIMIT: i64 = 25;
@@ -29,6 +31,15 @@ fn credentials(call: &Call) -> Option<Credentials> {
     registry_auth::from_header(call.headers.get("x-registry-auth")?.as_bytes())
 }
 
+/// Who asks for an image.
+fn credentials_for(call: &Call, image: &str) -> Result<Option<Credentials>, HttpError> {
+    let Some(header) = call.headers.get("x-registry-auth") else {
+        return Ok(None);
+    };
+    registry_auth::for_image(header.as_bytes(), image)
+        .map_err(|error| HttpError::bad_request(error.to_string()))
+}
+
 /// Answers `POST /images/create?fromImage=…`. A name without tag means all tags, as in Docker.
 pub(super) fn pull(call: &Call) -> Result<ProgressStream, HttpError> {
     let (image, tag) = (call.query.text("fromImage"), call.query.text("tag"));
@@ -43,8 +54,14 @@ pub(super) fn pull(call: &Call) -> Result<ProgressStream, HttpError> {
         true => "",
         false => call.query.text("platform"),
     };
-    let platform = Some(platform.to_owned()).filter(|platform| !platform.is_empty());
-    let credentials = credentials(call);
+    let platform = match platform {
+        "" => None,
+        text => Some(
+            text.parse::<Platform>()
+                .map_err(|error| HttpError::bad_request(format!("{error}: invalid argument")))?,
+        ),
+    };
+    let credentials = credentials_for(call, &reference)?;
     let engine = &call.engine;
     let name_only =
         agent_image::Reference::parse(&reference).is_ok_and(|reference| reference.is_name_only());
@@ -66,7 +83,8 @@ async fn push(call: Call) -> Outcome {
             .inspect_image(&reference, Some(&platform))
             .await?;
     }
-    let progress = call.engine.push_image(&reference, credentials(&call))?;
+    let credentials = credentials_for(&call, &reference)?;
+    let progress = call.engine.push_image(&reference, credentials)?;
     Ok(json_progress(progress))
 }
 
@@ -121,7 +139,7 @@ async fn search(call: Call) -> Outcome {
 }
 
 async fn describe(call: Call) -> Outcome {
-    let credentials = credentials(&call);
+    let credentials = credentials_for(&call, &call.name)?;
     let found = call.engine.describe_image(&call.name, credentials).await?;
     let platforms: Vec<_> = found
         .platforms
@@ -148,12 +166,13 @@ async fn describe(call: Call) -> Outcome {
 }
 
 async fn log_in(mut call: Call) -> Outcome {
-    let auth: AuthConfig = call.json().await?;
-    let address = auth.serveraddress.clone();
-    let credentials = auth
-        .credentials()
+    let given: RegistryCredentials = call.go_json().await?;
+    let credentials = registry_auth::credentials(&given)
         .ok_or_else(|| HttpError::bad_request("no user is given: username and password"))?;
-    let identity = call.engine.log_in(&address, credentials).await?;
+    let identity = call
+        .engine
+        .log_in(&given.serveraddress, credentials)
+        .await?;
     Ok(body::ok(
         &json!({ "IdentityToken": identity, "Status": "Login Succeeded" }),
     ))

@@ -64,6 +64,14 @@ impl Call {
         self.json_within(MAX_JSON).await
     }
 
+    /// The JSON body, read as Go reads it; there must be one.
+    pub(super) async fn go_json<T: DeserializeOwned>(&mut self) -> Result<T, HttpError> {
+        self.expect_json()?;
+        let bytes = self.bytes(MAX_JSON).await?;
+        agent_build::go_json::from_slice(&bytes)
+            .map_err(|error| HttpError::bad_request(format!("invalid JSON: {error}")))
+    }
+
     /// The JSON body of at most `limit` bytes; there must be one.
     pub(super) async fn json_within<T: DeserializeOwned>(
         &mut self,

@@ -140,8 +140,11 @@ async fn present(engine: &Engine, name: &str) -> Result<bool> {
 /// From the registry its name points to.
 async fn pull(engine: &Engine, spec: &ContainerSpec) -> Result<()> {
     let auth = spec.pull_options.as_ref();
-    let credentials =
-        auth.and_then(|auth| registry_auth::from_header(auth.registry_auth.as_bytes()));
+    let credentials = match auth {
+        Some(auth) => registry_auth::for_image(auth.registry_auth.as_bytes(), &spec.image)
+            .map_err(|error| Error::invalid(error.to_string()))?,
+        None => None,
+    };
     let mut progress = engine.pull_image(&spec.image, None, credentials)?;
     while let Some(message) = progress.next().await {
         if let Some(text) = message?.error {

@@ -2,6 +2,8 @@
 //! image-spec `artifacts-guidance.md`); read as that, as an index whose entries are blobs (BuildKit before 0.21), or out of
 //! the configuration of an image.
 
+use agent_build::go_json;
+use agent_build::plan::Platform;
 use tokio_util::sync::CancellationToken;
 
 use super::error::RegistryError;
@@ -58,7 +60,7 @@ impl Registry {
         &self,
         reference: &Reference,
         config_type: &str,
-        platform: Option<&str>,
+        platform: Option<&Platform>,
         credentials: Option<&Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Artifact, RegistryError> {
@@ -74,12 +76,12 @@ impl Session<'_> {
     fn artifact(
         &self,
         config_type: &str,
-        platform: Option<&str>,
+        platform: Option<&Platform>,
     ) -> Result<Artifact, RegistryError> {
         let found = self.resolve()?;
         let wrong = |error: serde_json::Error| self.protocol(&found.digest.to_string(), error);
         let (config, layers) = if found.is_index() {
-            let index: Index = serde_json::from_slice(&found.bytes).map_err(wrong)?;
+            let index: Index = go_json::from_slice(&found.bytes).map_err(wrong)?;
             let (config, layers): (Vec<_>, Vec<_>) = index
                 .manifests
                 .into_iter()
@@ -89,7 +91,7 @@ impl Session<'_> {
                 None => self.image_parts(&found, platform)?,
             }
         } else {
-            let manifest: Manifest = serde_json::from_slice(&found.bytes).map_err(wrong)?;
+            let manifest: Manifest = go_json::from_slice(&found.bytes).map_err(wrong)?;
             match manifest.config.media_type == config_type {
                 true => (manifest.config, manifest.layers),
                 false => self.image_parts(&found, platform)?,
@@ -105,7 +107,7 @@ impl Session<'_> {
     fn image_parts(
         &self,
         found: &super::Found,
-        platform: Option<&str>,
+        platform: Option<&Platform>,
     ) -> Result<(Descriptor, Vec<Descriptor>), RegistryError> {
         let (_, manifest) = self.image(found, platform)?;
         Ok((manifest.config, manifest.layers))

@@ -179,7 +179,13 @@ impl<'a> BlobReader<'a> {
         if self.at > 0 {
             ask = ask.header(RANGE, &format!("bytes={}-", self.at));
         }
-        let reply = self.session.ask(ask)?;
+        let reply = match self.session.ask(ask) {
+            // It gives no parts of this one (any more): from its beginning, then.
+            Err(error) if self.at > 0 && error.is_range() => {
+                self.session.ask(Ask::get(&*self.path))?
+            }
+            reply => reply?,
+        };
         let begins = match reply.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let range = reply.headers().get(CONTENT_RANGE);

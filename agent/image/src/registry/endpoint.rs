@@ -16,6 +16,8 @@ const DOWNLOADS: usize = 3;
 const ATTEMPTS: u32 = 5;
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+/// What registries say who give no reason.
+const DENIED: &str = "requested access to the resource is denied";
 /// How Docker's clients call the hub when they log in.
 const DOCKER_HUB_INDEX: &str = "index.docker.io";
 
@@ -70,11 +72,15 @@ impl Purpose {
         }
     }
 
-    /// The error for a repository where it is not allowed.
-    pub(super) fn denied(self, repository: String) -> RegistryError {
-        match self {
-            Self::Read => RegistryError::Denied(repository),
-            Self::Write => RegistryError::PushDenied(repository),
+    /// The error for a repository where it is not allowed, for a reason that the registry gives or for none.
+    pub(super) fn denied(self, repository: String, reason: Option<String>) -> RegistryError {
+        match (self, reason.filter(|reason| reason != DENIED)) {
+            (Self::Read, reason) => RegistryError::Denied {
+                repository,
+                reason: reason.unwrap_or_else(|| DENIED.to_owned()),
+            },
+            (Self::Write, Some(reason)) => RegistryError::PushRefused { repository, reason },
+            (Self::Write, None) => RegistryError::PushDenied(repository),
         }
     }
 }
@@ -193,13 +199,21 @@ impl RegistryConfig {
     }
 }
 
-/// The registry that an address from `login` means: a URL, a host, or nothing for `docker.io`.
-pub(super) fn domain_of(address: &str) -> String {
-    let address = address
-        .strip_prefix("https://")
-        .or_else(|| address.strip_prefix("http://"))
-        .unwrap_or(address);
-    match address.split('/').next().unwrap_or_default() {
+/// The registry that an address of a login means: a URL, a host, or nothing for `docker.io`.
+#[must_use]
+pub fn registry_of(address: &str) -> String {
+    let (rest, port) = match address.split_once("://") {
+        Some(("https", rest)) => (rest, ":443"),
+        Some(("http", rest)) => (rest, ":80"),
+        _ => (address, ""),
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    // The port that a URL means anyway.
+    let host = match host.strip_suffix(port) {
+        Some(bare) if !port.is_empty() => bare,
+        _ => host,
+    };
+    match host {
         "" | DOCKER_HUB_INDEX | DOCKER_HUB_HOST => DOCKER_HUB.to_owned(),
         host => host.to_owned(),
     }
@@ -263,8 +277,10 @@ mod tests {
             ("https://index.docker.io/v1/", "docker.io"),
             ("http://host:5000/v2/", "host:5000"),
             ("ghcr.io", "ghcr.io"),
+            ("https://ghcr.io:443/v2/", "ghcr.io"),
+            ("http://host:443", "host:443"),
         ] {
-            assert_eq!(domain_of(address), domain);
+            assert_eq!(registry_of(address), domain);
         }
     }
 }

@@ -17,14 +17,27 @@ pub enum RegistryError {
     ManifestUnknown(String),
     /// The repository is not there, or not for this user. Registries do not tell which.
     #[error(
-        "pull access denied for {0}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"
+        "pull access denied for {repository}, repository does not exist or may require 'docker login': denied: {reason}"
     )]
-    Denied(String),
+    Denied {
+        /// The repository.
+        repository: String,
+        /// In the registry's words.
+        reason: String,
+    },
     /// The user may not write to the repository.
     #[error(
         "denied: requested access to the resource is denied: {0} cannot be pushed to (log in as somebody who may)"
     )]
     PushDenied(String),
+    /// The registry does not take what is pushed, for a reason of its own: a quota, a rule.
+    #[error("denied: {reason}: {repository} cannot be pushed to")]
+    PushRefused {
+        /// The repository.
+        repository: String,
+        /// In the registry's words.
+        reason: String,
+    },
     /// The registry does not take the credentials.
     #[error("login attempt to {url} failed with status: {status}")]
     Login {
@@ -109,12 +122,13 @@ impl RegistryError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Address(_) => ErrorClass::InvalidParameter,
-            Self::ManifestUnknown(_) | Self::Denied(_) | Self::NoPlatform { .. } => {
+            Self::ManifestUnknown(_) | Self::Denied { .. } | Self::NoPlatform { .. } => {
                 ErrorClass::NotFound
             }
             Self::NoCredentials(..)
             | Self::Unauthorized(_)
             | Self::Login { .. }
+            | Self::PushRefused { .. }
             | Self::PushDenied(_) => ErrorClass::Unauthorized,
             _ => ErrorClass::System,
         }
@@ -133,6 +147,16 @@ impl RegistryError {
             Self::Status { status, .. } => matches!(status, 401 | 404 | 408 | 416 | 429 | 500..),
             _ => false,
         }
+    }
+
+    /// Whether the registry does not know an upload (any more), or does not let it go on: another one may work.
+    pub(super) fn is_of_upload(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if matches!(status, 400 | 404 | 416))
+    }
+
+    /// Whether the registry has no such part of a blob.
+    pub(super) fn is_range(&self) -> bool {
+        matches!(self, Self::Status { status: 416, .. })
     }
 
     /// Whether what has arrived is still good when somebody asks again another day.

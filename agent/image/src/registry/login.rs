@@ -9,7 +9,7 @@ use super::endpoint::{self, Purpose};
 use super::error::RegistryError;
 use super::token::Lasting;
 use super::transport::Ask;
-use super::{Credentials, Registry, Session};
+use super::{Asker, Credentials, Missed, Registry, Session};
 use crate::reference::Reference;
 
 impl Registry {
@@ -24,20 +24,20 @@ impl Registry {
         credentials: Credentials,
         cancel: &CancellationToken,
     ) -> Result<String, RegistryError> {
-        let domain = endpoint::domain_of(address);
+        let domain = endpoint::registry_of(address);
         // Any repository will do: only the registry is asked.
         let reference = Reference::parse(&format!("{domain}/login"))
             .map_err(|_| RegistryError::Address(address.to_owned()))?;
-        let mut last = None;
-        for endpoint in self.config.endpoints(&domain, Purpose::Write) {
-            let credentials = Some(credentials.clone());
-            let session = self.session(endpoint, &reference, Purpose::Read, credentials, cancel)?;
-            match session.log_in() {
-                Err(error) if error.is_unreachable() => last = last.or(Some(error)),
-                outcome => return outcome,
-            }
-        }
-        Err(last.unwrap_or(RegistryError::Address(domain)))
+        let asker = Asker {
+            reference: &reference,
+            purpose: Purpose::Read,
+            credentials: Some(&credentials),
+            cancel,
+        };
+        let endpoints = self.config.endpoints(&domain, Purpose::Write);
+        self.try_each(endpoints, &asker, |session| {
+            session.log_in().map_err(Missed::by)
+        })
     }
 }
 

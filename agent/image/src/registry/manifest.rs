@@ -1,6 +1,7 @@
 //! Which image a reference means: the manifest, verified, and one platform out of an index.
-//! Source of the rules for variants: containerd `platforms` (`compare.go`, `defaults_unix.go`).
 
+use agent_build::go_json;
+use agent_build::plan::Platform;
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use serde::de::DeserializeOwned;
@@ -11,8 +12,9 @@ use super::transport::Ask;
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Index, Manifest, OCI_INDEX, OCI_MANIFEST, Platform,
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Index, Manifest, OCI_INDEX, OCI_MANIFEST,
 };
+use crate::platform::rank;
 
 /// Bytes of a manifest or index, as distribution and Docker have it.
 const MANIFEST_MAX: u64 = 4 << 20;
@@ -52,7 +54,7 @@ impl Session<'_> {
     pub(crate) fn image(
         &self,
         found: &Found,
-        platform: Option<&str>,
+        platform: Option<&Platform>,
     ) -> Result<(Found, Manifest), RegistryError> {
         let mut found = found.clone();
         for _ in 0..DEPTH_MAX {
@@ -72,7 +74,7 @@ impl Session<'_> {
                 let offered: Vec<String> = index.manifests.iter().filter_map(platform_of).collect();
                 RegistryError::NoPlatform {
                     reference: self.reference.familiar(),
-                    wanted: platform.map_or_else(ImageConfig::machine, str::to_owned),
+                    wanted: platform.map_or_else(ImageConfig::machine, Platform::to_string),
                     offered: offered.join(", "),
                 }
             })?;
@@ -90,7 +92,7 @@ impl Session<'_> {
         }
         let manifest: Manifest = self.parse(found)?;
         let bytes = self.small_blob(&manifest.config)?;
-        let config: ImageConfig = serde_json::from_slice(&bytes)
+        let config = ImageConfig::from_json(&bytes)
             .map_err(|error| self.protocol(&manifest.config.digest.to_string(), error))?;
         Ok(vec![config.platform()])
     }
@@ -138,7 +140,7 @@ impl Session<'_> {
     }
 
     fn parse<T: DeserializeOwned>(&self, found: &Found) -> Result<T, RegistryError> {
-        serde_json::from_slice(&found.bytes)
+        go_json::from_slice(&found.bytes)
             .map_err(|error| self.protocol(&found.digest.to_string(), error))
     }
 }
@@ -157,7 +159,7 @@ fn media_type(header: String, bytes: &[u8]) -> Result<String, String> {
         #[serde(default)]
         layers: Option<serde::de::IgnoredAny>,
     }
-    let shape: Shape = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let shape: Shape = go_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if shape.schema_version == 1 || header.starts_with(SCHEMA_1) {
         return Err(
             "the image is in the format schema 1 of before 2016: build or push it again with a newer tool"
@@ -187,43 +189,16 @@ fn platform_of(descriptor: &Descriptor) -> Option<String> {
     if descriptor.is_attestation() {
         return None;
     }
-    let mut text = format!("{}/{}", platform.os, platform.architecture);
-    if !platform.variant.is_empty() {
-        text.push('/');
-        text.push_str(&platform.variant);
-    }
-    Some(text)
+    Some(Platform::from(platform).to_string())
 }
 
-/// The entry that fits `wanted` best: the variant itself, then older ones of the processor, newest first.
-fn choose<'a>(entries: &'a [Descriptor], wanted: Option<&str>) -> Option<&'a Descriptor> {
-    let machine = ImageConfig::machine();
-    let mut parts = wanted.unwrap_or(&machine).split('/');
-    let (os, architecture) = match (parts.next(), parts.next()) {
-        (Some(os), Some(architecture)) => (os, architecture),
-        // One word: an architecture or an operating system.
-        (Some("linux"), None) => machine.split_once('/')?,
-        (Some(architecture), None) => ("linux", architecture),
-        _ => return None,
-    };
-    let (architecture, implied) = match architecture {
-        "x86_64" | "x86-64" => ("amd64", ""),
-        "aarch64" => ("arm64", ""),
-        "armhf" => ("arm", "v7"),
-        "armel" => ("arm", "v6"),
-        "i386" => ("386", ""),
-        other => (other, ""),
-    };
-    let variant = parts.next().unwrap_or(implied);
-    let rank = |platform: &Platform| {
-        if platform.os != os || platform.architecture != architecture {
-            return None;
-        }
-        rank(architecture, variant, &platform.variant)
-    };
+/// The entry that fits `wanted` (this machine by default) best.
+fn choose<'a>(entries: &'a [Descriptor], wanted: Option<&Platform>) -> Option<&'a Descriptor> {
+    let host = Platform::host();
+    let wanted = wanted.unwrap_or(&host);
     let images = || entries.iter().filter(|entry| !entry.is_attestation());
     let best = images()
-        .filter_map(|entry| Some((rank(entry.platform.as_ref()?)?, entry)))
+        .filter_map(|entry| Some((rank(wanted, &entry.platform.as_ref()?.into())?, entry)))
         // Of equals the first.
         .min_by_key(|(rank, _)| *rank)
         .map(|(_, entry)| entry);
@@ -234,23 +209,6 @@ fn choose<'a>(entries: &'a [Descriptor], wanted: Option<&str>) -> Option<&'a Des
     })
 }
 
-/// How far a variant is from the one wanted; `None`: it does not run there.
-fn rank(architecture: &str, wanted: &str, offered: &str) -> Option<u32> {
-    let standard = match architecture {
-        "arm64" => 8,
-        "arm" => 7,
-        _ => 1,
-    };
-    let number = |variant: &str| match variant {
-        "" => Some(standard),
-        text => text.strip_prefix('v')?.parse::<u32>().ok(),
-    };
-    match (number(wanted), number(offered)) {
-        (Some(wanted), Some(offered)) => wanted.checked_sub(offered),
-        _ => (wanted == offered).then_some(0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,7 +217,7 @@ mod tests {
         let mut parts = platform.split('/');
         let mut part = || parts.next().unwrap_or_default().to_owned();
         Descriptor {
-            platform: Some(Platform {
+            platform: Some(crate::manifest::Platform {
                 os: part(),
                 architecture: part(),
                 variant: part(),
@@ -295,9 +253,9 @@ mod tests {
             ("linux/amd64/v2", Some("linux/amd64")),
             ("windows/amd64", Some("windows/amd64")),
             ("linux/s390x", None),
-            ("unknown", None),
         ] {
-            let chosen = choose(&entries, Some(wanted)).and_then(platform_of);
+            let wanted = wanted.parse().unwrap();
+            let chosen = choose(&entries, Some(&wanted)).and_then(platform_of);
             assert_eq!(chosen.as_deref(), expected, "{wanted}");
         }
     }

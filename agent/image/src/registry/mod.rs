@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use artifact::{Artifact, LayerBlob};
 pub use auth::Credentials;
-pub use endpoint::RegistryConfig;
+pub use endpoint::{RegistryConfig, registry_of};
 pub use error::RegistryError;
 pub use proxy::{Proxies, ProxyDialer};
 pub use search::{SearchFilter, SearchResult};
@@ -78,6 +78,31 @@ pub struct Registry {
 
 /// A mirror that could not be reached is the last to be asked for so long.
 const DOWN_FOR: Duration = Duration::from_secs(60);
+
+/// Who wants what of which repository.
+struct Asker<'a> {
+    reference: &'a Reference,
+    purpose: Purpose,
+    credentials: Option<&'a Credentials>,
+    cancel: &'a CancellationToken,
+}
+
+/// Why an endpoint did not do what was wanted.
+enum Missed<E> {
+    /// Another one may: this one was not reached.
+    Unreached(E),
+    /// It answered.
+    Told(E),
+}
+
+impl<E: From<RegistryError>> Missed<E> {
+    fn by(error: RegistryError) -> Self {
+        match error.is_unreachable() {
+            true => Self::Unreached(error.into()),
+            false => Self::Told(error.into()),
+        }
+    }
+}
 
 /// One repository at one endpoint that has answered, on behalf of one user.
 pub(crate) struct Session<'a> {
@@ -120,34 +145,50 @@ impl Registry {
             .lock()
             .retain(|_, since| since.elapsed() < DOWN_FOR);
         endpoints.sort_by_key(|endpoint| self.down.lock().contains_key(endpoint));
+        let asker = Asker {
+            reference,
+            purpose: Purpose::Read,
+            credentials,
+            cancel,
+        };
+        self.try_each(endpoints, &asker, |session| {
+            let answer = ask(&session).map_err(|error| {
+                if session.endpoint.is_mirror() && error.is_unreachable() {
+                    let endpoint = session.endpoint.clone();
+                    self.down.lock().insert(endpoint, Instant::now());
+                }
+                Missed::by(error)
+            })?;
+            work(&session, answer).map_err(Missed::Told)
+        })
+    }
+
+    /// Tries endpoints of a registry one after the other. Also after a mirror has [told](Missed::Told) an error the next one
+    /// is tried: it may be wrong. Blocks.
+    fn try_each<'a, T, E: From<RegistryError> + std::fmt::Display>(
+        &'a self,
+        endpoints: Vec<Endpoint>,
+        asker: &Asker<'_>,
+        mut attempt: impl FnMut(Session<'a>) -> Result<T, Missed<E>>,
+    ) -> Result<T, E> {
         let (mut of_mirror, mut own) = (None, None);
         for endpoint in endpoints {
             let mirror = endpoint.is_mirror();
-            // A user's credentials are for the registry, not for its mirrors.
-            let credentials = credentials.filter(|_| !mirror).cloned();
-            let session = self.session(endpoint, reference, Purpose::Read, credentials, cancel)?;
-            let asked = ask(&session);
-            if mirror && asked.as_ref().is_err_and(RegistryError::is_unreachable) {
-                let endpoint = session.endpoint.clone();
-                self.down.lock().insert(endpoint, Instant::now());
-            }
-            let error = match asked {
-                Ok(answer) => match work(&session, answer) {
-                    Err(error) if mirror => error,
-                    outcome => return outcome,
-                },
-                Err(error) if error.is_unreachable() || mirror => error.into(),
-                Err(error) => return Err(error.into()),
+            let session = self.session(endpoint.clone(), asker)?;
+            let error = match attempt(session) {
+                Ok(done) => return Ok(done),
+                Err(Missed::Told(error)) if !mirror => return Err(error),
+                Err(Missed::Told(error) | Missed::Unreached(error)) => error,
             };
-            if cancel.is_cancelled() {
+            if asker.cancel.is_cancelled() {
                 return Err(error);
             }
-            tracing::debug!(endpoint = %session.endpoint, %error, "trying the next endpoint");
+            tracing::debug!(%endpoint, %error, "trying the next endpoint");
             // What https says is more telling than that plain http fails, too.
             let kept = if mirror { &mut of_mirror } else { &mut own };
             kept.get_or_insert(error);
         }
-        let none = || RegistryError::Address(reference.domain().to_owned()).into();
+        let none = || RegistryError::Address(asker.reference.domain().to_owned()).into();
         Err(own.or(of_mirror).unwrap_or_else(none))
     }
 
@@ -163,17 +204,17 @@ impl Registry {
         credentials: Option<&Credentials>,
         cancel: &CancellationToken,
     ) -> Result<Session<'_>, RegistryError> {
-        let mut last = None;
-        for endpoint in self.config.endpoints(reference.domain(), Purpose::Write) {
-            let credentials = credentials.cloned();
-            let session = self.session(endpoint, reference, Purpose::Write, credentials, cancel)?;
-            match session.greet() {
-                Ok(()) => return Ok(session),
-                Err(error) if error.is_unreachable() => last = last.or(Some(error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| RegistryError::Address(reference.domain().to_owned())))
+        let asker = Asker {
+            reference,
+            purpose: Purpose::Write,
+            credentials,
+            cancel,
+        };
+        let endpoints = self.config.endpoints(reference.domain(), Purpose::Write);
+        self.try_each(endpoints, &asker, |session| {
+            session.greet().map_err(Missed::by)?;
+            Ok(session)
+        })
     }
 
     /// What a registry says about a reference, without fetching the image: digest, media type, size and platforms
@@ -202,14 +243,9 @@ impl Registry {
         )
     }
 
-    fn session(
-        &self,
-        endpoint: Endpoint,
-        reference: &Reference,
-        purpose: Purpose,
-        credentials: Option<Credentials>,
-        cancel: &CancellationToken,
-    ) -> Result<Session<'_>, RegistryError> {
+    fn session(&self, endpoint: Endpoint, asker: &Asker<'_>) -> Result<Session<'_>, RegistryError> {
+        // A user's credentials are for the registry, not for its mirrors.
+        let credentials = asker.credentials.filter(|_| !endpoint.is_mirror());
         let stamp = tls::stamp(&endpoint, &self.config.certificates);
         let known = self.connections.lock().get(&endpoint).cloned();
         let connection = match known.filter(|(of, _)| *of == stamp) {
@@ -225,10 +261,10 @@ impl Registry {
             registry: self,
             endpoint,
             connection,
-            reference: reference.clone(),
-            purpose,
-            credentials,
-            cancel: cancel.child_token(),
+            reference: asker.reference.clone(),
+            purpose: asker.purpose,
+            credentials: credentials.cloned(),
+            cancel: asker.cancel.child_token(),
             heard: AtomicBool::new(false),
         })
     }

@@ -1,13 +1,14 @@
 //! Finding images by a word. Only the old index protocol can do so, which Docker Hub and few others still speak.
 //! Source: moby `daemon/pkg/registry/{search,session}.go`.
 
+use agent_build::go_json;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{Endpoint, Purpose};
 use super::error::RegistryError;
 use super::transport::{Ask, SMALL_BODY};
-use super::{Credentials, Registry, Session};
+use super::{Asker, Credentials, Missed, Registry, Session};
 use crate::reference::Reference;
 
 const HUB: &str = "docker.io";
@@ -70,25 +71,22 @@ impl Registry {
             .append_pair("n", &limit.to_string())
             .finish();
         let path = format!("/v1/search?{query}");
-        let mut last = None;
-        for endpoint in endpoints {
-            let credentials = credentials.cloned();
-            let session = self.session(endpoint, &reference, Purpose::Read, credentials, cancel)?;
-            match session.search(&path) {
-                Ok(mut found) => {
-                    found.retain(|image| {
-                        image.star_count >= filter.stars
-                            && filter
-                                .official
-                                .is_none_or(|wanted| wanted == image.is_official)
-                    });
-                    return Ok(found);
-                }
-                Err(error) if error.is_unreachable() => last = last.or(Some(error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| RegistryError::Address(domain.to_owned())))
+        let asker = Asker {
+            reference: &reference,
+            purpose: Purpose::Read,
+            credentials,
+            cancel,
+        };
+        let mut found = self.try_each(endpoints, &asker, |session| {
+            session.search(&path).map_err(Missed::by)
+        })?;
+        found.retain(|image| {
+            image.star_count >= filter.stars
+                && filter
+                    .official
+                    .is_none_or(|wanted| wanted == image.is_official)
+        });
+        Ok(found)
     }
 }
 
@@ -104,7 +102,7 @@ impl Session<'_> {
         };
         let bytes = self.read_all(path, reply, SMALL_BODY)?;
         let found: Found =
-            serde_json::from_slice(&bytes).map_err(|error| self.protocol(path, error))?;
+            go_json::from_slice(&bytes).map_err(|error| self.protocol(path, error))?;
         Ok(found.results.unwrap_or_default())
     }
 }

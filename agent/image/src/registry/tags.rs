@@ -1,9 +1,11 @@
 //! Which tags a repository has (OCI distribution-spec 1.1, "Listing tags").
 
+use agent_build::go_json;
 use http::header::LINK;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::endpoint::Purpose;
 use super::error::RegistryError;
 use super::transport::{Ask, SMALL_BODY};
 use super::{Credentials, Registry, Session};
@@ -47,7 +49,8 @@ impl Session<'_> {
         for _ in 0..PAGES_MAX {
             let reply = self.ask(Ask::get(&*path)).map_err(|error| match error {
                 RegistryError::Status { status: 404, .. } => {
-                    RegistryError::Denied(self.reference.familiar_repository())
+                    let repository = self.reference.familiar_repository();
+                    Purpose::Read.denied(repository, None)
                 }
                 other => other,
             })?;
@@ -55,7 +58,7 @@ impl Session<'_> {
             let next = next.and_then(|link| next_page(link.to_str().ok()?));
             let bytes = self.read_all(&path, reply, 4 * SMALL_BODY)?;
             let page: Page =
-                serde_json::from_slice(&bytes).map_err(|error| self.protocol(&path, error))?;
+                go_json::from_slice(&bytes).map_err(|error| self.protocol(&path, error))?;
             tags.extend(page.tags.unwrap_or_default());
             match next {
                 Some(next) if tags.len() < TAGS_MAX => path = next,

@@ -1,6 +1,7 @@
 //! Getting a token from the service that a registry names: with Basic credentials by GET, or by POST in exchange for an
 //! identity token (distribution `docs/spec/auth/{token,oauth}.md`).
 
+use agent_build::go_json;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use url::Url;
@@ -119,6 +120,6 @@ impl Session<'_> {
             return Err(self.status(WHAT, reply));
         }
         let bytes = self.read_all(WHAT, reply, SMALL_BODY)?;
-        serde_json::from_slice(&bytes).map_err(|error| self.protocol(WHAT, error))
+        go_json::from_slice(&bytes).map_err(|error| self.protocol(WHAT, error))
     }
 }

@@ -502,11 +502,19 @@ impl Session<'_> {
     fn failure(&self, ask: &Ask, reply: Response<Incoming>) -> RegistryError {
         let repository = !matches!(ask.rights, Rights::Registry);
         match reply.status() {
+            StatusCode::FORBIDDEN if repository => {
+                let body = self.read_all(ask.what(), reply, SMALL_BODY);
+                let (_, reason) = registry_words(&body.unwrap_or_default());
+                let reason = Some(reason).filter(|reason| !reason.is_empty());
+                let repository = self.reference.familiar_repository();
+                self.purpose.denied(repository, reason)
+            }
             StatusCode::UNAUTHORIZED if self.credentials.is_some() => {
                 RegistryError::Unauthorized(self.reference.domain().to_owned())
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if repository => {
-                self.purpose.denied(self.reference.familiar_repository())
+            StatusCode::UNAUTHORIZED if repository => {
+                let repository = self.reference.familiar_repository();
+                self.purpose.denied(repository, None)
             }
             StatusCode::UNAUTHORIZED => {
                 RegistryError::Unauthorized(self.reference.domain().to_owned())
@@ -517,12 +525,14 @@ impl Session<'_> {
 
     pub(super) fn status(&self, what: &str, reply: Response<Incoming>) -> RegistryError {
         let status = reply.status().as_u16();
-        let detail = self.read_all(what, reply, SMALL_BODY).unwrap_or_default();
+        let body = self.read_all(what, reply, SMALL_BODY).unwrap_or_default();
+        let (code, message) = registry_words(&body);
+        let words = [code, message].into_iter().filter(|word| !word.is_empty());
         RegistryError::Status {
             what: what.to_owned(),
             registry: self.endpoint.to_string(),
             status,
-            detail: registry_words(&detail),
+            detail: words.flat_map(|word| [": ".to_owned(), word]).collect(),
         }
     }
 
@@ -535,7 +545,10 @@ impl Session<'_> {
 
     pub(super) fn protocol(&self, what: &str, reason: impl ToString) -> RegistryError {
         RegistryError::Protocol {
-            what: format!("{}{what}", self.endpoint),
+            what: match what.is_empty() || what.starts_with('/') {
+                true => format!("{}{what}", self.endpoint),
+                false => format!("{}: {what}", self.endpoint),
+            },
             reason: reason.to_string(),
         }
     }
@@ -549,22 +562,17 @@ fn bare(url: &Url) -> String {
     format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
-/// `: code: message` of the first error in a registry's reply.
-fn registry_words(body: &[u8]) -> String {
+/// Code and message of the first error in a registry's reply, as far as they can be shown; perhaps empty.
+fn registry_words(body: &[u8]) -> (String, String) {
     let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return String::new();
+        return Default::default();
     };
     let first = &body["errors"][0];
-    let words = [&first["code"], &first["message"]].map(|word| word.as_str().unwrap_or_default());
-    let words: String = words
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .flat_map(|word| [": ", word])
-        .flat_map(str::chars)
-        .filter(|c| !c.is_control())
-        .take(DETAIL_MAX)
-        .collect();
-    words
+    let shown = |word: &str| {
+        let text = first[word].as_str().unwrap_or_default().chars();
+        text.filter(|c| !c.is_control()).take(DETAIL_MAX).collect()
+    };
+    (shown("code"), shown("message"))
 }
 
 /// An error with everything behind it.

@@ -6,7 +6,8 @@
 //! whole   ─▶ POST, PUT ?digest= with the bytes                       small blobs whose digest is known
 //! stream  ─▶ POST, one PATCH of unknown length, PUT ?digest=         large ones, as Docker
 //!              └ connection broken: GET the upload's state, make the bytes again, skip what is there,
-//!                and go on in pieces of CHUNK bytes, each repeated from memory if need be
+//!                and go on in pieces of CHUNK bytes, each repeated from memory if need be;
+//!                an upload that cannot be gone on with is begun anew
 //! ```
 //!
 //! A blob need not be in memory or on disk: whoever pushes can write it again, the same each time.
@@ -166,14 +167,17 @@ impl Session<'_> {
             let written = content(&mut measured);
             let (digest, size) = measured.finish();
             let flushed = written.and_then(|()| pieces.flush().map_err(ImageError::Output));
-            match (flushed, pieces.failure.take()) {
-                (Ok(()), _) => {
-                    self.finish(pieces.upload, &digest, Bytes::new())?;
-                    return Ok((digest, size));
-                }
-                (Err(_), Some(error)) if !error.may_pass() => return Err(error.into()),
-                (Err(_), Some(error)) => tracing::debug!(%error, "an upload is begun anew"),
+            let ended = match (flushed, pieces.failure.take()) {
+                (Ok(()), _) => self.finish(pieces.upload, &digest, Bytes::new()),
+                (Err(_), Some(error)) => Err(error),
                 (Err(error), None) => return Err(UploadError::Content(error)),
+            };
+            match ended {
+                Ok(()) => return Ok((digest, size)),
+                Err(error) if error.may_pass() || error.is_of_upload() => {
+                    tracing::debug!(%error, "an upload is begun anew");
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -207,10 +211,7 @@ impl Session<'_> {
     fn state(&self, upload: &Url) -> Result<Option<(Url, u64)>, RegistryError> {
         let reply = match self.ask(Ask::at(Method::GET, upload.clone())) {
             Ok(reply) => reply,
-            Err(RegistryError::Status {
-                status: 400 | 404 | 416,
-                ..
-            }) => return Ok(None),
+            Err(error) if error.is_of_upload() => return Ok(None),
             Err(error) => return Err(error),
         };
         let next = self.location(upload.path(), upload, reply.headers());
@@ -440,13 +441,20 @@ impl Pieces<'_> {
             if tries >= self.session.registry.attempts() || !error.may_pass() {
                 return Err(error);
             }
-            self.session.back_off(tries)?;
+            let refused = error.is_of_upload();
+            if !refused {
+                self.session.back_off(tries)?;
+            }
             let Some((upload, there)) = self.session.state(&self.upload)? else {
                 return Err(error);
             };
             let Some(more) = there.checked_sub(self.at).filter(|_| there <= last + 1) else {
                 return Err(error);
             };
+            // Both sides agree about what is there, and still it takes no more.
+            if refused && more == 0 {
+                return Err(error);
+            }
             self.buffer.drain(..more as usize);
             (self.upload, self.at) = (upload, there);
         }

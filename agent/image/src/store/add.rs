@@ -29,7 +29,7 @@ impl Store {
                 name.familiar()
             )));
         }
-        let parsed: ImageConfig = serde_json::from_slice(config)
+        let parsed = ImageConfig::from_json(config)
             .map_err(|error| ImageError::Invalid(format!("image configuration: {error}")))?;
         let diff_ids = &parsed.rootfs.diff_ids;
         if diff_ids.len() > self.limits.layers {
@@ -60,6 +60,7 @@ impl Store {
         };
         let additions = Additions {
             blobs: vec![config.to_vec(), manifest],
+            used: vec![id],
             ..Additions::default()
         };
         self.change(additions, |catalog| {
@@ -69,7 +70,6 @@ impl Store {
             }
             Ok(())
         })?;
-        self.used(&id);
         Ok(id)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Result, Store};
+use super::{HeldFor, Result, Store};
 use crate::config::{HistoryStep, ImageConfig, RunConfig};
 use crate::digest::ImageId;
 use crate::error::ImageError;
@@ -41,7 +41,7 @@ impl Store {
         let mut run = options.config.clone();
         super::changes::apply(&mut run, &options.changes)?;
         let held = match &options.parent {
-            Some(parent) => Some(self.hold(&parent.to_string())?),
+            Some(parent) => Some(self.hold(&parent.to_string(), HeldFor::Commit)?),
             None => None,
         };
         let mut config = match &held {

@@ -1,5 +1,6 @@
 //! Finding one image by what the user calls it, and everything about it.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -57,10 +58,8 @@ impl Store {
         let image = self.inspect(name)?;
         match platform {
             Some(wanted) if !image.config.matches(wanted) => {
-                Err(ImageError::NoSuchPlatform(format!(
-                    "image with reference {name} was found but its platform ({}) does not match the specified platform ({wanted})",
-                    image.config.platform()
-                )))
+                let text = other_platform(name, &image.config, &wanted);
+                Err(ImageError::NoSuchPlatform(text))
             }
             _ => Ok(image),
         }
@@ -112,6 +111,14 @@ pub(super) fn image(
         layers,
         config,
     })
+}
+
+/// What is said of an image that is not for the platform asked for.
+pub(super) fn other_platform(name: &str, config: &ImageConfig, wanted: &dyn Display) -> String {
+    format!(
+        "image with reference {name} was found but its platform ({}) does not match the specified platform ({wanted})",
+        config.platform()
+    )
 }
 
 pub(super) fn resolve(catalog: &Catalog, name: &str) -> Result<ImageId> {

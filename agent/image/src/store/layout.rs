@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use agent_build::go_json;
 use tokio_util::sync::CancellationToken;
 
 use super::artifact::ArtifactConfig;
@@ -99,7 +100,7 @@ impl Layout {
                     .take(DOCUMENT_MAX)
                     .read_to_end(&mut json)
                     .map_err(ImageError::Input)?;
-                let read = serde_json::from_slice(&json)
+                let read = go_json::from_slice(&json)
                     .map_err(|error| ImageError::Archive(format!("index.json: {error}")))?;
                 index = Some(read);
             } else if let Some(digest) = name
@@ -142,14 +143,14 @@ impl Layout {
             |error: serde_json::Error| ImageError::Archive(format!("{}: {error}", found.digest));
         let bytes = self.document(&found.digest)?;
         let (config, layers) = if found.is_index() {
-            let index: Index = serde_json::from_slice(&bytes).map_err(wrong)?;
+            let index: Index = go_json::from_slice(&bytes).map_err(wrong)?;
             let (config, layers): (Vec<_>, Vec<_>) = index
                 .manifests
                 .into_iter()
                 .partition(|entry| entry.media_type == config_type);
             (config.into_iter().next(), layers)
         } else {
-            let manifest: Manifest = serde_json::from_slice(&bytes).map_err(wrong)?;
+            let manifest: Manifest = go_json::from_slice(&bytes).map_err(wrong)?;
             (Some(manifest.config), manifest.layers)
         };
         let config = config.filter(|config| config.media_type == config_type);

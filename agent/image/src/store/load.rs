@@ -134,6 +134,7 @@ impl Store {
             .iter()
             .map(|candidate| ImageId::new(Digest::of(&candidate.config)))
             .collect();
+        additions.used.clone_from(&ids);
         let mut messages = Vec::new();
         let (loaded, _) = self.change(additions, |catalog| {
             let mut loaded = Vec::new();
@@ -164,9 +165,6 @@ impl Store {
             }
             Ok(loaded)
         })?;
-        for id in &ids {
-            self.used(id);
-        }
         for message in messages {
             progress(ProgressMessage::text(message));
         }

@@ -8,13 +8,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_build::plan::Platform;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::downloads::Turn;
 use super::index::Record;
+use super::inspect::other_platform;
 use super::load::Pins;
 use super::tag::give_name;
+use super::workers::all_at_once;
 use super::{Additions, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
@@ -36,8 +39,8 @@ const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 pub struct PullRequest {
     /// Name with tag or digest; `latest` without.
     pub reference: Reference,
-    /// `os/arch[/variant]`; this machine's if not given.
-    pub platform: Option<String>,
+    /// This machine's if not given.
+    pub platform: Option<Platform>,
     /// For whom.
     pub credentials: Option<Credentials>,
 }
@@ -66,7 +69,8 @@ struct Brought {
 }
 
 impl Store {
-    /// Pulls one image. All or nothing; cancelling leaves nothing behind. Blocks, and must not be called on a thread of
+    /// Pulls one image. All or nothing; cancelling leaves nothing behind. A name that stands for one image, not for an index
+    /// of several platforms, brings that one; if it is not for the platform asked for, `progress` is told. Blocks, and must not be called on a thread of
     /// the registry's runtime.
     pub fn pull(
         &self,
@@ -132,13 +136,9 @@ impl Store {
             catalog.names.insert(pinned.clone(), id);
             Ok(newer)
         })?;
-        self.used(&id);
+        let config = self.config(&id)?;
         let repository = reference.repository();
-        for (layer, diff_id) in manifest
-            .layers
-            .iter()
-            .zip(&self.config(&id)?.rootfs.diff_ids)
-        {
+        for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
             // Of a layer that was here already the manifest may tell lies: nobody has seen that blob.
             if fetched.contains(diff_id) || self.layers.has_form(diff_id, &layer.digest) {
                 let form = (layer.digest, layer.size);
@@ -156,6 +156,12 @@ impl Store {
             "Status: {outcome} {}",
             reference.familiar()
         )));
+        if let Some(wanted) = &request.platform
+            && !config.runs_on(wanted)
+        {
+            let what = other_platform(&reference.to_string(), &config, wanted);
+            progress(ProgressMessage::status(format!("WARNING: {what}")));
+        }
         Ok(Pulled { id, digest, newer })
     }
 
@@ -180,9 +186,12 @@ impl Store {
                 ),
             ..ProgressMessage::default()
         });
-        let (image, manifest) = session.image(&found, request.platform.as_deref())?;
+        let (image, manifest) = session.image(&found, request.platform.as_ref())?;
         let id = ImageId::new(manifest.config.digest);
-        let mut additions = Additions::default();
+        let mut additions = Additions {
+            used: vec![id],
+            ..Additions::default()
+        };
         let known = self.snapshot().images.contains_key(&id);
         if known {
             let config = self.config(&id)?;
@@ -216,17 +225,11 @@ impl Store {
         request: &PullRequest,
     ) -> Result<ImageConfig> {
         let name = request.reference.familiar();
-        let config: ImageConfig = serde_json::from_slice(config)
+        let config = ImageConfig::from_json(config)
             .map_err(|error| ImageError::Archive(format!("{name}: configuration: {error}")))?;
-        if let Some(wanted) = &request.platform
-            && wanted.contains('/')
-            && !config.matches(wanted)
-        {
-            return Err(ImageError::NoSuchPlatform(format!(
-                "image with reference {name} was found but its platform ({}) does not match the specified platform ({wanted})",
-                config.platform()
-            )));
-        }
+        config
+            .check_history()
+            .map_err(|what| ImageError::Archive(format!("{name}: configuration: {what}")))?;
         let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
         if layers != diff_ids || layers > self.limits.layers {
             return Err(ImageError::Archive(format!(
@@ -269,44 +272,25 @@ impl Store {
         for (layer, _) in queue.iter().skip(session.parallel()) {
             progress(ProgressMessage::of_layer(&layer.digest.short(), "Waiting"));
         }
-        let workers = queue.len().min(session.parallel());
-        let queue = Mutex::new(queue);
-        let done = Mutex::new(Vec::new());
-        let failed = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while failed.lock().is_none() {
-                        let Some((layer, diff_id)) = queue.lock().pop_front() else {
-                            return;
-                        };
-                        let fetched = match download {
-                            Download::Alone => self
-                                .fetch_layer(session, layer, diff_id, progress)
-                                .map(|unfinished| Some(Arc::new(unfinished))),
-                            Download::Shared => {
-                                self.share_layer(session, pins, layer, diff_id, progress)
-                            }
-                        };
-                        match fetched {
-                            Ok(unfinished) => done.lock().extend(unfinished),
-                            Err(error) => {
-                                if !matches!(&error, ImageError::Registry(error) if error.may_pass_later()) {
-                                    self.partials.forget(&layer.digest);
-                                }
-                                // The others' downloads are in vain.
-                                failed.lock().get_or_insert(error);
-                                session.give_up();
-                            }
-                        }
+        let fetched = all_at_once(
+            queue,
+            session.parallel(),
+            || session.give_up(),
+            |(layer, diff_id)| {
+                let fetched = match download {
+                    Download::Alone => self
+                        .fetch_layer(session, layer, diff_id, progress)
+                        .map(|unfinished| Some(Arc::new(unfinished))),
+                    Download::Shared => self.share_layer(session, pins, layer, diff_id, progress),
+                };
+                fetched.inspect_err(|error| {
+                    if !matches!(error, ImageError::Registry(error) if error.may_pass_later()) {
+                        self.partials.forget(&layer.digest);
                     }
-                });
-            }
-        });
-        match failed.into_inner() {
-            Some(error) => Err(error),
-            None => Ok(done.into_inner()),
-        }
+                })
+            },
+        )?;
+        Ok(fetched.into_iter().flatten().collect())
     }
 
     /// One layer, by its own download or that of another pull. `None`: it has come to be here meanwhile.

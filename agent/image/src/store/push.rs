@@ -12,13 +12,15 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use agent_build::go_json;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Additions, Result, Store};
+use super::workers::all_at_once;
+use super::{Additions, HeldFor, Result, Store};
 use crate::deflate::Workers;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -30,7 +32,7 @@ use crate::manifest::{
 use crate::progress::{ProgressDetail, ProgressMessage, ProgressSink};
 use crate::reference::Reference;
 use crate::registry::{
-    Credentials, LayerBlob, Mounting, Partial, Registry, RegistryError, Session, UploadError,
+    Credentials, LayerBlob, Mounting, Registry, RegistryError, Session, UploadError,
 };
 
 /// A layer whose tar is this long at most is compressed first, so that its digest can be asked for.
@@ -95,7 +97,7 @@ impl Store {
         let mut pushed = Vec::new();
         for (tag, id) in tags {
             // Nothing of it may be removed while it is being read.
-            let (_, _hold) = self.hold(&id.to_string())?;
+            let (_, _hold) = self.hold(&id.to_string(), HeldFor::Push)?;
             let push = Push {
                 store: self,
                 session: &session,
@@ -124,32 +126,11 @@ impl Store {
             .get(id)
             .ok_or_else(|| ImageError::NoSuchImage(id.to_string()))?;
         let bytes = self.content.get(&record.manifest)?;
-        let manifest = serde_json::from_slice(&bytes).map_err(|error| ImageError::Damaged {
+        let manifest = go_json::from_slice(&bytes).map_err(|error| ImageError::Damaged {
             path: self.content.root().join(record.manifest.to_string()),
             reason: error.to_string(),
         })?;
         Ok((bytes, manifest))
-    }
-
-    /// What an interrupted transfer left of a blob of `size` bytes, to be read and gone on with. `None`: it is not worth
-    /// keeping, or another transfer is at it.
-    pub fn partial(&self, blob: &Digest, size: u64) -> Option<Partial> {
-        self.partials.take(blob, size)
-    }
-
-    /// Removes what an interrupted transfer left of a blob.
-    pub fn forget_partial(&self, blob: &Digest) {
-        self.partials.forget(blob);
-    }
-
-    /// Removes what interrupted pulls have left and nobody has gone on with for `age`. Returns the bytes this gave back.
-    pub fn sweep_partials(&self, age: Duration) -> u64 {
-        self.partials.sweep(age)
-    }
-
-    /// Bytes that interrupted pulls have left.
-    pub fn partial_bytes(&self) -> u64 {
-        self.partials.usage()
     }
 
     /// The names that are meant, with their images.
@@ -292,39 +273,16 @@ impl Push<'_> {
         for (_, diff_id) in queue.iter().skip(self.session.parallel()) {
             self.say(diff_id, "Waiting");
         }
-        let workers = queue.len().min(self.session.parallel());
-        let queue = Mutex::new(queue);
-        let placed = Mutex::new(Vec::new());
-        let failed = Mutex::new(None);
         std::thread::scope(|scope| {
-            let (queue, placed, failed) = (&queue, &placed, &failed);
             let deflate = Workers::start(scope);
-            for _ in 0..workers {
-                let deflate = deflate.clone();
-                scope.spawn(move || {
-                    while failed.lock().is_none() {
-                        let Some((stored, diff_id)) = queue.lock().pop_front() else {
-                            return;
-                        };
-                        match self.layer(diff_id, stored, family, &deflate) {
-                            Ok(form) => placed.lock().push(Placed {
-                                diff_id: *diff_id,
-                                form,
-                            }),
-                            Err(error) => {
-                                // The others' uploads are in vain.
-                                failed.lock().get_or_insert(error);
-                                self.session.give_up();
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        match failed.into_inner() {
-            Some(error) => Err(error),
-            None => Ok(placed.into_inner()),
-        }
+            let place = |(stored, diff_id): (Option<&Descriptor>, &Digest)| {
+                let form = self.layer(diff_id, stored, family, &deflate)?;
+                let diff_id = *diff_id;
+                Ok(Placed { diff_id, form })
+            };
+            let session = self.session;
+            all_at_once(queue, session.parallel(), || session.give_up(), place)
+        })
     }
 
     /// Sees to it that the repository has a layer.

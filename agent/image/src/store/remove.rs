@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::index::Catalog;
 use super::inspect::{name_of, resolve};
-use super::{Additions, Result, Store};
+use super::{Additions, HeldFor, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -142,7 +142,11 @@ impl Store {
     /// Who needs which image now.
     pub(super) fn users(&self, uses: impl FnOnce() -> Vec<ImageUse>) -> Users {
         // In this order: who lets go of an image in between is a user of it already.
-        let held = self.held.lock().keys().copied().collect();
+        let held = {
+            let held = self.held.lock();
+            let first = held.iter().map(|(id, purposes)| (*id, purposes[0]));
+            first.collect()
+        };
         Users { uses: uses(), held }
     }
 }
@@ -150,14 +154,14 @@ impl Store {
 /// Who needs which image.
 pub(super) struct Users {
     pub(super) uses: Vec<ImageUse>,
-    /// Images that a container is being made from.
-    pub(super) held: HashSet<ImageId>,
+    /// What somebody else is at.
+    pub(super) held: HashMap<ImageId, HeldFor>,
 }
 
 impl Users {
     /// Whether any container needs the image.
     pub(super) fn holds(&self, id: &ImageId) -> bool {
-        self.held.contains(id) || self.uses.iter().any(|user| user.image == *id)
+        self.held.contains_key(id) || self.uses.iter().any(|user| user.image == *id)
     }
 }
 
@@ -200,8 +204,8 @@ pub(super) fn plan(
                 id.short()
             )));
         }
-        if users.held.contains(&id) {
-            return Err(Obstacle::held().conflict(&id));
+        if let Some(purpose) = users.held.get(&id) {
+            return Err(Obstacle::held(*purpose).conflict(&id));
         }
     }
     let reference = Reference::parse(name)?.with_default_tag();
@@ -302,8 +306,8 @@ fn obstacle(
             ),
         });
     }
-    if users.held.contains(id) {
-        return Some(Obstacle::held());
+    if let Some(purpose) = users.held.get(id) {
+        return Some(Obstacle::held(*purpose));
     }
     if force {
         return None;
@@ -326,11 +330,11 @@ fn obstacle(
 }
 
 impl Obstacle {
-    fn held() -> Self {
+    fn held(purpose: HeldFor) -> Self {
         Self {
             hard: true,
             used: true,
-            message: "image is being used by a container that is being created".to_owned(),
+            message: purpose.reason().to_owned(),
         }
     }
 

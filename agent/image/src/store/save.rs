@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use super::index::Catalog;
 use super::inspect::resolve;
 use super::load::plain_manifest;
-use super::{Hold, Result, Store};
+use super::{HeldFor, Hold, Result, Store};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::manifest::{
@@ -52,7 +52,10 @@ impl Store {
         let _writing = self.writing.lock();
         let catalog = self.snapshot();
         let images = select(&catalog, names)?;
-        let holds = images.keys().map(|id| self.hold_known(*id)).collect();
+        let holds = images
+            .keys()
+            .map(|id| self.hold_known(*id, HeldFor::Save))
+            .collect();
         Ok(Selection {
             catalog,
             images,

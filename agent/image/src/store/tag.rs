@@ -22,9 +22,10 @@ impl Store {
         let (id, _) = self.change(Additions::default(), |catalog| {
             let id = resolve(catalog, source)?;
             give_name(catalog, target, id);
+            // Before the lock is released: whoever waits for it may be looking for what nobody has used for long.
+            self.used(&id);
             Ok(id)
         })?;
-        self.used(&id);
         Ok(id)
     }
 }

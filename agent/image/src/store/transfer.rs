@@ -7,12 +7,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
 
-use parking_lot::Mutex;
+use agent_build::go_json;
 use tokio_util::sync::CancellationToken;
 
 use super::index::Record;
 use super::load::Pins;
 use super::tag::give_name;
+use super::workers::all_at_once;
 use super::{Additions, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
@@ -143,12 +144,15 @@ impl Store {
         }
         let name = name.clone().with_default_tag();
         let manifest_bytes = document(source, manifest)?;
-        let parsed: Manifest = serde_json::from_slice(&manifest_bytes)
+        let parsed: Manifest = go_json::from_slice(&manifest_bytes)
             .map_err(|error| ImageError::Archive(format!("manifest {manifest}: {error}")))?;
         let id = ImageId::new(parsed.config.digest);
         let config_bytes = document(source, &parsed.config.digest)?;
-        let config: ImageConfig = serde_json::from_slice(&config_bytes)
+        let config = ImageConfig::from_json(&config_bytes)
             .map_err(|error| ImageError::Archive(format!("configuration {id}: {error}")))?;
+        config
+            .check_history()
+            .map_err(|what| ImageError::Archive(format!("configuration {id}: {what}")))?;
         if accept == Accept::Runnable {
             config.check_platform()?;
         }
@@ -171,6 +175,7 @@ impl Store {
         let additions = Additions {
             layers: self.take_layers(missing, source, cancel)?,
             blobs: vec![config_bytes, manifest_bytes.clone()],
+            used: vec![id],
             ..Additions::default()
         };
         let record = Record {
@@ -187,7 +192,6 @@ impl Store {
             }
             Ok(())
         })?;
-        self.used(&id);
         Ok(id)
     }
 
@@ -197,31 +201,14 @@ impl Store {
         source: &dyn BlobSource,
         cancel: &CancellationToken,
     ) -> Result<Vec<Unfinished>> {
-        let workers = missing.len().min(PARALLEL);
-        let queue = Mutex::new(VecDeque::from_iter(missing));
-        let done = Mutex::new(Vec::new());
-        let failed = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while failed.lock().is_none() {
-                        let Some(diff_id) = queue.lock().pop_front() else {
-                            return;
-                        };
-                        match self.take_layer(&diff_id, source, cancel) {
-                            Ok(unfinished) => done.lock().push(unfinished),
-                            Err(error) => {
-                                failed.lock().get_or_insert(error);
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        match failed.into_inner() {
-            Some(error) => Err(error),
-            None => Ok(done.into_inner()),
-        }
+        // The others' layers are in vain once one fails.
+        let cancel = cancel.child_token();
+        all_at_once(
+            VecDeque::from_iter(missing),
+            PARALLEL,
+            || cancel.cancel(),
+            |diff_id| self.take_layer(&diff_id, source, &cancel),
+        )
     }
 
     fn take_layer(

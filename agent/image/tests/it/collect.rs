@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agent_image::{Digest, ImageId, ImageUse, Limits, ListFilter, LoadOptions, Store, silent};
+use agent_image::{
+    Digest, HeldFor, ImageId, ImageUse, Limits, ListFilter, LoadOptions, Store, silent,
+};
 
 use crate::Bed;
 use crate::archive::{Tar, docker_archive};
@@ -141,7 +143,7 @@ fn only_what_nobody_needs_is_collected() {
         .collect_image(&used, seen(&used), || uses(&bed.store))
         .unwrap();
     assert!(nothing.removed.is_empty());
-    let (_, hold) = bed.store.hold("one:1").unwrap();
+    let (_, hold) = bed.store.hold("one:1", HeldFor::Build).unwrap();
     assert!(
         bed.store
             .collect_image(&one, seen(&one), Vec::new)

@@ -352,7 +352,7 @@ fn a_layer_must_be_what_the_configuration_promises() {
     );
     for (config, reason) in [
         (&b"{}"[..], "no RootFS key"),
-        (b"[]", "no RootFS key"),
+        (b"[]", "invalid image configuration"),
         (b"[1]", "invalid image configuration"),
         (
             b"{\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:../../x\"]}}",

@@ -9,7 +9,7 @@ use agent_image::{
 use serde_json::json;
 
 use crate::Bed;
-use crate::archive::{Tar, add_blob, config, docker_archive, gzip, oci_archive};
+use crate::archive::{Tar, add_blob, config, docker_archive, gzip, oci_archive, oci_archive_of};
 
 fn base() -> Vec<u8> {
     Tar::new()
@@ -377,4 +377,93 @@ fn a_platform_is_chosen_or_its_absence_said() {
             "the archive has no image for linux/riscv64, only for linux/s390x, linux/{machine}"
         )
     );
+}
+
+/// A configuration of one layer, `top()`, with further members.
+fn config_with(members: &str) -> String {
+    let diff_id = Digest::of(&top());
+    format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"diff_ids":["{diff_id}"]}}{members}}}"#
+    )
+}
+
+/// Each of these loads in Docker 28 and means there what it means here.
+#[test]
+fn configurations_are_read_as_go_reads_them() {
+    let load = |members: &str| {
+        let config = config_with(members);
+        let archive = oci_archive_of(config.as_bytes(), &[&top()], "me/app:1", gzip);
+        let bed = Bed::new();
+        let loaded = bed.load(&archive);
+        let loaded = loaded.unwrap_or_else(|error| panic!("{members}: {error}"));
+        // The bytes are what they were.
+        let id = ImageId::new(Digest::of(config.as_bytes()));
+        assert_eq!(loaded[0].id, id, "{members}");
+        bed.store.history("me/app:1").unwrap();
+        bed.store.inspect("me/app:1").unwrap().config
+    };
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+
+    let nulls = load(
+        r#","config":{"ExposedPorts":{"80/tcp":null},"Volumes":{"/d":null},"Labels":{"a":null},"Env":["A=b",null],
+            "Healthcheck":{"Test":["NONE"],"Interval":null},"WorkingDir":null},"history":[null]"#,
+    );
+    assert!(nulls.config.exposed_ports.contains_key("80/tcp"));
+    assert!(nulls.config.volumes.contains_key("/d"));
+    assert_eq!(nulls.config.labels["a"], "");
+    assert_eq!(nulls.config.env, words(&["A=b", ""]));
+    assert_eq!(nulls.config.healthcheck.as_ref().unwrap().interval, 0);
+    assert_eq!(nulls.history.len(), 1);
+
+    let case = load(r#","Config":{"cmd":["a"],"ENV":["A=b"],"labels":{"Big":"1","big":"2"}}"#);
+    assert_eq!(case.config.cmd, words(&["a"]));
+    assert_eq!(case.config.env, words(&["A=b"]));
+    assert_eq!(case.config.labels.len(), 2);
+
+    let twice = load(
+        r#","config":{"Cmd":["a"],"User":"one","Cmd":["b"]},"author":"x","Author":"y","config":{"Env":["A=b"]}"#,
+    );
+    assert_eq!(twice.config.cmd, words(&["b"]));
+    assert_eq!(twice.config.user, "one");
+    assert_eq!(twice.config.env, words(&["A=b"]));
+    assert_eq!(twice.author, "y");
+
+    let text = load(r#","config":{"Cmd":"a b","Entrypoint":null}"#);
+    assert_eq!(text.config.cmd, words(&["a b"]));
+    assert_eq!(text.config.entrypoint, None);
+}
+
+#[test]
+fn what_go_refuses_of_a_configuration_is_refused() {
+    for (members, told) in [
+        (r#","config":{"Env":"a"}"#, "config: Env: invalid type"),
+        (
+            r#","history":[{"created_by":"a"},{"created_by":"b"}]"#,
+            "too many non-empty layers in History section",
+        ),
+    ] {
+        let config = config_with(members);
+        let archive = oci_archive_of(config.as_bytes(), &[&top()], "me/app:1", gzip);
+        let bed = Bed::new();
+        let before = bed.files();
+        let error = bed.load(&archive).unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+        assert_eq!(error.class(), ErrorClass::InvalidParameter);
+        assert_eq!(bed.files(), before);
+    }
+}
+
+#[test]
+fn the_list_of_an_archive_is_read_as_go_reads_it() {
+    let (layer, config) = (top(), config_with(""));
+    let archive = Tar::new()
+        .file("c.json", &config)
+        .file("l.tar", &layer)
+        .file(
+            "manifest.json",
+            r#"[{"config":"c.json","REPOTAGS":["old:1"],"RepoTags":["app:1"],"layers":["l.tar"],"Parent":null}]"#,
+        )
+        .end();
+    let loaded = Bed::new().load(&archive).unwrap();
+    assert_eq!(familiar(&loaded[0].tags), ["app:1"]);
 }

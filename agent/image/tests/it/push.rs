@@ -482,6 +482,37 @@ fn a_lost_upload_begins_anew() {
 }
 
 #[test]
+fn an_upload_that_does_not_go_on_begins_anew() {
+    // It tells what it has of an upload, and then refuses the next piece, or the whole.
+    for (refused, status) in [("PATCH", 416), ("PATCH", 400), ("PUT", 416), ("PUT", 400)] {
+        let (_, depot) = Depot::serve();
+        let pusher = Pusher::new();
+        let resumed = Arc::new(Mutex::new(None));
+        let server = Server::start(move |request| {
+            let id = request.path.split('?').next().map(str::to_owned);
+            let mut resumed = resumed.lock().unwrap();
+            if request.headers.contains_key("content-range") {
+                resumed.clone_from(&id);
+                if refused == "PATCH" {
+                    return Reply::new(status, "");
+                }
+            }
+            if request.method == "PUT" && refused == "PUT" && *resumed == id {
+                return Reply::new(status, "");
+            }
+            depot.lock().unwrap().reply(request)
+        });
+        server.break_after(2 << 20);
+        let begun = std::time::Instant::now();
+        pusher.push(&server, "a/app:1").unwrap();
+        assert_eq!(count(&server.log(), "POST "), 5, "{refused} {status}");
+        assert!(begun.elapsed().as_secs() < 10, "{refused} {status}");
+        let other = Pusher::empty();
+        other.pull(&server, "a/app:1");
+    }
+}
+
+#[test]
 fn refusals_are_told_in_dockers_words() {
     let (server, _) = Depot::serve();
     let pusher = Pusher::new();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use agent_build::plan::Platform;
 use agent_image::{
     Credentials, Digest, ErrorClass, ImageError, ProgressMessage, PullRequest, Pulled, Reference,
     Registry, RegistryConfig, silent,
@@ -347,6 +348,65 @@ fn what_is_not_there_is_said_in_dockers_words() {
             .refused(&server, "app:1")
             .contains("pull access denied for")
     );
+}
+
+#[test]
+fn an_image_of_another_platform_is_pulled_with_a_warning_whether_it_is_here_or_not() {
+    let image = image();
+    let server = Server::start(move |request| image.reply(request));
+    let puller = Puller::new();
+    let name = format!("{}/app:1", server.address);
+    for (platform, newer, warned) in [
+        (Some("linux/arm64/v8"), true, true),
+        (Some("linux/arm64/v8"), false, true),
+        (Some("arm"), false, true),
+        (Some("linux/amd64/v3"), false, false),
+        (Some("linux"), false, false),
+        (None, false, false),
+    ] {
+        let wanted: Option<Platform> = platform.map(|text| text.parse().unwrap());
+        let request = PullRequest {
+            reference: Reference::parse(&name).unwrap(),
+            platform: wanted.clone(),
+            credentials: None,
+        };
+        let told = Mutex::new(Vec::new());
+        let sink = |message: ProgressMessage| told.lock().unwrap().extend(message.status);
+        let store = &puller.bed.store;
+        let pulled = store.pull(&puller.registry, &request, &puller.cancel, &sink);
+        assert_eq!(pulled.unwrap().newer, newer, "{platform:?}");
+        let told = told.into_inner().unwrap();
+        // What Docker 28 says, after everything else.
+        let warning = wanted.filter(|_| warned).map(|wanted| {
+            format!(
+                "WARNING: image with reference {name} was found but its platform (linux/amd64) does not match the specified platform ({wanted})"
+            )
+        });
+        let last = told.last().filter(|text| text.starts_with("WARNING"));
+        assert_eq!(last, warning.as_ref(), "{platform:?}");
+    }
+}
+
+#[test]
+fn documents_are_read_as_go_reads_them() {
+    let image = image();
+    let server = Server::start(move |request| {
+        let mut reply = image.reply(request);
+        if request.path.contains("/manifests/") {
+            let manifest = String::from_utf8(reply.body).unwrap();
+            let manifest = manifest.replace("\"layers\"", "\"annotations\":null,\"LAYERS\"");
+            let manifest = manifest.replace("\"config\"", "\"config\":null,\"Config\"");
+            reply = Reply::new(200, manifest).with("content-type", MANIFEST);
+        }
+        reply
+    });
+    let pulled = Puller::new().pull(&server, "app:1").unwrap();
+    assert!(pulled.newer);
+    // The two ways of saying what it is are still told apart from being both (CVE-2021-41190).
+    let both = r#"{"schemaVersion":2,"MediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"Layers":[]}"#;
+    let server = Server::start(move |_| Reply::new(200, both).with("content-type", INDEX));
+    let error = Puller::new().refused(&server, "app:1");
+    assert!(error.contains("a manifest and an index at once"), "{error}");
 }
 
 #[test]

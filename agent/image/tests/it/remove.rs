@@ -1,8 +1,8 @@
 //! Names, removal, pruning, accounting.
 
 use agent_image::{
-    ErrorClass, ImageUse, Limits, ListFilter, LoadOptions, PruneFilter, Reference, RemoveOptions,
-    Removed, Store, silent,
+    ErrorClass, HeldFor, ImageUse, Limits, ListFilter, LoadOptions, PruneFilter, Reference,
+    RemoveOptions, Removed, Store, silent,
 };
 
 use crate::Bed;
@@ -128,12 +128,42 @@ fn conflicts_are_told_in_dockers_words() {
             "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
         )
     );
-    let (held, hold) = bed.store.hold("two:1").unwrap();
-    assert!(
-        refuse("two:1", RemoveOptions::default(), &[])
-            .contains("a container that is being created")
-    );
-    drop(hold);
+    let held = bed.store.resolve("two:1").unwrap();
+    for (purpose, reason) in [
+        (
+            HeldFor::Build,
+            "image is being used by a build: wait for it, or stop it",
+        ),
+        (
+            HeldFor::Save,
+            "image is being saved: wait for it, or stop it",
+        ),
+        (
+            HeldFor::Push,
+            "image is being pushed: wait for it, or stop it",
+        ),
+        (
+            HeldFor::Commit,
+            "a container of the image is being committed: wait for it",
+        ),
+        (
+            HeldFor::Container,
+            "image is being used by a container that is being created",
+        ),
+    ] {
+        let (_, hold) = bed.store.hold("two:1", purpose).unwrap();
+        // What holds it further does not hide the first.
+        let (_, other) = bed.store.hold("two:1", HeldFor::Save).unwrap();
+        drop(other);
+        assert_eq!(
+            refuse(&held.short(), forced, &[]),
+            format!(
+                "conflict: unable to delete {} (cannot be forced) - {reason}",
+                held.short()
+            )
+        );
+        drop(hold);
+    }
     bed.store
         .remove(&held.short(), RemoveOptions::default(), Vec::new)
         .unwrap();
@@ -147,6 +177,24 @@ fn conflicts_are_told_in_dockers_words() {
         .unwrap();
     assert_eq!(reply(&removed), ["untagged one:1"]);
     assert_eq!(bed.store.resolve(&short).unwrap(), id);
+}
+
+#[test]
+fn an_image_that_is_being_saved_says_so() {
+    let bed = bed();
+    let selection = bed.store.select(&["one:1"]).unwrap();
+    let refused = bed
+        .store
+        .remove("one:1", RemoveOptions::default(), Vec::new);
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.ends_with("image is being saved: wait for it, or stop it"),
+        "{refused}"
+    );
+    drop(selection);
+    bed.store
+        .remove("one:1", RemoveOptions::default(), Vec::new)
+        .unwrap();
 }
 
 #[test]
@@ -170,7 +218,7 @@ fn what_a_container_was_made_from_outlasts_its_image() {
     for name in ["one:1", &id.hex(), &id.short()] {
         assert!(bed.store.resolve(name).is_err(), "{name}");
         assert!(bed.store.inspect(name).is_err(), "{name}");
-        assert!(bed.store.hold(name).is_err(), "{name}");
+        assert!(bed.store.hold(name, HeldFor::Container).is_err(), "{name}");
     }
     assert_eq!(bed.store.list(&ListFilter::default()).unwrap().len(), 1);
     // Nothing that happens to other images takes its layers, and neither does opening the store again.
@@ -221,7 +269,7 @@ fn what_a_container_was_made_from_outlasts_its_image() {
 #[test]
 fn a_container_made_while_a_removal_waits_counts() {
     let bed = bed();
-    let (id, hold) = bed.store.hold("one:1").unwrap();
+    let (id, hold) = bed.store.hold("one:1", HeldFor::Container).unwrap();
     let container = parking_lot::Mutex::new(Some(hold));
     // The container becomes visible and lets go of the image just before the removal asks for containers.
     let uses = || {
@@ -523,7 +571,7 @@ fn loads_removals_and_holds_at_once_leave_whole_images() {
                 for _ in 0..8 {
                     bed.load(&archive).unwrap();
                     // A neighbour may have been quicker.
-                    let Ok((id, hold)) = bed.store.hold(&name) else {
+                    let Ok((id, hold)) = bed.store.hold(&name, HeldFor::Container) else {
                         continue;
                     };
                     let stack = bed.store.layers(&id).unwrap();

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use agent_build::plan::PlatformError;
 use agent_image::{
-    Credentials, Digest, Hold, ImageId, ProgressMessage, PullRequest, Reference, Store,
+    Credentials, Digest, HeldFor, Hold, ImageId, ProgressMessage, PullRequest, Reference, Store,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +72,12 @@ pub(crate) async fn image(
         let name = parse(&request.reference)?.with_default_tag();
         let pull = PullRequest {
             reference: name.clone(),
-            platform: request.platform.clone(),
+            platform: request
+                .platform
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(|error: PlatformError| Error::invalid(error.to_string()))?,
             credentials: request.credentials.clone(),
         };
         let sink = |message: ProgressMessage| drop(sender.send(message));
@@ -137,7 +143,7 @@ pub(super) fn held(
     reference: &str,
     name: Option<&Reference>,
 ) -> Result<ResolvedImage> {
-    let (id, hold) = store.hold(reference)?;
+    let (id, hold) = store.hold(reference, HeldFor::Build)?;
     let mut config = Bounded(Vec::new());
     store.write_blob(id.digest(), 0, &mut config)?;
     let image = store.inspect(&id.to_string())?;

@@ -1,8 +1,10 @@
 //! The docker-archive format: `manifest.json` names a configuration and layers for each image.
 
+use agent_build::go_json;
+
 use super::archive::Archive;
 use super::{Candidate, Result};
-use crate::config::ImageConfig;
+use crate::config::{ImageConfig, RootFs};
 use crate::error::ImageError;
 use crate::limits::Limits;
 use crate::manifest::ArchiveItem;
@@ -13,7 +15,7 @@ pub(super) fn images(
     limits: &Limits,
     platform: Option<&str>,
 ) -> Result<Vec<Candidate>> {
-    let items: Option<Vec<ArchiveItem>> = serde_json::from_slice(archive.json("manifest.json")?)
+    let items: Option<Vec<ArchiveItem>> = go_json::from_slice(archive.json("manifest.json")?)
         .map_err(|e| ImageError::Archive(format!("failed to decode manifest.json: {e}")))?;
     let items = items.ok_or_else(|| {
         ImageError::Archive("manifest.json cannot be null (but can be [])".to_owned())
@@ -84,12 +86,12 @@ pub(super) fn no_such_platform(wanted: &str, others: &[String]) -> ImageError {
 /// Reads a configuration and checks what everything else relies on.
 pub(super) fn parse_config(name: &str, bytes: &[u8], limits: &Limits) -> Result<ImageConfig> {
     let invalid = |what: String| ImageError::Archive(format!("{name}: {what}"));
-    let config: ImageConfig = serde_json::from_slice(bytes)
+    let config = ImageConfig::from_json(bytes)
         .map_err(|e| invalid(format!("invalid image configuration: {e}")))?;
-    if config.rootfs.kind.is_empty() {
+    if config.rootfs == RootFs::default() {
         return Err(invalid("invalid image JSON, no RootFS key".to_owned()));
     }
-    if config.rootfs.kind != "layers" {
+    if !matches!(&*config.rootfs.kind, "" | "layers") {
         return Err(invalid(format!(
             "unknown kind of rootfs {:?}",
             config.rootfs.kind
@@ -107,5 +109,8 @@ pub(super) fn parse_config(name: &str, bytes: &[u8], limits: &Limits) -> Result<
             limits.layers
         )));
     }
+    config
+        .check_history()
+        .map_err(|what| invalid(what.to_owned()))?;
     Ok(config)
 }

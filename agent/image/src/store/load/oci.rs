@@ -1,5 +1,6 @@
 //! The OCI layout: `index.json` leads to manifests, these to a configuration and layers, all by digest.
 
+use agent_build::go_json;
 use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 
@@ -191,6 +192,6 @@ fn blob(descriptor: &Descriptor) -> String {
 }
 
 fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
+    go_json::from_slice(bytes)
         .map_err(|e| ImageError::Archive(format!("failed to decode {name}: {e}")))
 }

@@ -5,10 +5,6 @@ use agent_api::build::{
     BuildRequest, BuildResources, CacheImport, ContextOffer, DockerfileSource, ImageOutput, Output,
     RegistryCredentials,
 };
-use base64::Engine as _;
-use base64::alphabet::URL_SAFE;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -17,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::http::error::HttpError;
 use crate::http::query::Query;
 use crate::http::router::ApiVersion;
+use crate::registry_auth;
 
 /// Parameters of API 1.24 to 1.51.
 const KNOWN: &[&str] = &[
@@ -53,12 +50,6 @@ const KNOWN: &[&str] = &[
     "isolation",
     "session",
 ];
-
-/// Credentials of several registries in a header.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What a client without frames asks for.
 pub(super) fn request(
@@ -238,20 +229,19 @@ fn json<T: DeserializeOwned + Default>(
     Ok(read.unwrap_or_default())
 }
 
-/// The header `X-Registry-Config`. What cannot be read is nobody, as in dockerd.
+/// The header `X-Registry-Config`.
 fn auths(headers: &HeaderMap) -> IndexMap<String, RegistryCredentials> {
-    let read = || {
-        let json = BASE64
-            .decode(headers.get("x-registry-config")?.as_bytes())
-            .ok()?;
-        serde_json::from_slice(&json).ok()
-    };
-    read().unwrap_or_default()
+    let header = headers.get("x-registry-config");
+    header.map_or_else(IndexMap::new, |header| {
+        registry_auth::by_registry(header.as_bytes())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE;
 
     fn read(query: &str) -> Result<BuildRequest, String> {
         let query = Query::parse(Some(query));
@@ -299,8 +289,8 @@ mod tests {
     #[test]
     fn credentials_come_in_a_header() {
         let mut headers = HeaderMap::new();
-        let json = r#"{"https://index.docker.io/v1/":{"username":"u","password":"p"}}"#;
-        headers.insert("x-registry-config", BASE64.encode(json).parse().unwrap());
+        let json = r#"{"https://index.docker.io/v1/":{"Username":"u","password":"p","auth":null}}"#;
+        headers.insert("x-registry-config", URL_SAFE.encode(json).parse().unwrap());
         let request = request(&Query::default(), &headers, ApiVersion::NEWEST).unwrap();
         assert_eq!(request.auths["https://index.docker.io/v1/"].username, "u");
         headers.insert("x-registry-config", "!".parse().unwrap());
