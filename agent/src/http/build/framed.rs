@@ -67,6 +67,20 @@ struct Line {
 struct Channels {
     last: u32,
     open: HashMap<u32, Channel>,
+    /// Nothing comes any more, and none opens.
+    closed: bool,
+}
+
+/// Closes all channels when the build has ended or its client has left. Whoever waits for a client's answer holds the line
+/// open, and is woken by nothing else.
+struct Closing(Arc<Mutex<Channels>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut channels = self.0.lock();
+        channels.closed = true;
+        channels.open.clear();
+    }
 }
 
 /// Where the frames of one channel go.
@@ -106,6 +120,7 @@ async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io:
         frames,
         channels: Arc::default(),
     };
+    let closing = Closing(Arc::clone(&line.channels));
     let writer = tokio::spawn(write_frames(write, outgoing));
     let (session, questions) = Session::channel();
     let progress = Progress::default();
@@ -140,6 +155,7 @@ async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io:
             return Ok(());
         }
     }
+    drop(closing);
     drop(line);
     let _ = writer.await;
     Ok(())
@@ -212,10 +228,15 @@ async fn answer(mut questions: mpsc::Receiver<Ask>, line: &Line, offered: &Offer
             Ask::Cache { id, reply } => {
                 let _ = reply.send(stream_in(line, ChannelPurpose::Cache { id }).await);
             }
-            Ask::Secret { id, reply } => {
+            Ask::Secret { id, mut reply } => {
                 let line = line.clone();
                 tokio::spawn(async move {
-                    let _ = reply.send(secret(&line, id).await);
+                    let secret = tokio::select! {
+                        secret = secret(&line, id) => secret,
+                        // Nobody wants it any more.
+                        () = reply.closed() => return,
+                    };
+                    let _ = reply.send(secret);
                 });
             }
             Ask::Ssh { id, reply } => {
@@ -230,13 +251,13 @@ async fn answer(mut questions: mpsc::Receiver<Ask>, line: &Line, offered: &Offer
 }
 
 impl Line {
-    /// Opens a channel; `None` when there are too many, or the client has left.
+    /// Opens a channel; `None` when there are too many, or the build has ended.
     async fn open(&self, what: ChannelPurpose) -> Option<(u32, mpsc::Receiver<Piece>)> {
         let (pieces, receiver) = mpsc::channel(INCOMING);
         let patience = matches!(what, ChannelPurpose::Ssh { .. }).then_some(AGENT_PATIENCE);
         let channel = {
             let mut channels = self.channels.lock();
-            if channels.open.len() >= MAX_CHANNELS {
+            if channels.closed || channels.open.len() >= MAX_CHANNELS {
                 return None;
             }
             channels.last += 1;
@@ -360,6 +381,45 @@ async fn stream_out(line: &Line, id: String) -> Option<Output> {
 mod tests {
     use super::*;
     use tokio::net::UnixStream;
+
+    /// A client that leaves while it is asked for a secret: nothing of its connection stays.
+    #[tokio::test]
+    async fn an_unanswered_question_ends_with_its_client() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (read, write) = ours.into_split();
+        let (frames, outgoing) = mpsc::channel(OUTGOING);
+        let line = Line {
+            frames,
+            channels: Arc::default(),
+        };
+        let closing = Closing(Arc::clone(&line.channels));
+        let writer = tokio::spawn(write_frames(write, outgoing));
+        let (session, questions) = Session::channel();
+        let offered = Offered {
+            secrets: vec!["key".to_owned()],
+            agents: Vec::new(),
+        };
+        let sessions = crate::builder::Sessions::default();
+        sessions.add(session);
+        let step = tokio::spawn(async move { sessions.secret("key").await });
+        let client = async {
+            let mut client = FramedRead::new(theirs, FrameCodec);
+            let asked = client.next().await.unwrap().unwrap();
+            assert_eq!(asked.kind, FrameKind::Message);
+        };
+        let reader = FramedRead::new(read, FrameCodec);
+        tokio::select! {
+            () = answer(questions, &line, &offered) => {}
+            () = async { tokio::join!(hear(reader, &line), client); } => {}
+        }
+        drop(closing);
+        drop(line);
+        tokio::time::timeout(Duration::from_secs(20), writer)
+            .await
+            .expect("the connection is closed")
+            .unwrap();
+        assert!(step.await.unwrap().is_err(), "the client has left");
+    }
 
     /// A step that asks its agent and never reads the answers: the others get theirs, and the client can leave.
     #[tokio::test]
