@@ -484,6 +484,7 @@ impl Engine {
                 deleted.push(container.id().to_owned());
             }
         }
+        self.shared.events.pruned("container", space_reclaimed);
         Ok(PruneResponse {
             containers_deleted: Some(deleted),
             space_reclaimed,

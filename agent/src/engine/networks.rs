@@ -91,6 +91,7 @@ impl Engine {
                 Err(error) => tracing::warn!(network.id = info.id, %error, "not pruned"),
             }
         }
+        self.shared.events.pruned("network", 0);
         Ok(PruneResponse {
             networks_deleted: Some(deleted),
             ..PruneResponse::default()
@@ -218,6 +219,7 @@ impl Engine {
                 deleted.push(name);
             }
         }
+        self.shared.events.pruned("volume", space_reclaimed);
         Ok(PruneResponse {
             volumes_deleted: Some(deleted),
             space_reclaimed,

@@ -374,6 +374,25 @@ fn a_dry_run_tells_what_a_prune_then_does() {
         "{told}\n{done}"
     );
     assert!(prune(&["--dry-run"]).starts_with("Would reclaim: 0B"));
+    // Each kind was pruned once, and told what it gave back.
+    let until = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1;
+    let told = host
+        .muster(&[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            &until.to_string(),
+            "--filter",
+            "event=prune",
+            "--format",
+            "{{.Type}} {{len .Actor.Attributes.reclaimed}}",
+        ])
+        .ok();
+    for kind in ["container", "network", "volume", "image"] {
+        let told = told.lines().filter(|line| line.starts_with(kind));
+        assert_eq!(told.count(), 1, "{kind}");
+    }
     host.muster(&["system", "prune", "-f", "--volumes", "--filter", "until=1h"])
         .fails(1, "until");
     host.finish();
