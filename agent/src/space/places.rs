@@ -152,12 +152,16 @@ fn layer(name: &str, path: &[&str]) -> Option<Place> {
 
 fn build(path: &[&str]) -> Option<Place> {
     match path {
-        ["records" | "stat-cache"] => Some(whole(Kind::BuildRecords, "")),
+        ["records" | "stat-cache" | "stat-cache.new" | "http"] => {
+            Some(whole(Kind::BuildRecords, ""))
+        }
         ["snapshots" | "mounts" | "work"] => Some(part(Kind::BuildRecords, "")),
         ["snapshots", name] if name.starts_with("new-") => Some(whole(Kind::Unfinished, "")),
         ["snapshots", name] if name.starts_with("doomed-") => Some(whole(Kind::Doomed, "")),
         ["snapshots", name] => Some(whole(Kind::Snapshot, name)),
         ["mounts", name] => Some(whole(Kind::CacheMount, name)),
+        // A download that nobody placed.
+        ["work", name] if name.starts_with("http-") => Some(whole(Kind::Unfinished, "")),
         ["work", _] => Some(whole(Kind::BuildWork, "")),
         _ => None,
     }
@@ -209,6 +213,10 @@ mod tests {
             ("build/snapshots/x1", Kind::Snapshot, "x1"),
             ("build/snapshots/new-1", Kind::Unfinished, ""),
             ("build/mounts/apt", Kind::CacheMount, "apt"),
+            ("build/http/HEX.json", Kind::BuildRecords, ""),
+            ("build/stat-cache.new", Kind::BuildRecords, ""),
+            ("build/work/0/merged", Kind::BuildWork, ""),
+            ("build/work/http-aB3", Kind::Unfinished, ""),
             ("build/other", Kind::Unknown, "build/other"),
             ("containers/HEX/upper", Kind::Writable, "HEX"),
             ("containers/HEX/HEX-json.log.1", Kind::Log, "HEX"),
