@@ -2,8 +2,9 @@
 //! answers come back as they are: EDNS and DNSSEC records pass through.
 //!
 //! The socket is opened in the sandbox, so that its routes decide (a VPN in the sandbox keeps its
-//! queries), except for servers on the host's own loopback. All servers are asked at once; the
-//! first good answer wins.
+//! queries), except for servers on the host's own loopback. Servers are asked in their order, as every
+//! resolver does (libnetwork `resolver.go`): a later one may not know the names of the first, so it
+//! is asked when the earlier ones have failed or were silent for a while.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::task::JoinSet;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::message::{Transport, answers_query, rcode};
 use crate::Error;
@@ -22,6 +23,8 @@ use crate::netns::Netns;
 
 /// Clients ask again after 5 s; an answer after that helps nobody.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a server may be silent before the next one is asked as well.
+const TURN: Duration = Duration::from_millis(800);
 /// When a datagram is sent a second time.
 const RESEND: Duration = Duration::from_millis(1500);
 /// How many servers are asked; resolvers take no more from resolv.conf either.
@@ -46,12 +49,11 @@ pub(super) async fn forward(
     query: Arc<[u8]>,
     transport: Transport,
 ) -> Option<Vec<u8>> {
-    let mut race = JoinSet::new();
-    for server in servers.iter().take(SERVERS_MAX) {
+    in_turn(servers, |server| {
         let netns = (!server.on_host).then(|| netns.clone());
         let address = SocketAddr::new(server.address, DNS_PORT);
         let query = query.clone();
-        race.spawn(async move {
+        async move {
             let asked = async {
                 match transport {
                     Transport::Udp => ask_udp(netns, address, &query).await,
@@ -64,18 +66,43 @@ pub(super) async fn forward(
             result.inspect_err(
                 |error| tracing::debug!(%address, %error, "upstream DNS server did not answer"),
             )
-        });
-    }
+        }
+    })
+    .await
+}
+
+/// The first answer that says something about the name. The next server is asked when one has failed, or has been silent
+/// for its [`TURN`]; the earlier ones may still answer then. What failing servers said is better than nothing.
+async fn in_turn<F>(servers: &[Upstream], ask: impl Fn(Upstream) -> F) -> Option<Vec<u8>>
+where
+    F: Future<Output = io::Result<Vec<u8>>> + Send + 'static,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut asked = JoinSet::new();
+    let mut waiting = servers.iter().take(SERVERS_MAX).peekable();
     let mut second_best = None;
-    while let Some(finished) = race.join_next().await {
-        if let Ok(Ok(response)) = finished {
-            if matches!(rcode(&response), RCODE_NOERROR | RCODE_NXDOMAIN) {
-                return Some(response);
+    loop {
+        if let Some(server) = waiting.next() {
+            asked.spawn(ask(*server));
+        } else if asked.is_empty() {
+            return second_best;
+        }
+        let turn = match waiting.peek() {
+            Some(_) => Instant::now() + TURN,
+            None => deadline,
+        };
+        match timeout_at(turn.min(deadline), asked.join_next()).await {
+            Ok(Some(Ok(Ok(response)))) => {
+                if matches!(rcode(&response), RCODE_NOERROR | RCODE_NXDOMAIN) {
+                    return Some(response);
+                }
+                second_best.get_or_insert(response);
             }
-            second_best = Some(response);
+            Ok(_) => {}
+            Err(_) if Instant::now() >= deadline => return second_best,
+            Err(_) => {}
         }
     }
-    second_best
 }
 
 async fn ask_udp(
@@ -99,7 +126,7 @@ async fn ask_udp(
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         socket.send(query).await?;
-        let resend_at = tokio::time::Instant::now() + RESEND;
+        let resend_at = Instant::now() + RESEND;
         // Datagrams that do not answer the query are somebody's guess.
         while let Ok(length) = timeout_at(resend_at, socket.recv(&mut buffer)).await {
             let response = &buffer[..length?];
@@ -157,4 +184,76 @@ async fn open<T: Send + 'static>(
         .await
         .map_err(io::Error::other)?
         .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVFAIL: u8 = 2;
+    const REFUSED: u8 = 5;
+    /// Does not answer.
+    const SILENT: Option<u8> = None;
+
+    /// Servers by (milliseconds, response code), and the one whose answer is taken.
+    #[tokio::test]
+    async fn servers_are_asked_in_their_order() {
+        const NAME: Option<u8> = Some(RCODE_NOERROR);
+        const NONE: Option<u8> = Some(RCODE_NXDOMAIN);
+        type Case<'a> = (&'a [(u64, Option<u8>)], Option<u8>);
+        let cases: &[Case<'static>] = &[
+            // The second one knows nothing of the first one's names, however fast it is.
+            (&[(30, NAME), (0, NONE)], Some(0)),
+            (&[(30, NONE), (0, NAME)], Some(0)),
+            (&[(400, NAME), (0, NONE)], Some(0)),
+            // Failing is no answer.
+            (&[(10, Some(SERVFAIL)), (0, NAME)], Some(1)),
+            (&[(10, Some(REFUSED)), (0, NONE)], Some(1)),
+            (&[(10, Some(SERVFAIL)), (0, SILENT)], Some(0)),
+            (&[(10, Some(SERVFAIL)), (0, Some(REFUSED))], Some(0)),
+            // A silent one has had its turn; it may still be first.
+            (&[(0, SILENT), (0, NAME)], Some(1)),
+            (&[(0, SILENT), (0, SILENT), (0, NONE)], Some(2)),
+            (&[(0, SILENT), (0, SILENT), (0, SILENT), (0, NAME)], None),
+            (&[(1000, NAME), (2000, NONE)], Some(0)),
+            (&[(0, SILENT), (0, Some(SERVFAIL)), (0, NAME)], Some(2)),
+            (&[], None),
+        ];
+        let mut all = JoinSet::new();
+        for (servers, winner) in cases {
+            let servers = servers.to_vec();
+            all.spawn(async move { (answer(&servers).await, *winner, servers) });
+        }
+        while let Some(case) = all.join_next().await {
+            let (answer, winner, servers) = case.unwrap();
+            assert_eq!(answer, winner, "{servers:?}");
+        }
+    }
+
+    /// Which server's answer is taken.
+    async fn answer(behaviour: &[(u64, Option<u8>)]) -> Option<u8> {
+        let servers: Vec<Upstream> = (0..behaviour.len())
+            .map(|index| Upstream {
+                address: [127, 0, 0, u8::try_from(index).unwrap()].into(),
+                on_host: true,
+            })
+            .collect();
+        let ask = |server: Upstream| {
+            let IpAddr::V4(address) = server.address else {
+                unreachable!()
+            };
+            let index = address.octets()[3];
+            let (delay, rcode) = behaviour[usize::from(index)];
+            async move {
+                let Some(rcode) = rcode else {
+                    return std::future::pending().await;
+                };
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                let mut response = vec![index; 12];
+                response[3] = rcode;
+                Ok(response)
+            }
+        };
+        in_turn(&servers, ask).await.map(|response| response[0])
+    }
 }
