@@ -4,7 +4,9 @@
 use std::io::Write;
 
 use cluster_api::{Object, TaskStatus, Timestamp};
+use serde::Serialize;
 
+use crate::raft::MAX_PROPOSAL;
 use crate::store::{StoreAction, Transaction};
 
 /// Actions of one transaction.
@@ -12,6 +14,9 @@ pub(crate) const MAX_ACTIONS: usize = 200;
 
 /// JSON of one transaction's actions; a single action may be larger.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
+
+/// What belongs together and is larger than this can never be proposed; the rest is room for what is around it.
+pub(crate) const MAX_ALONE: usize = MAX_PROPOSAL - 1024;
 
 /// A transaction that fills up.
 #[derive(Debug)]
@@ -33,13 +38,17 @@ impl Batch {
         self.transaction.actions.len() >= MAX_ACTIONS || self.bytes >= MAX_BYTES
     }
 
-    /// Adds an action if there is room for it; the first one always finds room.
+    /// Adds an action if there is room for it; the first one always finds room. One that could never be proposed counts as
+    /// added: it must not keep out what comes after it.
     #[must_use]
     pub(crate) fn push(&mut self, action: StoreAction) -> bool {
         if self.is_full() {
             return false;
         }
         let bytes = size_of(&action);
+        if is_hopeless(&action, bytes) {
+            return true;
+        }
         if !self.transaction.is_empty() && self.bytes + bytes > MAX_BYTES {
             self.bytes = MAX_BYTES;
             return false;
@@ -68,10 +77,26 @@ impl Batch {
     }
 }
 
-/// Bytes of the action as it is logged.
-pub(crate) fn size_of(action: &StoreAction) -> usize {
+/// Whether an action, alone or with what belongs to it, is larger than any proposal may be. The control API lets nothing
+/// in that leads to this.
+pub(crate) fn is_hopeless(action: &StoreAction, bytes: usize) -> bool {
+    let hopeless = bytes > MAX_ALONE;
+    if hopeless {
+        let (kind, id) = action.target();
+        tracing::error!(
+            %kind,
+            id,
+            bytes,
+            "too large to be changed any more; remove it, or make what its spec holds smaller"
+        );
+    }
+    hopeless
+}
+
+/// Bytes of the action, or of an object, as it is logged.
+pub(crate) fn size_of(value: &impl Serialize) -> usize {
     let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, action).expect("maps of the objects have text keys");
+    serde_json::to_writer(&mut counter, value).expect("maps of the objects have text keys");
     counter.0
 }
 
@@ -86,5 +111,34 @@ impl Write for Counter {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_api::Network;
+
+    use super::*;
+
+    fn network(id: &str, bytes: usize) -> Network {
+        let mut network = Network {
+            id: id.to_owned(),
+            ..Network::default()
+        };
+        let labels = &mut network.spec.annotations.labels;
+        labels.insert("l".to_owned(), "x".repeat(bytes));
+        network
+    }
+
+    #[test]
+    fn what_can_never_be_proposed_keeps_nothing_out() {
+        let mut batch = Batch::new(Timestamp(0));
+        assert!(batch.update(network("huge", MAX_PROPOSAL)));
+        assert!(batch.update(network("large", MAX_PROPOSAL - 4096)));
+        assert!(!batch.update(network("small", 1)));
+        let transaction = batch.finish().unwrap();
+        assert_eq!(transaction.actions.len(), 1);
+        assert_eq!(transaction.actions[0].target().1, "large");
+        assert!(size_of(&transaction) <= MAX_PROPOSAL);
     }
 }

@@ -26,6 +26,7 @@ mod refusal;
 mod request;
 mod secret;
 mod service;
+mod size;
 #[cfg(test)]
 mod tests;
 pub mod view;

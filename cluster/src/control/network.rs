@@ -8,7 +8,7 @@ use agent_api::swarm::{Annotations, Driver};
 use cluster_api::{DesiredState, Kind, Meta, Network, NetworkSpec, Object, Subnet, TaskState};
 use ipnet::IpNet;
 
-use super::{Refusal, annotations, lookup, service};
+use super::{Refusal, annotations, lookup, service, size};
 use crate::Context;
 use crate::store::{Store, Transaction};
 
@@ -65,6 +65,7 @@ pub(super) fn create(
 ) -> Result<String, Refusal> {
     check(context.store, spec)?;
     let name = &spec.annotations.name;
+    size::check(format_args!("network {name}"), spec)?;
     if context.store.id_of(Kind::Network, name).is_some() {
         return Err(Refusal::Conflict(format!(
             "network with name {name} already exists"

@@ -2,9 +2,9 @@
 //! wished for here; who is a member of Raft follows from the wish later.
 
 use agent_api::swarm::{NodeRole, NodeSpec, NodeState, Reachability};
-use cluster_api::{Node, Object, TaskState, TaskStatus};
+use cluster_api::{Node, Object};
 
-use super::{Refusal, lookup};
+use super::{Refusal, lookup, size};
 use crate::Context;
 use crate::store::{Store, Transaction};
 
@@ -22,6 +22,7 @@ pub(super) fn update(
     if node.meta.version != version {
         return Err(Refusal::out_of_sequence());
     }
+    size::check(format_args!("node {}", node.id), spec)?;
     let mut node = Node::clone(node);
     node.spec = spec.clone();
     change.update(node);
@@ -80,22 +81,7 @@ pub(super) fn remove(
             "node {id} is not down and can't be removed"
         )));
     }
-    // Nobody will ever report these tasks again, and what they hold must become free.
-    for task in context
-        .store
-        .tasks_of_node(id)
-        .filter(|task| !task.status.state.is_terminal())
-    {
-        change.task_status(
-            &task.id,
-            TaskStatus {
-                state: TaskState::Orphaned,
-                since: context.now.wall,
-                message: "Task belonged to a node that has been deleted".to_owned(),
-                ..task.status.clone()
-            },
-        );
-    }
+    // Nobody will ever report its tasks again: the task reaper gives them up, as many at a time as a proposal holds.
     change.remove(&Object::Node(node.clone()));
     Ok(())
 }

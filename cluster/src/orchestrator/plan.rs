@@ -3,7 +3,7 @@
 
 use cluster_api::Timestamp;
 
-use crate::batch::{MAX_ACTIONS, MAX_BYTES, size_of};
+use crate::batch::{MAX_ACTIONS, MAX_BYTES, is_hopeless, size_of};
 use crate::store::{StoreAction, Transaction};
 
 /// What has been decided so far.
@@ -23,13 +23,16 @@ impl Plan {
         }
     }
 
-    /// Adds actions that belong together, or none of them if there is no room. A group that is too large by itself goes
-    /// alone.
+    /// Adds actions that belong together, or none of them if there is no room. A group that is large by itself goes alone;
+    /// one that could never be proposed is left out.
     pub(super) fn add(&mut self, group: Vec<StoreAction>) {
-        if self.full || group.is_empty() {
+        let Some(first) = group.first().filter(|_| !self.full) else {
+            return;
+        };
+        let bytes: usize = group.iter().map(size_of).sum();
+        if is_hopeless(first, bytes) {
             return;
         }
-        let bytes: usize = group.iter().map(size_of).sum();
         let fits = self.transaction.actions.len() + group.len() <= MAX_ACTIONS
             && self.bytes + bytes <= MAX_BYTES;
         if fits || self.transaction.is_empty() {
@@ -84,9 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_but_one_group_always_goes() {
+    fn bytes_are_bounded_but_a_large_group_goes_alone() {
         let mut plan = Plan::new(Timestamp(0));
-        plan.add(group(1, 2 * MAX_BYTES));
+        plan.add(group(1, 3 * MAX_BYTES));
+        assert!(plan.len() == 0 && !plan.is_full(), "it can never go");
+        plan.add(group(1, 3 * MAX_BYTES / 2));
         assert_eq!(plan.len(), 1);
         plan.add(group(1, 1));
         assert!(plan.is_full());

@@ -184,7 +184,7 @@ fn orphan(store: &Store, node_id: &str, now: Now, plan: &mut Plan) {
                 status: TaskStatus {
                     state: TaskState::Orphaned,
                     since: now.wall,
-                    message: "the task's node is no longer in the cluster".to_owned(),
+                    message: "Task belonged to a node that has been deleted".to_owned(),
                     ..task.status.clone()
                 },
             }]);

@@ -3,6 +3,9 @@
 use super::membership::RaftId;
 use super::message::MAX_APPEND;
 
+/// [`Config::max_proposal`] of managers.
+pub const MAX_PROPOSAL: usize = 2 << 20;
+
 /// Times are in ticks; a tick is whatever the owner makes it (50 ms in a manager).
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -41,7 +44,7 @@ impl Default for Config {
             snapshot_bytes: 64 << 20,
             keep_entries: 500,
             keep_bytes: 8 << 20,
-            max_proposal: 2 << 20,
+            max_proposal: MAX_PROPOSAL,
             max_inflight: 32 << 20,
             max_snapshot: 1 << 30,
             read_ticks: 100,

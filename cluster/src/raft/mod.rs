@@ -50,7 +50,7 @@ mod tests;
 mod trace;
 mod write;
 
-pub use config::Config;
+pub use config::{Config, MAX_PROPOSAL};
 pub use log::Recovered;
 pub use membership::{ChangeRefused, Member, MemberChange, Membership, RaftId, Suffrage};
 pub use message::{DecodeError, MAX_CHUNK, MAX_MESSAGE, PeerMessage};

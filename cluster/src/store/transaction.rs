@@ -33,6 +33,18 @@ pub enum StoreAction {
     TaskDesired { id: String, desired: DesiredState },
 }
 
+impl StoreAction {
+    /// The object it is about.
+    #[must_use]
+    pub fn target(&self) -> (Kind, &str) {
+        match self {
+            Self::Create(object) | Self::Update(object) => (object.kind(), object.id()),
+            Self::Remove { kind, id, .. } => (*kind, id),
+            Self::TaskStatus { id, .. } | Self::TaskDesired { id, .. } => (Kind::Task, id),
+        }
+    }
+}
+
 impl Transaction {
     /// Nothing yet.
     #[must_use]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use agent_api::swarm::{NetworkAttachmentConfig, PullOptions, ServiceSpec};
 use cluster_api::{Kind, Meta, Rollout, RolloutState, Service};
 
-use super::{Refusal, RegistryAuth, lookup, network};
+use super::{Refusal, RegistryAuth, lookup, network, size};
 use crate::Context;
 use crate::store::{Store, Transaction};
 
@@ -173,6 +173,7 @@ fn inherited(service: &Service, auth: &RegistryAuth) -> Result<Option<PullOption
 
 fn check_all(store: &Store, spec: &ServiceSpec, own: Option<&Service>) -> Result<(), Refusal> {
     check::check(spec)?;
+    size::check(format_args!("service {}", spec.annotations.name), spec)?;
     for attachment in networks(spec) {
         if let Some(ingress) = store
             .network(&attachment.target)

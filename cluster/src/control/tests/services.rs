@@ -730,3 +730,33 @@ fn services_are_found_by_id_name_and_the_beginning_of_an_id() {
         3
     );
 }
+
+/// What the managers write of a service is its spec, the one before, and what they add.
+#[test]
+fn a_spec_that_could_not_be_changed_any_more_is_refused() {
+    let with_label = |bytes: usize| minimal(json!({"Labels": {"l": "x".repeat(bytes)}}));
+    let mut world = World::new();
+    let refused = world.refused(create(with_label(600 << 10)));
+    assert!(
+        refused.starts_with("400 the spec of service case has 614")
+            && refused.contains("more than the 524288 allowed"),
+        "{refused}"
+    );
+    let Reply::Created(id) = world.request(create(with_label(500 << 10))).unwrap() else {
+        panic!("no id");
+    };
+    for update in 0..2 {
+        let service = world.store.service(&id).unwrap();
+        let request = Request::ServiceUpdate {
+            service: id.clone(),
+            version: service.meta.version,
+            spec: spec(with_label((500 << 10) + update)),
+            auth: RegistryAuth::Spec,
+        };
+        world.request(request).unwrap();
+    }
+    let service = world.store.service(&id).unwrap();
+    assert!(service.previous_spec.is_some());
+    let bytes = serde_json::to_vec(&**service).unwrap().len();
+    assert!(bytes < crate::raft::MAX_PROPOSAL * 3 / 4, "{bytes}");
+}
