@@ -44,6 +44,8 @@ pub(super) enum Outcome {
     Resolved,
     /// Never entered the log.
     NoRoom,
+    /// Never will: the loop is asked again when something has changed.
+    TooLarge,
 }
 
 impl Leadership {
@@ -121,6 +123,7 @@ impl Leadership {
         turn.under_way = false;
         match outcome {
             Outcome::Resolved => turn.dirty = true,
+            Outcome::TooLarge => {}
             Outcome::NoRoom => {
                 let retry_at = now.mono.after(BUSY_RETRY_MS);
                 turn.wake_at = Some(turn.wake_at.map_or(retry_at, |at| at.min(retry_at)));

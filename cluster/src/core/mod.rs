@@ -14,9 +14,11 @@
 //! - Whether a transaction has effect is decided at its place in the log. A client's request in conflict is decided
 //!   again on the new state, up to [`MAX_ATTEMPTS`] times.
 //! - Refusals, and answers that change nothing, go out only when a majority has confirmed that this manager still leads.
+//! - A leader that hands over answers everything first; what comes meanwhile waits for the successor.
 //! - Every queue is bounded: more than [`Config::max_requests`] requests under way are refused as busy.
 
 mod exchange;
+mod hand_over;
 mod leadership;
 mod membership;
 mod requests;
@@ -37,6 +39,7 @@ use crate::raft::{
     ReadId, ReadOutcome, Recovered, Role, Unresolved,
 };
 use crate::store::{Store, Transaction};
+use hand_over::HandOver;
 use leadership::{Leadership, LoopId, Outcome};
 use membership::Wanted;
 use requests::{Pending, PendingChange, Waiting};
@@ -65,6 +68,7 @@ impl Default for Config {
 pub struct Core {
     own_id: RaftId,
     max_requests: usize,
+    election_ticks: usize,
     raft: Node,
     store: Store,
     ids: IdSource,
@@ -72,6 +76,7 @@ pub struct Core {
     counter: u64,
     /// While this manager leads and its state is current.
     leadership: Option<Leadership>,
+    hand_over: Option<HandOver>,
     proposals: BTreeMap<ProposalId, Origin>,
     reads: BTreeMap<ReadId, Waiting>,
     output: Output,
@@ -95,11 +100,13 @@ impl Core {
         Self {
             own_id: recovered.id(),
             max_requests: config.max_requests,
+            election_ticks: config.raft.election_ticks,
             raft: Node::new(config.raft, recovered),
             store: Store::default(),
             ids,
             counter: 0,
             leadership: None,
+            hand_over: None,
             proposals: BTreeMap::new(),
             reads: BTreeMap::new(),
             output: Output::default(),
@@ -147,6 +154,9 @@ impl Core {
         match input {
             Input::Tick => {
                 self.raft.tick();
+                if let Some(hand_over) = &mut self.hand_over {
+                    hand_over.tick();
+                }
                 self.look_at_group();
             }
             Input::Time => {}
@@ -217,11 +227,13 @@ impl Core {
             for event in output.events {
                 self.event(event, now);
             }
+            let went_on = self.advance_hand_over(now);
             let proposed = self.run_loops(now);
-            if quiet && !proposed {
+            if quiet && !proposed && !went_on {
                 break;
             }
         }
+        let hands_over = self.hand_over.is_some();
         if let Some(leadership) = &mut self.leadership {
             let context = Context {
                 store: &self.store,
@@ -230,7 +242,9 @@ impl Core {
             };
             let (outgoing, wake_at) = leadership.dispatcher.dispatch(&context);
             self.output.agents.extend(outgoing);
-            self.output.wake_at = [wake_at, leadership.wake_at()]
+            // Loops that wait for the end of a hand-over are asked then.
+            let loops_at = leadership.wake_at().filter(|_| !hands_over);
+            self.output.wake_at = [wake_at, loops_at]
                 .into_iter()
                 .flatten()
                 .min()
@@ -376,16 +390,25 @@ impl Core {
 
     /// Gives each loop its turn. Whether something was proposed.
     fn run_loops(&mut self, now: Now) -> bool {
+        if self.hand_over.is_some() {
+            return false;
+        }
         let mut proposed = false;
         let mut from = 0;
         while let Some(leadership) = &mut self.leadership
             && let Some((id, transaction)) = leadership.next(from, &self.store, now, &mut self.ids)
         {
             from = id.following();
-            if self.propose(&transaction, Origin::Loop(id)).is_ok() {
-                proposed = true;
-            } else if let Some(leadership) = &mut self.leadership {
-                leadership.ended(id, Outcome::NoRoom, now);
+            let outcome = match self.propose(&transaction, Origin::Loop(id)) {
+                Ok(()) => {
+                    proposed = true;
+                    continue;
+                }
+                Err(raft::Refused::TooLarge { .. }) => Outcome::TooLarge,
+                Err(_) => Outcome::NoRoom,
+            };
+            if let Some(leadership) = &mut self.leadership {
+                leadership.ended(id, outcome, now);
             }
         }
         self.change_group(now) || proposed
@@ -399,18 +422,25 @@ impl Core {
         let Some(wanted) = leadership.membership.take_wanted() else {
             return false;
         };
+        let id = match wanted {
+            Wanted::Remove(id) => id,
+            Wanted::HandOver => {
+                // Found out in the next step whether there is a successor; if not, this is wanted again after a while.
+                leadership.membership.proposed(now.mono);
+                leadership.membership_has_news();
+                self.begin_hand_over(None);
+                return true;
+            }
+        };
         self.counter += 1;
         let proposal = ProposalId(self.counter);
-        let result = match wanted {
-            Wanted::Remove(id) => self
-                .raft
-                .change_membership(proposal, MemberChange::Remove { id })
-                .map(|()| {
-                    self.proposals.insert(proposal, Origin::Group);
-                }),
-            Wanted::HandOver => self.raft.transfer_leadership(None).map(drop),
-        };
+        let result = self
+            .raft
+            .change_membership(proposal, MemberChange::Remove { id });
         let made = result.is_ok();
+        if made {
+            self.proposals.insert(proposal, Origin::Group);
+        }
         match result {
             Ok(()) => leadership.membership.proposed(now.mono),
             Err(reason) => leadership.membership.refused(wanted, &reason, now.mono),
@@ -445,6 +475,11 @@ impl Core {
             if let Origin::Request(id, _) | Origin::Change(id, _) = origin {
                 self.output.answers.push((id, Err(Failure::Unknown)));
             }
+        }
+        let held = self.hand_over.take().into_iter();
+        for id in held.flat_map(HandOver::into_waiting) {
+            let nobody = Failure::NotLeader { leader: None };
+            self.output.answers.push((id, Err(nobody)));
         }
         for waiting in std::mem::take(&mut self.reads).into_values() {
             self.output
@@ -489,6 +524,7 @@ impl Core {
     }
 
     fn under_way(&self) -> usize {
-        self.proposals.len() + self.reads.len()
+        let held = self.hand_over.as_ref().map_or(0, HandOver::waiting);
+        self.proposals.len() + self.reads.len() + held
     }
 }

@@ -53,6 +53,9 @@ impl Core {
         if under_way >= self.max_requests {
             return self.answer(id, Err(Failure::Busy { under_way }));
         }
+        if let Some(hand_over) = &mut self.hand_over {
+            return hand_over.hold(id, command);
+        }
         match command {
             Command::Control(request) => self.decide(id, request, 1, now),
             Command::Forwarded { node_id, request } => {
@@ -68,14 +71,7 @@ impl Core {
             Command::Apply(transaction) => self.submit(id, &transaction, Pending::Apply),
             Command::Join { node_id, address } => self.join(id, node_id, address),
             Command::Leave { node_id } => self.leave(id, &node_id),
-            Command::StepDown => {
-                let result = self
-                    .raft
-                    .transfer_leadership(None)
-                    .map(|to| Answer::SteppingDown { to })
-                    .map_err(|refused| self.failure(refused));
-                self.answer(id, result);
-            }
+            Command::StepDown => self.begin_hand_over(Some(id)),
         }
     }
 
@@ -247,17 +243,18 @@ impl Core {
         }
     }
 
-    fn failure(&self, refused: raft::Refused) -> Failure {
+    pub(super) fn failure(&self, refused: raft::Refused) -> Failure {
         match refused {
             raft::Refused::NotLeader { .. } => Failure::NotLeader {
                 leader: self.leader(),
             },
+            // Who will is not known yet.
+            raft::Refused::Transferring { .. } => Failure::NotLeader { leader: None },
             raft::Refused::Busy { .. } => Failure::Busy {
                 under_way: self.under_way(),
             },
             raft::Refused::TooLarge { .. } => Refusal::InvalidParameter(refused.to_string()).into(),
-            raft::Refused::Transferring { .. }
-            | raft::Refused::ChangePending
+            raft::Refused::ChangePending
             | raft::Refused::Change(_)
             | raft::Refused::NotCaughtUp { .. }
             | raft::Refused::WouldLoseQuorum { .. }
@@ -267,12 +264,12 @@ impl Core {
         }
     }
 
-    fn not_leader(&mut self, id: RequestId) {
+    pub(super) fn not_leader(&mut self, id: RequestId) {
         let leader = self.leader();
         self.answer(id, Err(Failure::NotLeader { leader }));
     }
 
-    fn answer(&mut self, id: RequestId, result: Result<Answer, Failure>) {
+    pub(super) fn answer(&mut self, id: RequestId, result: Result<Answer, Failure>) {
         self.output.answers.push((id, result));
     }
 }

@@ -273,9 +273,14 @@ impl Manager {
     ///
     /// As [`Failure`]; among them that this manager does not lead.
     pub async fn command(&self, command: Command) -> Result<Answer, Failure> {
+        // What a manager that has stopped did not take in was certainly not carried out.
+        let stopped = Failure::NotLeader { leader: None };
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Command { command, reply })?;
-        answer.await.unwrap_or(Err(Failure::NoQuorum))
+        match self.send(Message::Command { command, reply }) {
+            Ok(()) => answer.await.unwrap_or(Err(stopped)),
+            Err(Failure::NoQuorum) => Err(stopped),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// The same; when this manager was elected a moment ago, waits until its state is current.

@@ -339,6 +339,12 @@ impl Node {
         Ok(successor)
     }
 
+    /// Whether leadership is being handed to another member.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
     /// All write batches up to this number are durable.
     pub fn persisted(&mut self, number: u64) {
         while let Some(write) = self.writing.pop_front_if(|write| write.number <= number) {

@@ -4,6 +4,8 @@ mod swarm;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agent_api::swarm::NodeRole;
@@ -97,25 +99,61 @@ async fn a_leader_that_stops_hands_over_and_comes_back_as_a_follower() {
 
 /// The answer and the news of the hand-over come to the asker by two ways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_hands_over_answers_what_it_has_committed() {
+async fn a_leader_that_hands_over_leaves_nobody_without_an_answer() {
     let mut swarm = Swarm::new(3).await;
     for round in 0..40u64 {
         let leader = swarm.leader().await;
         let asker = if leader == "m1" { "m2" } else { "m1" };
-        let name = format!("c{round:02}");
+        let names = ["by-itself", "forwarded"].map(|by| format!("{by}-{round:02}"));
         let hands_over = async {
             tokio::time::sleep(Duration::from_micros(500 * (round % 10))).await;
             swarm.manager(&leader).command(Command::StepDown).await
         };
-        let (answer, handed_over) = tokio::join!(ask(swarm.manager(asker), &name), hands_over);
+        let (itself, forwarded, handed_over) = tokio::join!(
+            ask(swarm.manager(&leader), &names[0]),
+            ask(swarm.manager(asker), &names[1]),
+            hands_over
+        );
         handed_over.unwrap();
-        if let Err(refusal) = answer {
-            // What it had not committed, it cannot know.
-            let refusal = refusal.to_string();
-            assert!(!refusal.contains("it leads no more"), "{round}: {refusal}");
-        }
+        itself.unwrap_or_else(|refusal| panic!("{round}: {refusal}"));
+        forwarded.unwrap_or_else(|refusal| panic!("{round}: {refusal}"));
         let mut standing = swarm.manager(&leader).standing();
         standing.wait_for(|now| !now.leads).await.unwrap();
+    }
+    assert_eq!(names(swarm.manager("m1")).await.len(), 80);
+    swarm.stop_all().await;
+}
+
+/// As when the hosts are upgraded one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_do_not_notice_that_leaders_are_restarted() {
+    let mut swarm = Swarm::new(3).await;
+    for round in 0..4 {
+        let leader = swarm.leader().await;
+        let others = ["m1", "m2", "m3"].into_iter().filter(|id| *id != leader);
+        let over = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = others
+            .flat_map(|id| [(id, 0), (id, 1)])
+            .map(|(id, number)| {
+                let (manager, over) = (swarm.manager(id).clone(), over.clone());
+                let name = format!("{round}-{id}-{number}");
+                tokio::spawn(async move {
+                    let mut written = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        let answer = ask(&manager, &format!("{name}-{written}")).await;
+                        answer.unwrap_or_else(|refusal| panic!("{name}-{written}: {refusal}"));
+                        written += 1;
+                    }
+                    written
+                })
+            })
+            .collect();
+        swarm.stop(&leader).await;
+        swarm.resume(&leader).await;
+        over.store(true, Ordering::Relaxed);
+        for writer in writers {
+            assert!(writer.await.unwrap() > 0);
+        }
     }
     swarm.stop_all().await;
 }
