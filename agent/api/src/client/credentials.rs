@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-use super::RegistryAuth;
+use super::{RegistryAuth, WholeFile};
 
 /// The key of Docker Hub.
 pub const HUB: &str = "https://index.docker.io/v1/";
@@ -406,7 +406,7 @@ impl ConfigFile {
 
     /// Whole or not at all; where the file is a link, what it points to is replaced.
     fn write(&self) -> Result<()> {
-        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        use std::os::unix::fs::DirBuilderExt as _;
         let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let failed = |source| CredentialsError::Write {
             path: path.clone(),
@@ -423,20 +423,12 @@ impl ConfigFile {
             .mode(0o700)
             .create(directory)
             .map_err(failed)?;
-        let temporary = path.with_extension(format!("json{}", std::process::id()));
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let written = options
-            .open(&temporary)
-            .and_then(|mut file| {
-                io::Write::write_all(&mut file, &text)?;
-                file.sync_all()
-            })
-            .and_then(|()| std::fs::rename(&temporary, &path));
-        written.map_err(|error| {
-            let _ = std::fs::remove_file(&temporary);
-            failed(error)
-        })
+        let written = WholeFile::create(&path, 0o600).and_then(|mut whole| {
+            io::Write::write_all(&mut whole, &text)?;
+            whole.file().sync_all()?;
+            whole.finish()
+        });
+        written.map_err(failed)
     }
 }
 

@@ -33,6 +33,7 @@ mod swarm;
 mod system;
 mod transport;
 mod volumes;
+mod whole_file;
 
 pub use archive::{CommitOptions, UploadOptions};
 pub use containers::{
@@ -50,6 +51,7 @@ pub use services::{LogsOf, RegistryAuth, UpdateKind};
 pub use stream::{ByteStream, JsonStream, OutputChunk, OutputStream};
 pub use swarm::Rotate;
 pub use system::{EventsOptions, ObjectKind, Ping};
+pub use whole_file::WholeFile;
 
 use crate::{API_VERSION, ErrorResponse};
 use bytes::Bytes;

@@ -5,7 +5,7 @@
 //! offers.rs   what the daemon may ask for: contexts, secrets, SSH agents, caches; where outputs go
 //! serve.rs    one task per channel: feeds it or drains it
 //! ssh/        an SSH agent that holds keys of files
-//! layout.rs   an image of an OCI layout
+//! layout.rs   an image of an OCI layout         logins.rs  who the user is at a registry
 //! directory.rs  a directory as a filtered tar    unpack.rs  a tar into a directory
 //! spec/       a build in the client's own terms, and the languages of its options
 //! ```
@@ -15,6 +15,7 @@
 mod cache;
 mod directory;
 mod layout;
+mod logins;
 mod offers;
 mod serve;
 mod spec;
@@ -24,9 +25,10 @@ mod unpack;
 pub use cache::PruneBuildsOptions;
 pub use directory::OpenDirectory;
 pub use layout::LayoutImage;
+pub use logins::Logins;
 pub use offers::{ContextSource, Offers, OutputSink, SecretSource};
 pub use spec::{
-    BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget,
+    BuildSpec, CacheDestination, CacheSource, DockerfilePlace, OutputSpec, OutputTarget, Reach,
     SecretSpec, SpecError, SshSpec, image_context, is_remote, option_fields, option_values,
 };
 pub use ssh::{KeyAgent, KeyError, SshSource};

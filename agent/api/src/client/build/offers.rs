@@ -2,6 +2,7 @@
 
 use super::directory::OpenDirectory;
 use super::layout::LayoutImage;
+use super::logins::Logins;
 use super::serve::{Feed, Service};
 use super::ssh::SshSource;
 use crate::types::build::{ChannelPurpose, ContextOffer, MAX_SECRET};
@@ -18,6 +19,7 @@ pub struct Offers {
     ssh: HashMap<String, SshSource>,
     caches: HashMap<String, PathBuf>,
     outputs: HashMap<String, OutputSink>,
+    logins: Option<Logins>,
 }
 
 /// Where the files of a context are.
@@ -130,6 +132,11 @@ impl Offers {
         self.caches.insert(id.to_owned(), layout);
     }
 
+    /// Offers to say who the user is at the registries that the build speaks to.
+    pub fn logins(&mut self, logins: Logins) {
+        self.logins = Some(logins);
+    }
+
     /// Says where an output goes.
     pub fn output(&mut self, id: &str, sink: OutputSink) {
         self.outputs.insert(id.to_owned(), sink);
@@ -174,6 +181,10 @@ impl Offers {
                 let path = self.caches.get(id).ok_or_else(|| gone("cache", id))?;
                 Feed::Layout(path.clone())
             }
+            ChannelPurpose::Credentials { server } => match &self.logins {
+                Some(logins) => Feed::Login(logins.clone(), server.clone()),
+                None => return Err(gone("credentials for", server)),
+            },
             ChannelPurpose::Output { id } => {
                 let sink = self.outputs.remove(id).ok_or_else(|| gone("output", id))?;
                 return Ok(Service::Output(sink));

@@ -1,16 +1,15 @@
 //! Serving channels: each task feeds its channel from what the client offers, or drains it to where an output goes.
 
+use super::super::WholeFile;
 use super::directory::{self, OpenDirectory};
 use super::layout::LayoutImage;
+use super::logins::Logins;
 use super::offers::{OutputSink, SecretSource};
 use super::ssh::{KeyAgent, SshSource};
 use super::{BuildError, Piece, unpack};
 use crate::types::build::{Frame, MAX_DATA};
 use bytes::{Bytes, BytesMut};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use rustix::io::Errno;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -30,6 +29,7 @@ pub(super) enum Feed {
     Image(LayoutImage),
     Secret(SecretSource),
     Agent(SshSource),
+    Login(Logins, String),
 }
 
 /// The way back to the daemon.
@@ -65,6 +65,10 @@ pub(super) async fn feed(feed: Feed, reply: Reply, incoming: mpsc::Receiver<Piec
         }
         Feed::Archive(reader) => copied(&reply, incoming, reader).await,
         Feed::Secret(source) => match source.read().await {
+            Ok(bytes) => copied(&reply, incoming, &bytes[..]).await,
+            Err(reason) => Err(reason),
+        },
+        Feed::Login(logins, server) => match logins.of(&server).await {
             Ok(bytes) => copied(&reply, incoming, &bytes[..]).await,
             Err(reason) => Err(reason),
         },
@@ -291,51 +295,11 @@ pub(super) async fn store(
     stored.map_err(BuildError::Output)
 }
 
-/// Writes beside the place and renames; a file that is none (a device, a pipe) is written to directly.
+/// A file that is there when it is complete.
 fn to_file(reader: &mut PieceReader, path: &Path) -> io::Result<()> {
-    let special = path.metadata().is_ok_and(|found| !found.is_file());
-    if special {
-        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
-        io::copy(reader, &mut file)?;
-        return file.flush();
-    }
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("is no name of a file"))?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut partial = std::ffi::OsString::from(".");
-    partial.push(name);
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(partial);
-    // Without a name until it is whole, so that nothing is left of it when this process ends.
-    let mode = Mode::from_raw_mode(0o666);
-    let nameless = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::WRONLY, mode);
-    let (named, file) = match nameless {
-        Ok(file) => (false, Ok(std::fs::File::from(file))),
-        // Some file systems do not have this.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            (true, std::fs::File::create(&partial))
-        }
-        Err(error) => (false, Err(error.into())),
-    };
-    let written = file.and_then(|mut file| {
-        io::copy(reader, &mut file)?;
-        file.flush()?;
-        if !named {
-            let _ = std::fs::remove_file(&partial);
-            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-            rustix::fs::linkat(CWD, link, CWD, &partial, AtFlags::SYMLINK_FOLLOW)?;
-        }
-        Ok(())
-    });
-    written
-        .and_then(|()| std::fs::rename(&partial, path))
-        .inspect_err(|_| {
-            let _ = std::fs::remove_file(&partial);
-        })
+    let mut whole = WholeFile::create(path, 0o666)?;
+    io::copy(reader, &mut whole)?;
+    whole.finish()
 }
 
 /// A channel as a blocking reader. A channel that stops without its end is an error, so that half an output is none.

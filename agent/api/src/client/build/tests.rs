@@ -92,6 +92,35 @@ async fn build(client: &Client, offers: Offers) -> Result<BuildResult, BuildErro
 }
 
 #[tokio::test]
+async fn credentials_are_given_for_the_registry_that_is_asked_for() {
+    let (client, directory) = daemon(|mut daemon| async move {
+        let of = |server: &str| ChannelPurpose::Credentials {
+            server: server.to_owned(),
+        };
+        open(&mut daemon, 1, of("here:5000")).await;
+        let json = read(&mut daemon, 1).await.unwrap();
+        let found: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            (&found["username"], &found["password"]),
+            (&"me".into(), &"secret".into())
+        );
+        open(&mut daemon, 2, of("other")).await;
+        assert_eq!(read(&mut daemon, 2).await.unwrap(), b"");
+        done(&mut daemon).await;
+    });
+    let path = directory.path().join("config.json");
+    std::fs::write(
+        &path,
+        r#"{"auths": {"here:5000": {"auth": "bWU6c2VjcmV0"}}}"#,
+    )
+    .unwrap();
+    let config = crate::client::credentials::ConfigFile::read(&path).unwrap();
+    let mut offers = Offers::new();
+    offers.logins(Logins::new(config));
+    build(&client, offers).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_daemon_gets_what_was_offered_and_nothing_else() {
     let (client, directory) = daemon(|mut daemon| async move {
         open(&mut daemon, 1, secret("value")).await;

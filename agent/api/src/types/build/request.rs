@@ -64,6 +64,9 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// Credentials by the registry's host (`https://index.docker.io/v1/` for Docker Hub).
     pub auths: IndexMap<String, RegistryCredentials>,
+    /// The client can be asked for credentials of a registry that `auths` does not name, when they are needed
+    /// ([`ChannelPurpose::Credentials`](super::ChannelPurpose::Credentials)).
+    pub ask_credentials: bool,
     /// What of the progress is to be sent.
     pub progress: ProgressDetail,
     /// Name under which `POST /build/cancel` finds this build; empty for none.

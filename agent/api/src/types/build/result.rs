@@ -48,6 +48,13 @@ pub enum ChannelPurpose {
         /// [`CacheImport::Local::id`](super::CacheImport::Local::id)
         id: String,
     },
+    /// To the daemon: who the user is at a registry, as JSON of one
+    /// [`RegistryCredentials`](super::RegistryCredentials) of at most [`MAX_DATA`](super::MAX_DATA) bytes; no bytes when
+    /// nobody has logged in there. A reset says why the client could not find out: it goes on without.
+    Credentials {
+        /// `host[:port]`, or `https://index.docker.io/v1/` for Docker Hub.
+        server: String,
+    },
     /// From the daemon: a tar that the client stores.
     Output {
         /// The output's id.

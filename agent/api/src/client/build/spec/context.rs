@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// Longest Dockerfile or ignore file that is sent, bytes.
 const MAX_TEXT: u64 = 2 << 20;
+/// What Dockerfiles are called, the usual name first.
+const DOCKERFILES: [&str; 2] = ["Dockerfile", "dockerfile"];
+/// What ignore files are called, alone or after the name of a Dockerfile.
+const IGNORE: &str = ".dockerignore";
 /// Bytes of standard input that tell an archive from a Dockerfile.
 const PEEK: usize = 512;
 
@@ -74,6 +78,47 @@ pub(super) fn main(
         *ignore = None;
     }
     Ok(())
+}
+
+/// What [`main`] opens.
+pub(super) fn files(context: &str, dockerfile: &DockerfilePlace) -> Vec<PathBuf> {
+    let directory = Path::new(context);
+    let local = context != "-" && directory.is_dir();
+    let mut files = Vec::new();
+    if local {
+        files.push(directory.to_owned());
+        files.push(directory.join(IGNORE));
+    }
+    match dockerfile {
+        DockerfilePlace::Inline(_) | DockerfilePlace::Stdin => {}
+        DockerfilePlace::Default if local => {
+            for name in DOCKERFILES {
+                let path = directory.join(name);
+                files.push(ignore_name(&path));
+                files.push(path);
+            }
+        }
+        DockerfilePlace::Default => {}
+        DockerfilePlace::Path(path) => {
+            if local || path.is_absolute() {
+                files.push(ignore_name(path));
+                files.push(path.clone());
+            }
+        }
+    }
+    // A context that is neither there nor an address is an error, of which the path is no secret.
+    files
+}
+
+/// What [`named`] opens.
+pub(super) fn named_files(place: &str) -> Option<PathBuf> {
+    if place.starts_with("docker-image://") {
+        return None;
+    }
+    if let Some(layout) = place.strip_prefix("oci-layout://") {
+        return Some(layout_reference(layout).0.into());
+    }
+    (!is_remote(place)).then(|| place.into())
 }
 
 /// One of the further contexts.
@@ -192,10 +237,11 @@ fn open(
 
 /// `Dockerfile`, or `dockerfile` where there is only that.
 fn default_dockerfile(directory: &Path) -> Result<(PathBuf, String), SpecError> {
-    let path = directory.join("Dockerfile");
+    let [usual, lower] = DOCKERFILES;
+    let path = directory.join(usual);
     match read_dockerfile(&path) {
         Err(SpecError::Dockerfile { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            let lower = directory.join("dockerfile");
+            let lower = directory.join(lower);
             match read_dockerfile(&lower) {
                 Ok(text) => Ok((lower, text)),
                 Err(_) => Err(SpecError::Dockerfile {
@@ -217,13 +263,17 @@ fn read_dockerfile(path: &Path) -> Result<String, SpecError> {
 
 /// `<Dockerfile>.dockerignore`, which goes before the context's.
 fn own_ignore(dockerfile: &Path) -> Result<Option<IgnoreFile>, SpecError> {
+    optional(&ignore_name(dockerfile))
+}
+
+fn ignore_name(dockerfile: &Path) -> PathBuf {
     let mut name = dockerfile.as_os_str().to_owned();
-    name.push(".dockerignore");
-    optional(Path::new(&name))
+    name.push(IGNORE);
+    name.into()
 }
 
 fn ignore_of(directory: &Path) -> Result<Option<IgnoreFile>, SpecError> {
-    optional(&directory.join(".dockerignore"))
+    optional(&directory.join(IGNORE))
 }
 
 fn optional(path: &Path) -> Result<Option<IgnoreFile>, SpecError> {

@@ -9,12 +9,14 @@ mod cache;
 mod context;
 mod csv;
 mod output;
+mod reach;
 mod secret;
 
 pub use cache::{CacheDestination, CacheSource};
 pub use context::is_remote;
 pub use csv::{fields as option_fields, values as option_values};
 pub use output::{OutputSpec, OutputTarget};
+pub use reach::Reach;
 pub use secret::{SecretSpec, SshSpec};
 
 use super::Offers;

@@ -52,7 +52,17 @@ impl SecretSpec {
         Ok(spec)
     }
 
-    /// Where it is. Without a place: the variable of its name, else the file of its name.
+    /// The file it is in. Without a place: the variable of its name, else the file of its name.
+    pub(super) fn file(&self, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        match (&self.env, &self.src) {
+            (Some(_), _) => None,
+            (None, Some(path)) => Some(path.clone()),
+            (None, None) if env(&self.id).is_some() => None,
+            (None, None) => Some(PathBuf::from(&self.id)),
+        }
+    }
+
+    /// Where it is.
     pub(super) fn find(
         self,
         env: &dyn Fn(&str) -> Option<String>,
@@ -61,15 +71,10 @@ impl SecretSpec {
             id: self.id.clone(),
             reason,
         };
-        if let Some(name) = &self.env {
+        let Some(path) = self.file(env) else {
             // An unset variable is an empty secret, as with BuildKit.
-            let value = env(name).unwrap_or_default();
+            let value = env(self.env.as_ref().unwrap_or(&self.id)).unwrap_or_default();
             return Ok((self.id, SecretSource::Value(value.into_bytes())));
-        }
-        let path = match (&self.src, env(&self.id)) {
-            (Some(path), _) => path.clone(),
-            (None, Some(value)) => return Ok((self.id, SecretSource::Value(value.into_bytes()))),
-            (None, None) => PathBuf::from(&self.id),
         };
         let found = std::fs::metadata(&path).map_err(|error| {
             missing(format!(
