@@ -1,8 +1,10 @@
-//! What a bake file may reach beyond the directory it is run in: only what `--allow` grants.
+//! What a bake file may reach beyond the directory it is run in: only what `--allow` grants. Builds are judged as they
+//! will be done, never the text they were read from.
 //! Source: buildx `bake/entitlements.go`.
 
-use super::target::Target;
-use agent_api::client::build::is_remote;
+use super::super::job::Job;
+use agent_api::build::Entitlement;
+use agent_api::client::build::Reach;
 use std::path::{Component, Path, PathBuf};
 
 /// What was granted.
@@ -11,8 +13,7 @@ pub(super) struct Granted {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
     ssh: bool,
-    /// `network.host`, `security.insecure`.
-    pub(super) build: Vec<String>,
+    build: Vec<Entitlement>,
 }
 
 impl Granted {
@@ -41,99 +42,55 @@ impl Granted {
                 "fs.read" => granted.read.push(path),
                 "fs.write" => granted.write.push(path),
                 "ssh" => granted.ssh = true,
-                "network.host" | "security.insecure" => granted.build.push(name.to_owned()),
+                "network.host" => granted.build.push(Entitlement::NetworkHost),
+                "security.insecure" => granted.build.push(Entitlement::SecurityInsecure),
                 other => return Err(format!("--allow {other} is not supported")),
             }
         }
         Ok(granted)
     }
 
-    /// What a target needs and nobody granted, as flags that would grant it.
-    pub(super) fn missing(&self, name: &str, target: &Target, here: &Path) -> Vec<String> {
-        let mut missing = Vec::new();
-        let mut need = |kind: &str, allowed: &[PathBuf], path: &str| {
+    /// What a build needs and nobody granted, as flags that would grant it.
+    pub(super) fn missing(&self, job: &Job, here: &Path) -> Vec<String> {
+        let env = |name: &str| std::env::var(name).ok();
+        // A directory stands for everything in it.
+        let mut wanted: Vec<(&str, PathBuf)> = Vec::new();
+        let mut need = |kind: &'static str, allowed: &[PathBuf], path: &Path| {
             let real = real(&here.join(path));
-            if !allowed.iter().any(|allowed| real.starts_with(allowed)) {
-                missing.push(format!("--allow {kind}={}", real.display()));
+            let known = wanted.iter().filter(|(other, _)| *other == kind);
+            let mut covered = allowed.iter().chain(known.map(|(_, path)| path));
+            if !covered.any(|above| real.starts_with(above)) {
+                wanted.push((kind, real));
             }
         };
-        let context = target.context.as_ref().map_or(".", |context| &context.0);
-        let is_local = |place: &str| {
-            !(place == "-"
-                || is_remote(place)
-                || place.contains("://")
-                || place.starts_with("target:"))
-        };
-        if is_local(context) {
-            need("fs.read", &self.read, context);
-            if let Some(dockerfile) = target
-                .dockerfile
-                .as_ref()
-                .filter(|_| target.dockerfile_inline.is_none())
-            {
-                let path = Path::new(context).join(&dockerfile.0);
-                need("fs.read", &self.read, &path.to_string_lossy());
+        let reach = job.spec.reach(&env);
+        for used in &reach {
+            match used {
+                Reach::Read(path) => need("fs.read", &self.read, path),
+                Reach::Write(path) => need("fs.write", &self.write, path),
+                Reach::Keys => {}
             }
         }
-        for place in target
-            .contexts
-            .iter()
-            .flat_map(|contexts| contexts.values())
-        {
-            match place.0.strip_prefix("oci-layout://") {
-                Some(layout) => need("fs.read", &self.read, layout),
-                None if is_local(&place.0) => need("fs.read", &self.read, &place.0),
-                None => {}
-            }
-        }
-        let paths = |entries: &Option<Vec<super::target::Entry>>, keys: &[&str]| -> Vec<String> {
-            let entries = entries
-                .iter()
-                .flatten()
-                .flat_map(|entry| entry.0.split(','));
-            let value = |field: &str| {
-                let (key, value) = field.trim_matches('"').split_once('=')?;
-                keys.contains(&key).then(|| value.to_owned())
-            };
-            entries.filter_map(value).collect()
-        };
-        for path in paths(&target.secret, &["src", "source"]) {
-            need("fs.read", &self.read, &path);
-        }
-        for path in paths(&target.cache_from, &["src"]) {
-            need("fs.read", &self.read, &path);
-        }
-        let mut written = paths(&target.output, &["dest"]);
-        written.extend(paths(&target.cache_to, &["dest"]));
-        // `output = ["out"]` is a directory.
-        let plain = target
-            .output
-            .iter()
-            .flatten()
-            .filter(|entry| !entry.0.contains('='));
-        written.extend(plain.map(|entry| entry.0.clone()));
-        for path in written.iter().filter(|path| *path != "-") {
-            need("fs.write", &self.write, path);
-        }
-        if target.ssh.as_ref().is_some_and(|agents| !agents.is_empty()) && !self.ssh {
+        let flag = |(kind, path): (&str, PathBuf)| format!("--allow {kind}={}", path.display());
+        let mut missing: Vec<String> = wanted.into_iter().map(flag).collect();
+        if reach.contains(&Reach::Keys) && !self.ssh {
             missing.push("--allow ssh".to_owned());
         }
-        let host = target
-            .network
-            .as_ref()
-            .is_some_and(|network| network.0 == "host");
-        let listed = target
-            .entitlements
-            .iter()
-            .flatten()
-            .map(|entitlement| entitlement.0.as_str());
-        for wanted in listed.chain(host.then_some("network.host")) {
-            if !self.build.iter().any(|granted| granted == wanted) {
-                missing.push(format!("--allow {wanted}"));
+        for wanted in &job.spec.request.allow {
+            if !self.build.contains(wanted) {
+                missing.push(format!("--allow {}", word(*wanted)));
             }
         }
-        tracing::debug!(target = name, ?missing, "entitlements");
+        tracing::debug!(target = job.name, ?missing, "entitlements");
         missing
+    }
+}
+
+/// What a permission is called.
+fn word(entitlement: Entitlement) -> &'static str {
+    match entitlement {
+        Entitlement::NetworkHost => "network.host",
+        Entitlement::SecurityInsecure => "security.insecure",
     }
 }
 
@@ -161,5 +118,87 @@ fn real(path: &Path) -> PathBuf {
         };
         rest.push(PathBuf::from(last.as_os_str()));
         at.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::Definitions;
+    use super::super::{jobs, resolve};
+    use super::*;
+
+    /// What a target in `here` needs.
+    fn missing(here: &Path, target: &str, flags: &[&str]) -> Vec<String> {
+        let mut definitions = Definitions::default();
+        let text = format!(r#"{{"target": {{"default": {target}}}}}"#);
+        definitions.add_json(&text).unwrap();
+        let scope = definitions.scope(&|_| None, &[]).unwrap();
+        let resolved = resolve::resolve(&definitions, &scope, &[], &[]).unwrap();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let granted = Granted::parse(&flags, here).unwrap();
+        let jobs = jobs::jobs(&resolved, here).unwrap();
+        jobs.iter()
+            .flat_map(|job| granted.missing(job, here))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_is_reached_that_was_not_granted_however_it_is_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().canonicalize().unwrap();
+        let (here, outside) = (root.join("here"), root.join("outside"));
+        std::fs::create_dir_all(&here).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("key"), "hush").unwrap();
+        std::os::unix::fs::symlink(&outside, here.join("link")).unwrap();
+        let out = outside.display();
+        let read = format!("--allow fs.read={out}");
+        let key = format!("{read}/key");
+        let write = format!("--allow fs.write={out}/w");
+        for (target, wanted) in [
+            (format!(r#"{{"context": "cwd://{out}"}}"#), &read),
+            (format!(r#"{{"context": "{out}"}}"#), &read),
+            (format!(r#"{{"dockerfile": "cwd://{out}/key"}}"#), &key),
+            (format!(r#"{{"dockerfile": "{out}/key"}}"#), &key),
+            (format!(r#"{{"contexts": {{"a": "cwd://{out}"}}}}"#), &read),
+            (
+                format!(r#"{{"contexts": {{"a": "oci-layout://{out}:1"}}}}"#),
+                &read,
+            ),
+            (format!(r#"{{"secret": ["ID=k,SRC={out}/key"]}}"#), &key),
+            (format!(r#"{{"secret": ["id=k,\"src={out}/key\""]}}"#), &key),
+            (format!(r#"{{"secret": ["id={out}/key"]}}"#), &key),
+            (format!(r#"{{"ssh": ["default={out}/key"]}}"#), &key),
+            (
+                format!(r#"{{"cache-from": ["type=local,SRC={out}"]}}"#),
+                &read,
+            ),
+            (
+                format!(r#"{{"cache-to": ["type=local,DEST={out}/w"]}}"#),
+                &write,
+            ),
+            (
+                format!(r#"{{"output": ["type=tar,DEST={out}/w"]}}"#),
+                &write,
+            ),
+            (format!(r#"{{"output": ["{out}/w"]}}"#), &write),
+            (
+                format!(r#"{{"output": [{{"type": "local", "dest": "{out}/w"}}]}}"#),
+                &write,
+            ),
+        ] {
+            let missing = missing(&here, &target, &[]);
+            assert!(missing.contains(wanted), "{target}: {missing:?}");
+            let granted = ["fs.read=../outside", "fs.write=../outside", "ssh"];
+            let rest = super::tests::missing(&here, &target, &granted);
+            assert!(rest.is_empty(), "{target}: {rest:?}");
+        }
+        assert_eq!(
+            missing(&here, r#"{"network": "host", "ssh": ["default"]}"#, &[]),
+            ["--allow ssh", "--allow network.host"]
+        );
+        let inside =
+            r#"{"context": "https://host/a.git", "secret": ["id=k,env=K"], "output": ["out"]}"#;
+        assert!(missing(&here, inside, &[]).is_empty());
     }
 }

@@ -102,6 +102,7 @@ impl Evaluation<'_> {
             Expression::Number(number) => number
                 .as_i64()
                 .map(Value::from)
+                .or_else(|| number.as_u64().map(Value::from))
                 .or_else(|| number.as_f64().map(Value::from))
                 .ok_or_else(|| format!("number {number} is out of range"))?,
             Expression::String(text) => Value::String(text.clone()),
@@ -121,11 +122,14 @@ impl Evaluation<'_> {
                     };
                     object.insert(key, self.deeper(value)?);
                 }
+                // As everywhere an object is made: its members have the order of their names.
+                object.sort_keys();
                 Value::Object(object)
             }
             Expression::TemplateExpr(template) => {
+                let literals = Literals::of(template);
                 let template = Template::from_expr(template).map_err(|error| error.to_string())?;
-                self.whole_template(&template)?
+                self.whole_template(&template, literals)?
             }
             Expression::Variable(name) => self.variable(name.as_str())?,
             Expression::Parenthesis(inner) => self.deeper(inner)?,
@@ -303,6 +307,7 @@ impl Evaluation<'_> {
                 }
             }
         }
+        object.sort_keys();
         Ok(match each.key_expr {
             Some(_) => Value::Object(object),
             None => Value::Array(list),
@@ -325,26 +330,49 @@ impl Evaluation<'_> {
     }
 
     /// A template that is nothing but one interpolation has that value, whatever it is.
-    fn whole_template(&self, template: &Template) -> Result<Value, String> {
+    fn whole_template(&self, template: &Template, literals: Literals) -> Result<Value, String> {
         if let [Element::Interpolation(only)] = template.elements() {
             return self.deeper(&only.expr);
         }
-        self.template(template).map(Value::String)
+        let whole = self.template(template, literals, (false, false));
+        whole.map(Value::String)
     }
 
-    fn template(&self, template: &Template) -> Result<String, String> {
+    /// `strip`: whether the marks around the template strip its beginning and its end.
+    fn template(
+        &self,
+        template: &Template,
+        literals: Literals,
+        strip: (bool, bool),
+    ) -> Result<String, String> {
         let mut out = String::new();
-        for element in template.elements() {
+        let elements = template.elements();
+        for (index, element) in elements.iter().enumerate() {
             match element {
-                Element::Literal(literal) => out.push_str(literal),
+                Element::Literal(literal) => {
+                    let before = index
+                        .checked_sub(1)
+                        .map(|before| marks(&elements[before]).1);
+                    let after = elements.get(index + 1).map(|after| marks(after).0);
+                    let strip = (before.unwrap_or(strip.0), after.unwrap_or(strip.1));
+                    out.push_str(literals.strip(literal, strip));
+                }
                 Element::Interpolation(inner) => out.push_str(&text(&self.deeper(&inner.expr)?)?),
                 Element::Directive(directive) => match &**directive {
                     Directive::If(branch) => {
-                        if truth(&self.deeper(&branch.cond_expr)?)? {
-                            out.push_str(&self.template(&branch.true_template)?);
-                        } else if let Some(other) = &branch.false_template {
-                            out.push_str(&self.template(other)?);
-                        }
+                        let begin = branch.if_strip.strip_end();
+                        let end = branch.endif_strip.strip_start();
+                        let met = truth(&self.deeper(&branch.cond_expr)?)?;
+                        let inner = match &branch.false_template {
+                            None if met => (&branch.true_template, (begin, end)),
+                            None => continue,
+                            Some(_) if met => {
+                                let middle = branch.else_strip.strip_start();
+                                (&branch.true_template, (begin, middle))
+                            }
+                            Some(other) => (other, (branch.else_strip.strip_end(), end)),
+                        };
+                        out.push_str(&self.template(inner.0, literals, inner.1)?);
                     }
                     Directive::For(each) => {
                         for (key, value) in entries(self.deeper(&each.collection_expr)?)? {
@@ -355,13 +383,67 @@ impl Evaluation<'_> {
                                 depth: self.depth + 1,
                                 ..*self
                             };
-                            out.push_str(&inner.template(&each.template)?);
+                            let strip =
+                                (each.for_strip.strip_end(), each.endfor_strip.strip_start());
+                            out.push_str(&inner.template(&each.template, literals, strip)?);
                         }
                     }
                 },
             }
         }
         Ok(out)
+    }
+}
+
+/// How `~` takes spaces away from the text beside it. The language's scanner makes a piece of each line of a heredoc, and
+/// one piece of a quoted text; a mark is about the piece next to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Literals {
+    Whole,
+    Lines,
+}
+
+impl Literals {
+    fn of(template: &hcl::expr::TemplateExpr) -> Self {
+        match template {
+            hcl::expr::TemplateExpr::QuotedString(_) => Self::Whole,
+            hcl::expr::TemplateExpr::Heredoc(_) => Self::Lines,
+        }
+    }
+
+    fn strip(self, mut text: &str, (start, end): (bool, bool)) -> &str {
+        if start {
+            let line = match self {
+                Self::Whole => text.len(),
+                Self::Lines => text.find('\n').map_or(text.len(), |end| end + 1),
+            };
+            let kept = text[..line].trim_start();
+            text = &text[line - kept.len()..];
+        }
+        if end {
+            let line = match self {
+                Self::Whole => 0,
+                Self::Lines => text.rfind('\n').map_or(0, |end| end + 1),
+            };
+            let kept = text[line..].trim_end().len();
+            text = &text[..line + kept];
+        }
+        text
+    }
+}
+
+/// Whether an element strips the text before it, and the text after it.
+fn marks(element: &Element) -> (bool, bool) {
+    match element {
+        Element::Literal(_) => (false, false),
+        Element::Interpolation(inner) => (inner.strip.strip_start(), inner.strip.strip_end()),
+        Element::Directive(directive) => {
+            let (first, last) = match &**directive {
+                Directive::If(branch) => (branch.if_strip, branch.endif_strip),
+                Directive::For(each) => (each.for_strip, each.endfor_strip),
+            };
+            (first.strip_start(), last.strip_end())
+        }
     }
 }
 
@@ -409,7 +491,11 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(value) => Ok(value.to_string()),
-        Value::Number(number) => Ok(number.to_string()),
+        // Never with an exponent.
+        Value::Number(number) => Ok(match number.as_f64().filter(|_| number.is_f64()) {
+            Some(number) => number.to_string(),
+            None => number.to_string(),
+        }),
         Value::Null => Err("null has no text".to_owned()),
         other => Err(format!("{other} is no text")),
     }
@@ -447,8 +533,9 @@ pub(super) fn integer(value: &Value) -> Result<i64, String> {
     Ok(whole as i64)
 }
 
-/// Whole numbers are shown without a fraction.
+/// Whole numbers are shown without a fraction, others with as many digits as are certain: `0.1 + 0.2` is `0.3`.
 pub(super) fn number_value(number: f64) -> Value {
+    let number: f64 = format!("{number:.14e}").parse().unwrap_or(number);
     if number.fract() == 0.0 && number.abs() < 9e15 {
         #[expect(
             clippy::cast_possible_truncation,

@@ -2,9 +2,12 @@
 //! One that is not here is an error that names it.
 
 use super::eval::{integer, number, number_value, text, truth};
+use crate::render::json;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::{Offset, TimeZone};
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -18,13 +21,17 @@ pub(super) fn call(name: &str, args: Vec<Value>) -> Answer {
     collections(name, args).unwrap_or_else(|| Err("there is no function of this name".to_owned()))
 }
 
-/// Numbers are equal to text that spells them.
+/// Values of different types are never equal.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::String(_), Value::String(_)) => a == b,
-        (Value::Number(_) | Value::Bool(_), Value::String(_))
-        | (Value::String(_), Value::Number(_) | Value::Bool(_)) => text(a) == text(b),
         (Value::Number(_), Value::Number(_)) => number(a) == number(b),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(name, value)| b.get(name).is_some_and(|other| equal(value, other));
+            a.len() == b.len() && a.iter().all(same)
+        }
         _ => a == b,
     }
 }
@@ -74,18 +81,8 @@ fn strings(name: &str, args: &[Value]) -> Option<Answer> {
         "trimspace" => one(|text| text.trim().to_owned()),
         "chomp" => one(|text| text.trim_end_matches(['\r', '\n']).to_owned()),
         "strrev" => one(|text| text.chars().rev().collect()),
-        "basename" => one(|text| {
-            text.trim_end_matches('/')
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        }),
-        "dirname" => one(|text| match text.rsplit_once('/') {
-            Some(("", _)) => "/".to_owned(),
-            Some((above, _)) => above.to_owned(),
-            None => ".".to_owned(),
-        }),
+        "basename" => one(basename),
+        "dirname" => one(dirname),
         "sanitize" => one(|text| {
             let keep =
                 |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
@@ -99,7 +96,10 @@ fn strings(name: &str, args: &[Value]) -> Option<Answer> {
         "trimsuffix" => two(|text, suffix| text.strip_suffix(suffix).unwrap_or(text).to_owned()),
         "startswith" => (|| Ok(Value::Bool(string(args, 0)?.starts_with(&string(args, 1)?))))(),
         "endswith" => (|| Ok(Value::Bool(string(args, 0)?.ends_with(&string(args, 1)?))))(),
-        "replace" => replace(args),
+        "replace" => (|| {
+            let (text, search, by) = (string(args, 0)?, string(args, 1)?, string(args, 2)?);
+            Ok(Value::String(text.replace(&search, &by)))
+        })(),
         "regex_replace" | "regexreplace" => (|| {
             let text = string(args, 0)?;
             let replaced = pattern(&string(args, 1)?)?.replace_all(&text, string(args, 2)?);
@@ -164,9 +164,13 @@ fn strings(name: &str, args: &[Value]) -> Option<Answer> {
                 .map(Value::String)
                 .map_err(|error| error.to_string())
         }),
-        "jsonencode" => arg(args, 0).map(|value| Value::String(value.to_string())),
-        "jsondecode" => string(args, 0)
-            .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string())),
+        "jsonencode" => arg(args, 0).map(|value| Value::String(json::escaped(value))),
+        "jsondecode" => string(args, 0).and_then(|text| {
+            let mut value: Value =
+                serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            value.sort_all_objects();
+            Ok(value)
+        }),
         "timestamp" => Ok(Value::String(
             Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         )),
@@ -338,6 +342,7 @@ fn collections(name: &str, args: Vec<Value>) -> Option<Answer> {
             for index in 0..args.len() {
                 all.extend(object(args, index)?.clone());
             }
+            all.sort_keys();
             Ok(Value::Object(all))
         })(),
         "zipmap" => (|| {
@@ -349,9 +354,9 @@ fn collections(name: &str, args: Vec<Value>) -> Option<Answer> {
             if keys.len() != values.len() {
                 return Err("there are not as many keys as values".to_owned());
             }
-            Ok(Value::Object(
-                keys.into_iter().zip(values.iter().cloned()).collect(),
-            ))
+            let mut all: Map<_, _> = keys.into_iter().zip(values.iter().cloned()).collect();
+            all.sort_keys();
+            Ok(Value::Object(all))
         })(),
         "coalesce" => args
             .iter()
@@ -402,24 +407,10 @@ fn title(text: &str) -> String {
         } else {
             letter.into()
         };
-        begins = letter.is_whitespace();
+        begins = !letter.is_alphanumeric() && letter != '_';
         changed
     };
     text.chars().map(letter).collect()
-}
-
-/// A search text between slashes is a pattern.
-fn replace(args: &[Value]) -> Answer {
-    let (text, search, by) = (string(args, 0)?, string(args, 1)?, string(args, 2)?);
-    let inner = search
-        .strip_prefix('/')
-        .and_then(|rest| rest.strip_suffix('/'));
-    Ok(Value::String(
-        match inner.filter(|inner| !inner.is_empty()) {
-            Some(inner) => pattern(inner)?.replace_all(&text, by).into_owned(),
-            None => text.replace(&search, &by),
-        },
-    ))
 }
 
 fn substr(args: &[Value]) -> Answer {
@@ -525,12 +516,48 @@ fn format(pattern: &str, args: &[Value]) -> Result<String, String> {
     Ok(out)
 }
 
-/// `YYYY-MM-DD'T'hh:mm:ssZ` over an RFC 3339 time.
+/// Go's `path.Base`.
+fn basename(path: &str) -> String {
+    match path.trim_end_matches('/') {
+        "" if path.is_empty() => ".".to_owned(),
+        "" => "/".to_owned(),
+        path => path.rsplit('/').next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Go's `path.Dir`: what is above, without what means nothing.
+fn dirname(path: &str) -> String {
+    let above = path.rfind('/').map_or("", |end| &path[..=end]);
+    let rooted = above.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in above.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    match (rooted, parts.join("/")) {
+        (true, below) => format!("/{below}"),
+        (false, empty) if empty.is_empty() => ".".to_owned(),
+        (false, path) => path,
+    }
+}
+
+/// `YYYY-MM-DD'T'hh:mm:ssZ` over an RFC 3339 time, by the clock it was written with.
 fn formatdate(pattern: &str, at: &str) -> Result<String, String> {
-    let time: Timestamp = at.parse().map_err(|error| format!("{at:?}: {error}"))?;
+    let bad = |error: jiff::Error| format!("{at:?}: {error}");
+    let time: Timestamp = at.parse().map_err(bad)?;
+    let written = Pieces::parse(at).map_err(bad)?;
+    let offset = written.to_numeric_offset().unwrap_or(Offset::UTC);
+    let zone = offset.is_zero();
+    let time = time.to_zoned(TimeZone::fixed(offset));
     let mut out = String::new();
     let mut rest = pattern;
-    const WORDS: [(&str, &str); 16] = [
+    const WORDS: [(&str, &str); 24] = [
         ("YYYY", "%Y"),
         ("YY", "%y"),
         ("MMMM", "%B"),
@@ -543,27 +570,41 @@ fn formatdate(pattern: &str, at: &str) -> Result<String, String> {
         ("EEE", "%a"),
         ("hh", "%H"),
         ("h", "%-H"),
+        ("HH", "%I"),
+        ("H", "%-I"),
+        ("AA", "%p"),
+        ("aa", "%P"),
         ("mm", "%M"),
+        ("m", "%-M"),
         ("ss", "%S"),
-        ("ZZZZZ", "+00:00"),
-        ("Z", "Z"),
+        ("s", "%-S"),
+        ("ZZZZZ", "%:z"),
+        ("ZZZZ", "%z"),
+        ("ZZZ", "%z"),
+        ("Z", "%:z"),
     ];
     while let Some(letter) = rest.chars().next() {
         if letter == '\'' {
             let end = rest[1..].find('\'').ok_or("a quote is not closed")?;
             out.push_str(&rest[1..=end]);
             rest = &rest[end + 2..];
-        } else if let Some((word, by)) = WORDS.iter().find(|(word, _)| rest.starts_with(word)) {
-            out.push_str(&time.strftime(by).to_string());
-            rest = &rest[word.len()..];
-        } else if letter.is_ascii_alphabetic() {
-            return Err(format!(
-                "{letter:?} means nothing in a pattern of dates: quote it"
-            ));
-        } else {
-            out.push(letter);
-            rest = &rest[letter.len_utf8()..];
+            continue;
         }
+        // As long as one letter is repeated, it is one word.
+        let run = rest.len() - rest.trim_start_matches(letter).len();
+        let word = &rest[..run];
+        match WORDS.iter().find(|(known, _)| *known == word) {
+            Some((word, _)) if zone && *word == "Z" => out.push('Z'),
+            Some((word, _)) if zone && *word == "ZZZ" => out.push_str("UTC"),
+            Some((_, by)) => out.push_str(&time.strftime(by).to_string()),
+            None if letter.is_ascii_alphabetic() => {
+                return Err(format!(
+                    "{word:?} means nothing in a pattern of dates: quote it"
+                ));
+            }
+            None => out.push_str(word),
+        }
+        rest = &rest[run..];
     }
     Ok(out)
 }
@@ -584,7 +625,7 @@ mod tests {
             ("title", json!(["a bc"]), json!("A Bc")),
             ("trimprefix", json!(["v1", "v"]), json!("1")),
             ("replace", json!(["a.b", ".", "-"]), json!("a-b")),
-            ("replace", json!(["a12", "/[0-9]+/", "n"]), json!("an")),
+            ("replace", json!(["/a/", "/a/", "c"]), json!("c")),
             ("split", json!([",", "a,b"]), json!(["a", "b"])),
             ("join", json!(["-", ["a", 1]]), json!("a-1")),
             ("substr", json!(["hello", -3, 2]), json!("ll")),
@@ -616,7 +657,7 @@ mod tests {
             ("regex_replace", json!(["a1b", "[0-9]", ""]), json!("ab")),
             ("coalesce", json!([null, "x"]), json!("x")),
             ("sanitize", json!(["a/b.c"]), json!("a_b_c")),
-            ("equal", json!([1, "1"]), json!(true)),
+            ("equal", json!([1, "1"]), json!(false)),
             ("base64decode", json!(["aGk="]), json!("hi")),
             ("slice", json!([[1, 2, 3], 1, 2]), json!([2])),
         ] {

@@ -92,7 +92,10 @@ fn job(name: &str, target: &Target, here: &Path) -> Result<Job, String> {
     for (context, place) in target.contexts.iter().flatten() {
         match place.0.strip_prefix("target:") {
             Some(other) => from_jobs.insert(context.clone(), other.to_owned()),
-            None => named_contexts.insert(context.clone(), place.0.clone()),
+            None => {
+                let place = place.0.strip_prefix("cwd://").unwrap_or(&place.0);
+                named_contexts.insert(context.clone(), place.to_owned())
+            }
         };
     }
     let spec = BuildSpec {

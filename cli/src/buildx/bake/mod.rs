@@ -127,14 +127,14 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
         return Ok(0);
     }
     let overrides = args.overrides().map_err(fail)?;
-    let mut resolved =
+    let resolved =
         resolve::resolve(&definitions, &scope, &args.targets, &overrides).map_err(fail)?;
     if args.print {
         out::line(print(&resolved))?;
         return Ok(0);
     }
-    grant(&args.allow, &mut resolved, &here).map_err(fail)?;
     let jobs = jobs::jobs(&resolved, &here).map_err(fail)?;
+    grant(&args.allow, &jobs, &here).map_err(fail)?;
     let mut outputs = jobs.iter().flat_map(|job| &job.spec.outputs);
     if outputs.any(OutputSpec::is_stdout) {
         let reason = "an output of several builds cannot be standard output: give it a dest";
@@ -306,12 +306,12 @@ fn read_file(name: &str) -> Result<String, String> {
 }
 
 /// Refuses what was not granted, with the flags that would grant it.
-fn grant(flags: &[String], resolved: &mut Resolved, here: &Path) -> Result<(), String> {
+fn grant(flags: &[String], jobs: &[Job], here: &Path) -> Result<(), String> {
     let real = here.canonicalize().unwrap_or_else(|_| here.to_owned());
     let granted = Granted::parse(flags, &real)?;
     let mut missing: Vec<String> = Vec::new();
-    for (name, target) in &resolved.targets {
-        for flag in granted.missing(name, target, here) {
+    for job in jobs {
+        for flag in granted.missing(job, here) {
             if !missing.contains(&flag) {
                 missing.push(flag);
             }

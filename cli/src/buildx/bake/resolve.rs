@@ -40,6 +40,9 @@ pub(super) fn resolve(
     overrides: &[Override],
 ) -> Result<Resolved, String> {
     let book = Book::new(definitions, scope)?;
+    for change in overrides {
+        change.check(book.targets.keys())?;
+    }
     let default = vec!["default".to_owned()];
     let names = if names.is_empty() { &default } else { names };
     let mut resolved = Resolved::default();
@@ -65,12 +68,11 @@ pub(super) fn resolve(
         for change in overrides.iter().filter(|change| change.applies_to(&name)) {
             change.apply(&mut target)?;
         }
-        target.context.get_or_insert_with(|| Text(".".to_owned()));
-        if target
-            .dockerfile
-            .as_ref()
-            .is_none_or(|path| path.0.is_empty())
-        {
+        let missing = |text: &Option<Text>| text.as_ref().is_none_or(|text| text.0.is_empty());
+        if missing(&target.context) {
+            target.context = Some(Text(".".to_owned()));
+        }
+        if missing(&target.dockerfile) {
             target.dockerfile = Some(Text("Dockerfile".to_owned()));
         }
         entitle(&mut target);
@@ -176,7 +178,13 @@ impl<'a> Book<'a> {
         groups.insert(name.to_owned(), names.clone());
         let mut members = Vec::new();
         for inner in &names {
-            for member in self.members(inner, groups, depth + 1)? {
+            // As buildx prints it, a group may hold the target of its own name.
+            let own = inner == name && self.targets.contains_key(inner);
+            let inner = match own {
+                true => vec![inner.clone()],
+                false => self.members(inner, groups, depth + 1)?,
+            };
+            for member in inner {
                 if !members.contains(&member) {
                     members.push(member);
                 }
@@ -201,6 +209,7 @@ impl<'a> Book<'a> {
                 .map_err(|reason| format!("target {name}: {reason}"))?;
             let mut layer: Target = serde_json::from_value(Value::Object(object))
                 .map_err(|error| format!("target {name}: {error}"))?;
+            layer.tidy();
             inherits.extend(layer.inherits.take().unwrap_or_default());
             own.merge(layer);
         }

@@ -11,7 +11,8 @@ pub(super) struct Override {
     key: String,
     /// What follows the key, for maps.
     name: Option<String>,
-    value: String,
+    /// `None`: an argument that the caller's environment does not have either.
+    value: Option<String>,
     /// `+=`: added to a list in place of it.
     append: bool,
 }
@@ -43,8 +44,8 @@ impl Override {
             return Err(bad(reason));
         }
         let value = match (flag.contains('='), key, &name) {
-            (true, _, _) => value,
-            (false, "args", Some(name)) => std::env::var(name).unwrap_or_default(),
+            (true, _, _) => Some(value),
+            (false, "args", Some(name)) => std::env::var(name).ok(),
             (false, _, _) => return Err(bad("write target.key=value")),
         };
         pattern::glob(pattern, "").map_err(|error| bad(&error.to_string()))?;
@@ -67,9 +68,23 @@ impl Override {
             pattern: "*".to_owned(),
             key: key.to_owned(),
             name: None,
-            value: value.to_owned(),
+            value: Some(value.to_owned()),
             append: false,
         }
+    }
+
+    /// An error when there is no target it is for. One of all targets is for none, too.
+    pub(super) fn check<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a String>,
+    ) -> Result<(), String> {
+        if self.pattern == "*" || names.any(|name| self.applies_to(name)) {
+            return Ok(());
+        }
+        Err(format!(
+            "could not find any target matching {:?}",
+            self.pattern
+        ))
     }
 
     /// Whether it is for a target of this name.
@@ -79,10 +94,13 @@ impl Override {
 
     /// Changes the target.
     pub(super) fn apply(&self, target: &mut Target) -> Result<(), String> {
-        let text = || Text(self.value.clone());
+        let Some(value) = &self.value else {
+            return Ok(());
+        };
+        let text = || Text(value.clone());
         let boolean = || {
-            crate::flags::bools::parse(&self.value)
-                .ok_or_else(|| format!("{:?} is neither true nor false", self.value))
+            crate::flags::bools::parse(value)
+                .ok_or_else(|| format!("{value:?} is neither true nor false"))
         };
         let name = self.name.clone().unwrap_or_default();
         match self.key.as_str() {
@@ -96,18 +114,18 @@ impl Override {
             "no-cache" => target.no_cache = Some(boolean()?),
             "pull" => target.pull = Some(boolean()?),
             "push" | "load" => self.output(target, boolean()?)?,
-            "tags" => self.texts(&mut target.tags),
-            "platform" | "platforms" => self.texts(&mut target.platforms),
-            "no-cache-filter" => self.texts(&mut target.no_cache_filter),
-            "ulimits" => self.texts(&mut target.ulimits),
-            "entitlements" => self.texts(&mut target.entitlements),
-            "annotations" => self.texts(&mut target.annotations),
-            "attest" => self.entries(&mut target.attest),
-            "cache-from" => self.entries(&mut target.cache_from),
-            "cache-to" => self.entries(&mut target.cache_to),
-            "output" => self.entries(&mut target.output),
-            "secret" | "secrets" => self.entries(&mut target.secret),
-            "ssh" => self.entries(&mut target.ssh),
+            "tags" => self.texts(value, &mut target.tags),
+            "platform" | "platforms" => self.texts(value, &mut target.platforms),
+            "no-cache-filter" => self.texts(value, &mut target.no_cache_filter),
+            "ulimits" => self.texts(value, &mut target.ulimits),
+            "entitlements" => self.texts(value, &mut target.entitlements),
+            "annotations" => self.texts(value, &mut target.annotations),
+            "attest" => self.entries(value, &mut target.attest),
+            "cache-from" => self.entries(value, &mut target.cache_from),
+            "cache-to" => self.entries(value, &mut target.cache_to),
+            "output" => self.entries(value, &mut target.output),
+            "secret" | "secrets" => self.entries(value, &mut target.secret),
+            "ssh" => self.entries(value, &mut target.ssh),
             "args" => put(&mut target.args, name, Some(text())),
             "labels" => put(&mut target.labels, name, Some(text())),
             "extra-hosts" => put(&mut target.extra_hosts, name, Some(text())),
@@ -118,8 +136,8 @@ impl Override {
     }
 
     /// The value without a comma's meaning, except that lists of one flag are several.
-    fn texts(&self, list: &mut Option<Vec<Text>>) {
-        let values = self.value.split(',').filter(|value| !value.is_empty());
+    fn texts(&self, value: &str, list: &mut Option<Vec<Text>>) {
+        let values = value.split(',').filter(|value| !value.is_empty());
         let values: Vec<Text> = values.map(|value| Text(value.to_owned())).collect();
         match (list, self.append) {
             (Some(list), true) => list.extend(values),
@@ -127,8 +145,8 @@ impl Override {
         }
     }
 
-    fn entries(&self, list: &mut Option<Vec<Entry>>) {
-        let value = Some(Entry(self.value.clone())).filter(|entry| !entry.0.is_empty());
+    fn entries(&self, value: &str, list: &mut Option<Vec<Entry>>) {
+        let value = Some(Entry(value.to_owned())).filter(|entry| !entry.0.is_empty());
         match (list, self.append) {
             (Some(list), true) => list.extend(value),
             (list, _) => *list = Some(value.into_iter().collect()),

@@ -15,59 +15,59 @@ pub(super) struct Target {
     pub(super) description: Option<Text>,
     #[serde(skip_serializing)]
     pub(super) inherits: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "quoted_list")]
     pub(super) annotations: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "attributes")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "attributes")]
     pub(super) attest: Option<Vec<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) context: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) contexts: Option<IndexMap<String, Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dockerfile: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "quoted")]
     pub(super) dockerfile_inline: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "quoted_map")]
     pub(super) args: Option<IndexMap<String, Option<Text>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "quoted_map")]
     pub(super) labels: Option<IndexMap<String, Option<Text>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) tags: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "caches")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "caches")]
     pub(super) cache_from: Option<Vec<Entry>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "caches")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "caches")]
     pub(super) cache_to: Option<Vec<Entry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) target: Option<Text>,
     #[serde(
-        skip_serializing_if = "Option::is_none",
+        skip_serializing_if = "is_bare",
         alias = "secrets",
         serialize_with = "secrets"
     )]
     pub(super) secret: Option<Vec<Entry>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "agents")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "agents")]
     pub(super) ssh: Option<Vec<Entry>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) platforms: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "outputs")]
+    #[serde(skip_serializing_if = "is_bare", serialize_with = "outputs")]
     pub(super) output: Option<Vec<Entry>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "boolean")]
     pub(super) pull: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "boolean")]
     pub(super) no_cache: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) network: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) no_cache_filter: Option<Vec<Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shm_size: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) ulimits: Option<Vec<Text>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) call: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) entitlements: Option<Vec<Text>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_bare")]
     pub(super) extra_hosts: Option<IndexMap<String, Option<Text>>>,
 }
 
@@ -118,6 +118,56 @@ impl<'de> Deserialize<'de> for Entry {
             ))),
         }
     }
+}
+
+/// A list or a map with nothing in it.
+trait Bare {
+    fn is_bare(&self) -> bool;
+}
+
+impl<T> Bare for Vec<T> {
+    fn is_bare(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<T> Bare for IndexMap<String, T> {
+    fn is_bare(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+fn is_bare(collection: &Option<impl Bare>) -> bool {
+    collection.as_ref().is_none_or(Bare::is_bare)
+}
+
+/// `"true"` is as good as `true`.
+fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
+    let value = Option::<Value>::deserialize(from)?.filter(|value| !value.is_null());
+    let truth = value.as_ref().map(super::eval::truth).transpose();
+    truth.map_err(serde::de::Error::custom)
+}
+
+/// Text so that it is the same when what was printed is read as a bake file.
+fn literal(text: &Text) -> String {
+    text.0.replace("${", "$${").replace("%{", "%%{")
+}
+
+fn quoted<S: Serializer>(text: &Option<Text>, to: S) -> Result<S::Ok, S::Error> {
+    text.as_ref().map(literal).serialize(to)
+}
+
+fn quoted_list<S: Serializer>(list: &Option<Vec<Text>>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(list.iter().flatten().map(literal))
+}
+
+fn quoted_map<S: Serializer>(
+    map: &Option<IndexMap<String, Option<Text>>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let pair =
+        |(name, value): (&String, &Option<Text>)| (name.clone(), value.as_ref().map(literal));
+    to.collect_map(map.iter().flatten().map(pair))
 }
 
 /// Entries as buildx prints them: objects. What cannot be read stays as it is written, and is refused by what uses it.
@@ -207,6 +257,30 @@ pub(super) fn csv_field(key: &str, value: &str) -> String {
 }
 
 impl Target {
+    /// Takes empty texts out of lists, where they stand for what a condition left out, and what is there twice.
+    pub(super) fn tidy(&mut self) {
+        for list in [
+            &mut self.annotations,
+            &mut self.tags,
+            &mut self.platforms,
+            &mut self.no_cache_filter,
+            &mut self.ulimits,
+            &mut self.entitlements,
+        ] {
+            tidy(list, |text| text.0.is_empty());
+        }
+        for list in [
+            &mut self.attest,
+            &mut self.cache_from,
+            &mut self.cache_to,
+            &mut self.secret,
+            &mut self.ssh,
+            &mut self.output,
+        ] {
+            tidy(list, |entry| entry.0.is_empty());
+        }
+    }
+
     /// Puts `upper` on top: scalars, tags, platforms and what is written replace; maps and what is read are joined.
     pub(super) fn merge(&mut self, upper: Self) {
         replace(&mut self.description, upper.description);
@@ -236,6 +310,17 @@ impl Target {
         append(&mut self.ulimits, upper.ulimits);
         append(&mut self.entitlements, upper.entitlements);
     }
+}
+
+fn tidy<T: PartialEq>(list: &mut Option<Vec<T>>, is_empty: fn(&T) -> bool) {
+    let Some(all) = list else { return };
+    let mut kept: Vec<T> = Vec::new();
+    for item in all.drain(..) {
+        if !is_empty(&item) && !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    *all = kept;
 }
 
 fn replace<T>(lower: &mut Option<T>, upper: Option<T>) {

@@ -261,8 +261,8 @@ fn files_outside_are_only_read_when_granted() {
     "#);
     let grant_with = |flags: &[&str]| {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut resolved = resolve_with(&file, &[], &[], &[]).unwrap();
-        grant(&flags, &mut resolved, &here)
+        let resolved = resolve_with(&file, &[], &[], &[]).unwrap();
+        grant(&flags, &jobs::jobs(&resolved, &here).unwrap(), &here)
     };
     let above = here.parent().unwrap().display();
     let error = grant_with(&[]).unwrap_err();
@@ -365,7 +365,7 @@ secrets:
                 "web": "target:db"
               },
               "dockerfile": "Dockerfile",
-              "args": {"A": "1", "E": "fromenv", "L": "${literal}", "O": "outside"},
+              "args": {"A": "1", "E": "fromenv", "L": "$${literal}", "O": "outside"},
               "labels": {"x": "y"},
               "tags": ["example/web:extra", "ct-addon:foo", "ct-addon:alp"],
               "cache-from": [
@@ -462,4 +462,163 @@ fn what_a_project_cannot_mean_is_refused() {
         let error = compose::targets(files).unwrap_err();
         assert!(error.contains(reason), "{yaml}: {error}");
     }
+}
+
+/// What buildx 0.29.1 makes of these expressions.
+#[test]
+fn expressions_mean_what_they_mean_to_buildx() {
+    let heredoc = "<<EOT\nlist:\n%{ for x in [\"a\",\"b\"] ~}\n  - ${x}\n%{ endfor ~}\n\n  ${~ \"q\" ~}\n\n  end\nEOT";
+    let cases = [
+        (r###"X == 1 ? "y" : "n""###, r###"n"###),
+        (r###"1 == "1" ? "y" : "n""###, r###"n"###),
+        (r###"contains(["1"], 1) ? "y" : "n""###, r###"n"###),
+        (r###"equal(true, "true") ? "y" : "n""###, r###"n"###),
+        (r###"[1,"a"] == [1,"a"] ? "y" : "n""###, r###"y"###),
+        (r###"null == null ? "y" : "n""###, r###"y"###),
+        (r###"{a=1} == {a=1} ? "y" : "n""###, r###"y"###),
+        (r###"equal("a", null) ? "y" : "n""###, r###"n"###),
+        (r###"1 == 1.0 ? "y" : "n""###, r###"y"###),
+        (r###"notequal("", X) ? "y":"n""###, r###"y"###),
+        (r###"join(",", keys({b=1,a=2}))"###, r###"a,b"###),
+        (
+            r###"join(",", [for k, v in {b="2",a="1"} : "${k}${v}"])"###,
+            r###"a1,b2"###,
+        ),
+        (
+            r###"jsonencode({b="<&>", a=[1,null,true]})"###,
+            r###"{"a":[1,null,true],"b":"\u003c\u0026\u003e"}"###,
+        ),
+        (r###"join(",", values({b=1,a=2}))"###, r###"2,1"###),
+        (
+            r###"jsonencode(merge({z=1},{a=2}))"###,
+            r###"{"a":2,"z":1}"###,
+        ),
+        (
+            r###"jsonencode(jsondecode("{\"b\":1,\"a\":{\"d\":1,\"c\":2}}"))"###,
+            r###"{"a":{"c":2,"d":1},"b":1}"###,
+        ),
+        (
+            r###"jsonencode(zipmap(["b","a"],[1,2]))"###,
+            r###"{"a":2,"b":1}"###,
+        ),
+        (r###""x ${~ "a" ~} y""###, r###"xay"###),
+        (
+            r###""%{ for x in ["a","b"] ~} ${x} %{ endfor ~}""###,
+            r###"a b "###,
+        ),
+        (
+            r###""x %{ if true ~} yes %{~ else ~} no %{~ endif } z""###,
+            r###"x yes z"###,
+        ),
+        (r###""x\n  ${~ "a" ~}\n\n  y""###, r###"xay"###),
+        (r###""x %{~ if false } yes %{ endif ~} z""###, r###"xz"###),
+        (r###""${ "a" ~}   ${~ "b" }""###, r###"ab"###),
+        (r###"" ${~ "a" ~} ""###, r###"a"###),
+        (r###"replace("a+b","/[+]/","$0$0")"###, r###"a+b"###),
+        (
+            r###"regex_replace("a1b2", "([0-9])", "<$1>")"###,
+            r###"a<1>b<2>"###,
+        ),
+        (
+            r###"regex_replace("a1b2", "([a-z])([0-9])", "$2$1x")"###,
+            r###"12"###,
+        ),
+        (r###"0.1+0.2"###, r###"0.3"###),
+        (r###"12345678901234567890"###, r###"12345678901234567890"###),
+        (r###"1e21"###, r###"1000000000000000000000"###),
+        (r###"7/2*2"###, r###"7"###),
+        (r###"2.50"###, r###"2.5"###),
+        (
+            r###"title("a-x b_c d.e 1f 'q")"###,
+            r###"A-X B_c D.E 1f 'Q"###,
+        ),
+        (r###"basename("")"###, r###"."###),
+        (r###"dirname("a//b")"###, r###"a"###),
+        (r###"basename("/")"###, r###"/"###),
+        (r###"dirname("/")"###, r###"/"###),
+        (r###"dirname("a/b/")"###, r###"a/b"###),
+        (r###"basename("a/b//")"###, r###"b"###),
+        (r###"dirname("")"###, r###"."###),
+        (r###"dirname("/a")"###, r###"/"###),
+        (
+            r###"formatdate("YYYY-MM-DD hh:mm:ss ZZZ ZZZZ ZZZZZ Z", "2026-01-02T03:04:05Z")"###,
+            r###"2026-01-02 03:04:05 UTC +0000 +00:00 Z"###,
+        ),
+        (
+            r###"formatdate("HH H AA aa m s M D EEE MMM YY h", "2026-01-02T13:04:05Z")"###,
+            r###"01 1 PM pm 4 5 1 2 Fri Jan 26 13"###,
+        ),
+        (
+            r###"formatdate("hh:mm Z ZZZ", "2026-01-02T13:04:05+02:00")"###,
+            r###"13:04 +02:00 +0200"###,
+        ),
+        (heredoc, "list:\n  - a\n  - b\n\nq\n  end\n"),
+    ];
+    for (expression, expected) in cases {
+        let text = format!(
+            "variable \"X\" {{ default = \"1\" }}\ntarget \"default\" {{\n args = {{\n v = {expression}\n }}\n}}\n"
+        );
+        let mut definitions = Definitions::default();
+        definitions
+            .add_hcl(&text)
+            .unwrap_or_else(|error| panic!("{expression}: {error}"));
+        let args = &printed(&definitions, &[], &[], &[])["target"]["default"]["args"];
+        assert_eq!(args["v"], expected, "{expression}");
+    }
+}
+
+/// What buildx 0.29.1 prints: what a condition left out of a list is not in it, lists of nothing are not shown, and what
+/// is printed can be read again.
+#[test]
+fn what_is_left_out_is_not_there() {
+    let file = hcl(r#"
+        variable "TAG" { default = "" }
+        target "default" {
+          context = ""
+          tags = ["x:1", notequal("", TAG) ? "x:${TAG}" : "", "x:1"]
+          args = { a = "$${x} %%{y}", e = "" }
+          dockerfile-inline = "FROM $${x}"
+          platforms = [""]
+          cache-from = [""]
+          cache-to = ["", "type=inline"]
+          output = [""]
+          secret = [""]
+          ssh = [""]
+          annotations = ["", "k=$${x}"]
+          ulimits = [""]
+          attest = [""]
+          entitlements = [""]
+          no-cache-filter = [""]
+          labels = {}
+          pull = "true"
+        }
+    "#);
+    let printed_once = printed(&file, &[], &[], &[]);
+    assert_eq!(
+        printed_once["target"]["default"],
+        json!({
+            "context": ".", "dockerfile": "Dockerfile", "dockerfile-inline": "FROM $${x}",
+            "args": {"a": "$${x} %%{y}", "e": ""}, "tags": ["x:1"], "annotations": ["k=$${x}"],
+            "cache-to": [{"type": "inline"}], "pull": true,
+        })
+    );
+    let mut again = Definitions::default();
+    again.add_json(&printed_once.to_string()).unwrap();
+    assert_eq!(printed(&again, &[], &[], &[]), printed_once);
+}
+
+#[test]
+fn an_override_is_for_a_target_that_is_there() {
+    let file = hcl("target \"web\" { args = { A = \"1\" } }");
+    for flag in ["nope.tags=a", "wbe*.platform=linux/arm64"] {
+        let error = resolve_with(&file, &["web"], &[flag], &[]).unwrap_err();
+        assert!(
+            error.contains("could not find any target matching"),
+            "{error}"
+        );
+    }
+    // An argument that is not in the environment either keeps its value.
+    let set = ["web.args.A_NAME_THAT_IS_NOT_SET", "*.pull=true"];
+    let shown = printed(&file, &["web"], &set, &[]);
+    assert_eq!(shown["target"]["web"]["args"], json!({"A": "1"}));
 }
