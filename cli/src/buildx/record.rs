@@ -3,7 +3,9 @@
 use super::run::Results;
 use crate::failure::Failure;
 use agent_api::build::BuildResult;
+use agent_api::client::WholeFile;
 use serde_json::{Map, Value};
+use std::io::Write as _;
 use std::path::Path;
 
 /// `--iidfile`: the image's id without a line end.
@@ -40,21 +42,13 @@ fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
     write(path, &text)
 }
 
-/// Beside its place and renamed, so that nobody reads half of it; what is no file is written to as it is.
+/// Whole or not at all, so that nobody reads half of it.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let cannot = |error| Failure::new(1, format!("cannot write {}: {error}", path.display()));
-    if path.metadata().is_ok_and(|found| !found.is_file()) {
-        return std::fs::write(path, bytes).map_err(cannot);
-    }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = Path::new(&partial);
-    std::fs::write(partial, bytes)
-        .and_then(|()| std::fs::rename(partial, path))
-        .inspect_err(|_| {
-            let _ = std::fs::remove_file(partial);
-        })
-        .map_err(cannot)
+    let written = WholeFile::create(path, 0o666).and_then(|mut whole| {
+        whole.write_all(bytes)?;
+        whole.finish()
+    });
+    written.map_err(|error| Failure::new(1, format!("cannot write {}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::render::build_progress::{BuildProgress, failure};
 use agent_api::Client;
 use agent_api::build::{BuildResult, FailureKind, RegistryCredentials};
 use agent_api::client::RemoveImageOptions;
-use agent_api::client::build::BuildError;
+use agent_api::client::build::{BuildError, Logins};
 use agent_api::client::credentials::{ConfigFile, Login};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -31,7 +31,8 @@ pub(crate) async fn run(
     check_order(&jobs).map_err(|reason| Failure::new(1, format!("failed to build: {reason}")))?;
     let several = jobs.len() > 1;
     let news = Backlog::default();
-    let work = build_all(client, jobs, several, &news);
+    let logins = logins();
+    let work = build_all(client, jobs, several, logins.as_ref(), &news);
     tokio::pin!(work);
     let mut tick = tokio::time::interval(TICK);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
@@ -50,6 +51,11 @@ pub(crate) async fn run(
         progress.cancel();
     }
     progress.end();
+    for error in logins.iter().flat_map(Logins::failures) {
+        out::note(format!(
+            "WARNING: went on without credentials of a registry: {error}"
+        ));
+    }
     built
 }
 
@@ -65,6 +71,7 @@ async fn build_all(
     client: &Client,
     mut waiting: Vec<Job>,
     several: bool,
+    logins: Option<&Logins>,
     news: &Backlog,
 ) -> anyhow::Result<Results> {
     let auths = credentials().await;
@@ -81,7 +88,7 @@ async fn build_all(
         waiting = rest;
         for mut job in ready {
             job.resolve(&images);
-            running.push(build(client, job, several, news));
+            running.push(build(client, job, several, logins, news));
         }
         let Some(built) = running.next().await else {
             break;
@@ -98,14 +105,19 @@ async fn build(
     client: &Client,
     job: Job,
     several: bool,
+    logins: Option<&Logins>,
     news: &Backlog,
 ) -> anyhow::Result<(String, BuildResult)> {
     let name = job.name;
     let prefix = if several { name.clone() } else { String::new() };
-    let (request, offers) = job
+    let (mut request, mut offers) = job
         .spec
         .prepare(&|name| std::env::var(name).ok())
         .map_err(|error| Failure::new(1, format!("failed to build: {error}")))?;
+    if let Some(logins) = logins {
+        request.ask_credentials = true;
+        offers.logins(logins.clone());
+    }
     let built = client.build(&request, offers, |status| news.push(&prefix, status));
     match built.await {
         Ok(result) => Ok((name, result)),
@@ -119,6 +131,19 @@ async fn build(
             Err(Failed { text, code }.into())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the user has logged in. Not being able to read it fails the pulls that need it, not the build.
+fn logins() -> Option<Logins> {
+    match ConfigFile::load() {
+        Ok(config) => Some(Logins::new(config)),
+        Err(error) => {
+            out::note(format!(
+                "WARNING: going on without credentials of registries: {error}"
+            ));
+            None
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! JSON text as Docker's commands print it.
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// On one line, without spaces.
-pub(crate) fn compact(value: &Value) -> String {
-    serde_json::to_string(value).expect("a JSON value serialises")
+pub(crate) fn compact(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what is printed has a JSON form")
 }
 
 /// On one line, safe inside HTML as Go's `json.Marshal` writes it.
-pub(crate) fn escaped(value: &Value) -> String {
+pub(crate) fn escaped(value: &impl Serialize) -> String {
     compact(value)
         .replace('<', "\\u003c")
         .replace('>', "\\u003e")

@@ -57,17 +57,16 @@ impl Drop for LiveTransfer {
     }
 }
 
-fn bar(detail: &ProgressDetail) -> String {
+/// `[====>      ]  1.2MB/3MB`, as moby's `pkg/jsonmessage`.
+pub(super) fn bar(detail: &ProgressDetail) -> String {
     let current = detail.current.unwrap_or(0);
     match detail.total {
         Some(total) if total > 0 && current <= total => {
             let done = usize::try_from(current.saturating_mul(BAR as i64) / total).unwrap_or(BAR);
-            let head = if done < BAR { ">" } else { "" };
-            let rest = BAR.saturating_sub(done + head.len());
             format!(
-                "[{}{head}{}] {:>8}/{}",
+                "[{}>{}] {:>8}/{}",
                 "=".repeat(done),
-                " ".repeat(rest),
+                " ".repeat(BAR - done.min(BAR)),
                 human_size(current),
                 human_size(total)
             )
@@ -91,7 +90,7 @@ mod tests {
         };
         for current in [0, 1, 499, 999, 1000] {
             let text = of(current, Some(1000));
-            assert_eq!(text.find(']'), Some(BAR + 1), "{text}");
+            assert_eq!(text.find(']'), Some(BAR + 2), "{text}");
         }
         assert!(of(500, Some(1000)).starts_with(&format!("[{}>", "=".repeat(25))));
         // Longer than was thought.

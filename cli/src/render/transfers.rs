@@ -3,11 +3,13 @@
 
 use super::json;
 use super::progress::Progress;
+use super::transfer::bar;
 use super::units::human_size;
 use crate::out;
 use agent_api::ProgressMessage;
 use indexmap::IndexMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -80,13 +82,79 @@ impl Transfers {
         }
     }
 
-    /// What the daemon says about a layer; only terminals show it.
+    /// What the daemon says about a layer.
     pub(crate) fn layer(&mut self, name: &str, message: &ProgressMessage) {
-        if let Self::Live(live) = self
-            && let Some(line) = live.transfers.get_mut(name)
-        {
-            line.layer(name, message);
+        match self {
+            Self::Quiet => {}
+            Self::Plain => {
+                if let Some(layer) = LayerLine::of(name, message) {
+                    out::note(format!(" {} {} {}", layer.id, layer.text, layer.status));
+                }
+            }
+            Self::Json => {
+                if let Some(layer) = LayerLine::of(name, message) {
+                    out::note(json::escaped(&layer));
+                }
+            }
+            Self::Live(live) => {
+                if let Some(line) = live.transfers.get_mut(name) {
+                    line.layer(name, message);
+                }
+            }
         }
+    }
+}
+
+/// One message about a layer, in Docker Compose's words.
+#[derive(Debug, Serialize)]
+struct LayerLine<'a> {
+    id: &'a str,
+    parent_id: &'a str,
+    text: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    status: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    current: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    total: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    percent: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl<'a> LayerLine<'a> {
+    /// Nothing for messages that are about no layer.
+    fn of(name: &'a str, message: &'a ProgressMessage) -> Option<Self> {
+        let text = message.status.as_deref()?;
+        let detail = message.progress_detail.as_ref()?;
+        let (current, total) = match text {
+            "Downloading" | "Extracting" | "Pushing" => {
+                (detail.current.unwrap_or(0), detail.total.unwrap_or(0))
+            }
+            _ => (0, 0),
+        };
+        let percent = match text {
+            "Download complete"
+            | "Already exists"
+            | "Pull complete"
+            | "Pushed"
+            | "Layer already exists" => 100,
+            _ if total > 0 => current.saturating_mul(100) / total,
+            _ => 0,
+        };
+        Some(Self {
+            id: message.id.as_deref()?,
+            parent_id: name,
+            text,
+            status: bar(detail),
+            current,
+            total,
+            percent,
+        })
     }
 }
 
@@ -162,6 +230,33 @@ fn far<'a>(layers: impl Iterator<Item = &'a Layer>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Docker Compose 2.40 writes it.
+    #[test]
+    fn messages_about_layers_are_lines() {
+        let message = |json: &str| serde_json::from_str::<ProgressMessage>(json).unwrap();
+        let loading = message(
+            r#"{"status":"Downloading","progressDetail":{"current":302080,"total":30003974},"id":"aa196a0ff987"}"#,
+        );
+        let line = LayerLine::of("b", &loading).unwrap();
+        let status = "[>                                                  ]  302.1kB/30MB";
+        assert_eq!(line.status, status);
+        assert_eq!(
+            json::escaped(&line),
+            format!(
+                r#"{{"id":"aa196a0ff987","parent_id":"b","text":"Downloading","status":"{}","current":302080,"total":30003974,"percent":1}}"#,
+                status.replace('>', "\\u003e")
+            )
+        );
+        let there =
+            message(r#"{"status":"Already exists","progressDetail":{},"id":"be41d6df38f5"}"#);
+        assert_eq!(
+            json::escaped(&LayerLine::of("b", &there).unwrap()),
+            r#"{"id":"be41d6df38f5","parent_id":"b","text":"Already exists","percent":100}"#
+        );
+        let about = message(r#"{"status":"Pulling from library/x","id":"latest"}"#);
+        assert!(LayerLine::of("b", &about).is_none());
+    }
 
     #[test]
     fn layers_are_added_up_whatever_the_daemon_says() {

@@ -163,7 +163,7 @@ pub(super) async fn show(
                 }
             }
         }
-        None if format == Some("json") => out::line(json::compact(&found.into()))?,
+        None if format == Some("json") => out::line(json::compact(&found))?,
         None => out::line(json::indented(&found.into()))?,
     }
     for error in &errors {

@@ -138,7 +138,7 @@ fn row(container: &ContainerSummary, trunc: bool, now: Timestamp) -> Row {
         )
         .with("Names", names(&container.names, trunc).join(","))
         .with("Image", image(container, trunc))
-        .with("Command", crate::render::json::compact(&command.into()))
+        .with("Command", crate::render::json::compact(&command))
         .with("CreatedAt", super::created_at(container.created))
         .with("RunningFor", super::ago(container.created, now))
         .with("Ports", ports(&container.ports))

@@ -5,12 +5,11 @@ use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::flags::platform;
 use crate::out;
-use agent_api::client::{ByteStream, ImportOptions};
+use agent_api::client::{ByteStream, ImportOptions, WholeFile};
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::{Stream, StreamExt as _};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
@@ -195,34 +194,17 @@ async fn write(mut archive: ByteStream, path: Option<&Path>) -> anyhow::Result<(
         }
         return Ok(stdout.flush().await?);
     };
-    // A device or a pipe is written to; a rename would put a file in its place.
-    let special = tokio::fs::metadata(path).await;
-    let special = special.is_ok_and(|found| !found.is_file());
-    let mut name = path.as_os_str().to_owned();
-    if !special {
-        // Nobody else may know it beforehand, nor have it: it is the user's alone, as Docker's.
-        let chance = RandomState::new().build_hasher().finish();
-        name.push(format!(".{chance:016x}.part"));
-    }
-    let part = PathBuf::from(name);
-    let result = async {
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create_new(!special).mode(0o600);
-        let mut file = options.open(&part).await?;
+    // The user's alone, as Docker's.
+    let written = async {
+        let whole = WholeFile::create(path, 0o600)?;
+        let mut file = tokio::fs::File::from_std(whole.file().try_clone()?);
         while let Some(piece) = archive.next().await {
             file.write_all(&piece?).await?;
         }
         file.flush().await?;
-        if !special {
-            tokio::fs::rename(&part, path).await?;
-        }
-        anyhow::Ok(())
+        anyhow::Ok(whole.finish()?)
     };
-    let result = result
+    written
         .await
-        .with_context(|| format!("cannot write {}", path.display()));
-    if result.is_err() && !special {
-        let _ = tokio::fs::remove_file(&part).await;
-    }
-    result
+        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -15,7 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::out;
 use crate::render::transfer::LiveTransfer;
 use crate::render::units::human_size;
-use agent_api::client::ByteStream;
+use agent_api::client::{ByteStream, WholeFile};
 use agent_api::{Client, ProgressDetail};
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -27,9 +27,7 @@ use compose::bundle::{
 use futures_util::StreamExt as _;
 use gather::Gathered;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -135,7 +133,7 @@ pub(super) async fn run(session: &Session, flags: &ProjectFlags, args: BundleArg
         images,
         with_images: !args.no_images,
     };
-    let progress = !args.quiet && flags.progress != ProgressMode::Quiet;
+    let progress = !args.quiet && flags.progress_mode() != ProgressMode::Quiet;
     let (lock, digest) = bundling.write(client, path.as_deref(), progress).await?;
     let summary = summary(path.as_deref(), &lock, &digest);
     match to_stdout {
@@ -332,33 +330,24 @@ impl Bundling {
                 Failure::new(1, format!("cannot write {}: {reason}", path.display())).into(),
             );
         }
-        let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        let part = PathBuf::from(part);
         let secret = self
             .portable
             .wanted
             .iter()
             .any(|wanted| wanted.what.starts_with("secret "))
             || !self.portable.variables.is_empty();
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(if secret { 0o600 } else { 0o666 })
-            .open(&part)
-            .with_context(|| format!("cannot write {}", part.display()))?;
+        let cannot = || format!("cannot write {}", path.display());
+        let mode = if secret { 0o600 } else { 0o666 };
+        let whole = WholeFile::create(&path, mode).with_context(cannot)?;
         let filled = self
-            .fill(BufWriter::with_capacity(256 << 10, file), images)
+            .fill(BufWriter::with_capacity(256 << 10, whole), images)
             .and_then(|(lock, digest, output)| {
-                let file: File = output.into_inner().map_err(|error| error.into_error())?;
-                file.sync_all()?;
-                std::fs::rename(&part, &path)?;
+                let whole = output.into_inner().map_err(|error| error.into_error())?;
+                whole.file().sync_all()?;
+                whole.finish()?;
                 Ok((lock, digest))
             });
-        if filled.is_err() {
-            let _ = std::fs::remove_file(&part);
-        }
-        filled.with_context(|| format!("cannot write {}", path.display()))
+        filled.with_context(cannot)
     }
 
     fn fill<W: Write>(mut self, output: W, images: impl Read) -> anyhow::Result<(Lock, String, W)> {

@@ -222,7 +222,7 @@ impl<'a> Images<'a> {
     }
 
     async fn run(&self, jobs: Vec<Job>, quiet: bool) -> anyhow::Result<Results> {
-        let progress = match self.flags.progress {
+        let progress = match self.flags.progress_mode() {
             ProgressMode::Auto => None,
             ProgressMode::Tty => Some("tty"),
             ProgressMode::Plain => Some("plain"),

@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod down;
 mod exec;
+mod fetch;
 mod images;
 mod lifecycle;
 mod logs;

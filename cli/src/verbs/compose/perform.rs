@@ -14,14 +14,7 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 /// How progress is to look.
 pub(super) fn progress(flags: &ProjectFlags) -> Progress {
-    let mode = match std::env::var("COMPOSE_PROGRESS").as_deref() {
-        Ok("tty") if flags.progress == ProgressMode::Auto => ProgressMode::Tty,
-        Ok("plain") if flags.progress == ProgressMode::Auto => ProgressMode::Plain,
-        Ok("json") if flags.progress == ProgressMode::Auto => ProgressMode::Json,
-        Ok("quiet") if flags.progress == ProgressMode::Auto => ProgressMode::Quiet,
-        _ => flags.progress,
-    };
-    match mode {
+    match flags.progress_mode() {
         ProgressMode::Tty => Progress::live(),
         ProgressMode::Auto if flags.coloured(out::stderr_is_terminal()) => Progress::live(),
         ProgressMode::Auto | ProgressMode::Plain => Progress::Plain,

@@ -102,6 +102,20 @@ impl Target {
 }
 
 impl ProjectFlags {
+    /// How progress is shown: the flag's way, else `COMPOSE_PROGRESS`'s.
+    pub(crate) fn progress_mode(&self) -> ProgressMode {
+        self.progress_mode_with(std::env::var("COMPOSE_PROGRESS").ok().as_deref())
+    }
+
+    fn progress_mode_with(&self, environment: Option<&str>) -> ProgressMode {
+        match (self.progress, environment) {
+            (ProgressMode::Auto, Some(word)) => {
+                ProgressMode::from_str(word, false).unwrap_or_default()
+            }
+            (flag, _) => flag,
+        }
+    }
+
     /// Loads the project with the services named; what is wrong with its files is shown with places and carets.
     pub(crate) fn load(
         &self,

@@ -141,7 +141,7 @@ fn row(container: &Container, project: &str, trunc: bool, now: Timestamp) -> Row
         .with("Name", container.name.as_str())
         .with("Names", container.name.as_str())
         .with("Image", summary.image.as_str())
-        .with("Command", json::compact(&command.into()))
+        .with("Command", json::compact(&command))
         .with("Service", container.service.as_str())
         .with("Project", project)
         .with("RunningFor", crate::verbs::ago(summary.created, now))
@@ -196,7 +196,7 @@ fn as_json(container: &Container, project: &str, now: Timestamp) -> serde_json::
         })
         .collect();
     json!({
-        "Command": json::compact(&ellipsis(&summary.command, 20).into()),
+        "Command": json::compact(&ellipsis(&summary.command, 20)),
         "CreatedAt": crate::verbs::created_at(summary.created),
         "ExitCode": exit_code(&summary.status),
         "Health": health(&summary.status),
@@ -291,7 +291,7 @@ pub(super) async fn ls(session: &Session, args: LsArgs) -> Outcome {
             .iter()
             .map(|project| json!({"Name": project.name, "Status": project.status(), "ConfigFiles": files(project)}))
             .collect();
-        out::line(json::compact(&list.into()))?;
+        out::line(json::compact(&list))?;
         return Ok(0);
     }
     let format = Format {

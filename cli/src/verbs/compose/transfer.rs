@@ -1,15 +1,15 @@
 //! `compose pull` and `push`: the images of services, several at once, each of them once.
 //! Source: docker/compose `cmd/compose/{pull,push}.go`, `pkg/compose/{pull,push}.go`.
 
+use super::fetch::{Fetch, Fetched, Pull, follow};
 use super::perform::{self, progress};
 use super::project::ProjectFlags;
 use crate::connect::Session;
-use crate::failure::{Failure, Outcome, describe};
+use crate::failure::{Outcome, describe};
 use crate::out;
 use crate::render::transfers::{Standing, Transfers};
 use crate::verbs::pull::{auth, split, split_tag};
-use agent_api::client::JsonStream;
-use agent_api::{Client, ProgressMessage};
+use agent_api::Client;
 use clap::Args;
 use compose_model::{Project, PullPolicy, ServiceConfig};
 use futures_util::StreamExt as _;
@@ -68,15 +68,6 @@ enum Choice {
     Pull(Pull),
 }
 
-/// One image to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pull {
-    image: String,
-    platform: Option<String>,
-    /// Failing is no end of the command: the image can be built.
-    buildable: bool,
-}
-
 pub(super) async fn pull(session: &Session, flags: &ProjectFlags, args: PullArgs) -> Outcome {
     let loaded = flags.load(&args.services, !args.include_deps)?;
     let project = &loaded.project;
@@ -111,49 +102,16 @@ pub(super) async fn pull(session: &Session, flags: &ProjectFlags, args: PullArgs
             Choice::Pull(pull) => pulls.push((service, pull)),
         }
     }
-    let mut running: BTreeSet<String> = BTreeSet::new();
-    let mut failures: Vec<anyhow::Error> = Vec::new();
-    let mut must_build: Vec<String> = Vec::new();
-    let parallel = perform::options(flags, None).parallel;
-    let mut work = futures_util::stream::iter(&pulls)
-        .map(|(service, pull)| {
-            let display = &display;
-            async move {
-                let done = fetch(client, service, pull, args.quiet, display).await;
-                (service, pull, done)
-            }
-        })
-        .buffer_unordered(parallel.max(1));
-    running.extend(pulls.iter().map(|(service, _)| service.clone()));
-    while let Some((service, pull, done)) = work.next().await {
-        running.remove(service);
-        let Err(error) = done else {
-            display
-                .borrow_mut()
-                .say(service, Standing::Done, "Pulled", "");
-            continue;
-        };
-        let (standing, text) = match pull.buildable {
-            true => (Standing::Warning, "Warning"),
-            false => (Standing::Error, "Error"),
-        };
-        let reason = format!("{error:#}");
-        display.borrow_mut().say(service, standing, text, &reason);
-        if pull.buildable {
-            must_build.push(service.clone());
-        }
-        failures.push(error);
-        if !args.ignore_pull_failures && !pull.buildable {
-            break;
-        }
-    }
-    // Those that are under way end with their connections.
-    drop(work);
-    for service in &running {
-        display
-            .borrow_mut()
-            .say(service, Standing::Error, "Interrupted", "");
-    }
+    let fetch = Fetch {
+        client,
+        parallel: perform::options(flags, None).parallel,
+        quiet: args.quiet,
+        display: &display,
+    };
+    let Fetched {
+        failures,
+        must_build,
+    } = fetch.all(&pulls, args.ignore_pull_failures).await;
     drop(display);
     if !must_build.is_empty() {
         out::note(format!(
@@ -248,49 +206,6 @@ fn choose_one<'a>(
         platform: platform.map(str::to_owned),
         buildable: service.build.is_some(),
     })
-}
-
-async fn fetch(
-    client: &Client,
-    service: &str,
-    pull: &Pull,
-    quiet: bool,
-    display: &RefCell<Transfers>,
-) -> anyhow::Result<()> {
-    display
-        .borrow_mut()
-        .say(service, Standing::Working, "Pulling", "");
-    let (repository, tag) = split(&pull.image);
-    let auth = auth(&pull.image).await?;
-    let platform = pull.platform.as_deref();
-    let messages = client
-        .pull_image(repository, tag, platform, auth.as_ref())
-        .await?;
-    follow(messages, service, quiet, display).await
-}
-
-/// Shows what the daemon says, and ends with its error if there is one.
-async fn follow(
-    mut messages: JsonStream<ProgressMessage>,
-    name: &str,
-    quiet: bool,
-    display: &RefCell<Transfers>,
-) -> anyhow::Result<()> {
-    while let Some(message) = messages.next().await {
-        let message = message?;
-        let detail = message.error_detail.as_ref();
-        let error = message
-            .error
-            .as_ref()
-            .or(detail.map(|detail| &detail.message));
-        if let Some(error) = error {
-            return Err(Failure::new(1, error.clone()).into());
-        }
-        if !quiet {
-            display.borrow_mut().layer(name, &message);
-        }
-    }
-    Ok(())
 }
 
 pub(super) async fn push(session: &Session, flags: &ProjectFlags, args: PushArgs) -> Outcome {

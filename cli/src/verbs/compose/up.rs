@@ -1,16 +1,19 @@
 //! `compose up`, `create`, `scale` and `plan`. Source: docker/compose `cmd/compose/up.go`, `pkg/compose/up.go`.
 
 use super::bundle::site;
+use super::fetch::{self, Fetch};
 use super::images::Images;
 use super::project::ProjectFlags;
 use super::{perform, session};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
+use crate::render::transfers::Transfers;
 use clap::Args;
 use compose::Plan;
 use compose::plan::images::{Building, ImageOptions};
 use compose::plan::options::{Dependencies, Orphans, Recreate, Start, UpOptions};
 use compose_model::{Loaded, Project};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -454,41 +457,34 @@ impl Convergence {
             return Box::pin(site::bring(session, flags, bundle, &loaded.project)).await;
         }
         let client = session.client().await?;
-        self.pull(client, &loaded.project).await?;
+        self.pull(client, flags, &loaded.project).await?;
         let images = Images::new(session, flags, loaded);
         images.build(&self.images(), self.quiet_build).await
     }
 
-    /// Fetches what the policy wants fetched; a service that is built keeps its image to itself.
-    async fn pull(&self, client: &agent_api::Client, project: &Project) -> anyhow::Result<()> {
+    /// Fetches what the policy wants fetched.
+    async fn pull(
+        &self,
+        client: &agent_api::Client,
+        flags: &ProjectFlags,
+        project: &Project,
+    ) -> anyhow::Result<()> {
         let policy = self.pull.as_deref().unwrap_or_default();
-        if policy == "never" {
+        let pulls = fetch::wanted(client, project, policy).await;
+        if pulls.is_empty() {
             return Ok(());
         }
-        let mut done = std::collections::BTreeSet::new();
-        for (name, service) in &project.services {
-            let image = service.image_or_default(&project.name, name);
-            if service.build.is_some() || !done.insert(image.clone()) {
-                continue;
-            }
-            if service.pull_policy == Some(compose_model::PullPolicy::Never) && policy != "always" {
-                continue;
-            }
-            let own = service.pull_policy == Some(compose_model::PullPolicy::Always);
-            let missing = match policy {
-                "always" => true,
-                "" | "policy" if own => true,
-                _ => matches!(
-                    client.inspect_image(&image).await,
-                    Err(agent_api::client::ClientError::Api { status: 404, .. })
-                ),
-            };
-            if missing {
-                let platform = service.platform.as_deref();
-                crate::verbs::pull::pull(client, &image, platform, self.quiet_pull).await?;
-            }
+        let display = RefCell::new(Transfers::like(&perform::progress(flags)));
+        let fetch = Fetch {
+            client,
+            parallel: perform::options(flags, None).parallel,
+            quiet: self.quiet_pull,
+            display: &display,
+        };
+        match fetch.all(&pulls, false).await.failures.pop() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn scale(&self) -> anyhow::Result<BTreeMap<String, u32>> {

@@ -7,9 +7,11 @@ use crate::failure::Failure;
 use anyhow::Context as _;
 use compose::bundle::{LockedFile, Portable, Writer, name};
 use compose_model::{Loaded, Project};
+use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +36,20 @@ pub(super) struct Gathered {
 #[derive(Debug)]
 pub(super) enum Source {
     Text(String),
-    Path { path: PathBuf, bind: bool },
+    /// Only as long as it is the file that was found there: whoever can write to a directory (a container, to one that is
+    /// bound) may have put another thing or a link in its place.
+    Path {
+        path: PathBuf,
+        bind: bool,
+        identity: Identity,
+    },
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 impl Source {
@@ -44,7 +59,7 @@ impl Source {
         writer: &mut Writer<impl Write>,
         entry: &str,
     ) -> anyhow::Result<LockedFile> {
-        let (path, bind) = match self {
+        let (path, bind, found) = match self {
             Self::Text(text) => {
                 writer.bytes(entry, 0o644, text.as_bytes())?;
                 return Ok(LockedFile {
@@ -54,10 +69,21 @@ impl Source {
                     bind: false,
                 });
             }
-            Self::Path { path, bind } => (path, *bind),
+            Self::Path {
+                path,
+                bind,
+                identity,
+            } => (path, *bind, *identity),
         };
         let mut file = open(path)?;
         let metadata = file.metadata()?;
+        if identity(&metadata) != found {
+            let reason = format!(
+                "{} became another file while the bundle was written: run it again",
+                path.display()
+            );
+            return Err(Failure::new(1, reason).into());
+        }
         let mode = metadata.permissions().mode() & 0o777;
         let digest = writer.stream(entry, mode, metadata.len(), &mut file, &mut |_| {})?;
         Ok(LockedFile {
@@ -100,7 +126,7 @@ pub(super) fn gather(
                     excluded: &excluded,
                     bind: wanted.bind,
                 };
-                walk.directory(&wanted.path, &wanted.place, 0, &mut gathered)?;
+                walk.top(&wanted.path, &wanted.place, &mut gathered)?;
             }
             Ok(metadata) if wanted.bind && excluded.covers(&wanted.path, &metadata) => {
                 gathered.notes.push(format!(
@@ -109,7 +135,7 @@ pub(super) fn gather(
                     wanted.path.display()
                 ));
             }
-            Ok(_) => gathered.path(&wanted.place, &wanted.path, wanted.bind)?,
+            Ok(metadata) => gathered.path(&wanted.place, &wanted.path, &metadata, wanted.bind)?,
             // The engine makes a missing directory.
             Err(_) if wanted.bind => gathered.notes.push(format!(
                 "not in the bundle: {}: there is no {}",
@@ -218,21 +244,20 @@ fn revealing(env_files: &BTreeSet<PathBuf>, portable: &Portable) -> BTreeSet<Pat
 /// name of the same file.
 struct Excluded {
     paths: BTreeSet<PathBuf>,
-    /// Device and inode.
-    files: BTreeSet<(u64, u64)>,
+    files: BTreeSet<Identity>,
 }
 
 impl Excluded {
     fn new(paths: BTreeSet<PathBuf>) -> Self {
         let files = paths.iter().filter_map(|path| std::fs::metadata(path).ok());
         Self {
-            files: files.map(|file| (file.dev(), file.ino())).collect(),
+            files: files.map(|file| identity(&file)).collect(),
             paths,
         }
     }
 
     fn covers(&self, path: &Path, metadata: &std::fs::Metadata) -> bool {
-        self.paths.contains(path) || self.files.contains(&(metadata.dev(), metadata.ino()))
+        self.paths.contains(path) || self.files.contains(&identity(metadata))
     }
 }
 
@@ -242,8 +267,18 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// A directory that the project names.
+    fn top(&self, path: &Path, place: &str, gathered: &mut Gathered) -> anyhow::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty())
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        self.directory(&opened, path, place, 0, gathered)
+    }
+
+    /// What is in an open directory; `path` is what it is called.
     fn directory(
         &self,
+        opened: &OwnedFd,
         directory: &Path,
         place: &str,
         depth: usize,
@@ -256,31 +291,36 @@ impl Walk<'_> {
             );
             return Err(Failure::new(1, reason).into());
         }
-        let entries: std::io::Result<Vec<_>> = std::fs::read_dir(directory)
-            .with_context(|| format!("cannot read {}", directory.display()))?
-            .collect();
-        let mut entries =
-            entries.with_context(|| format!("cannot read {}", directory.display()))?;
+        let cannot = || format!("cannot read {}", directory.display());
+        let listed = std::fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        let entries: std::io::Result<Vec<_>> = listed.with_context(cannot)?.collect();
+        let mut entries = entries.with_context(cannot)?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         if entries.is_empty() {
             return gathered.directory(place);
         }
         for entry in entries {
-            let path = entry.path();
-            if self.excluded.covers(&path, &entry.metadata()?) {
+            let name = entry.file_name();
+            let path = directory.join(&name);
+            // Of the entry itself, not of what a link points to.
+            let metadata = entry.metadata()?;
+            if self.excluded.covers(&path, &metadata) {
                 continue;
             }
-            let name = entry.file_name();
             let Some(name) = name.to_str() else {
                 let reason = format!("the name of {} is not UTF-8", path.display());
                 return Err(Failure::new(1, reason).into());
             };
             let place = format!("{place}/{name}");
-            let kind = entry.file_type()?;
+            let kind = metadata.file_type();
             if kind.is_dir() {
-                self.directory(&path, &place, depth + 1, gathered)?;
+                // Not a link that has been put there since.
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let below = rustix::fs::openat(opened, name, flags, Mode::empty())
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                self.directory(&below, &path, &place, depth + 1, gathered)?;
             } else if kind.is_file() {
-                gathered.path(&place, &path, self.bind)?;
+                gathered.path(&place, &path, &metadata, self.bind)?;
             } else {
                 gathered.notes.push(format!(
                     "not in the bundle: {}, which is no regular file",
@@ -301,9 +341,19 @@ fn check_place(place: &str) -> anyhow::Result<()> {
 }
 
 impl Gathered {
-    fn path(&mut self, place: &str, path: &Path, bind: bool) -> anyhow::Result<()> {
-        let path = path.to_owned();
-        self.add(place.to_owned(), Source::Path { path, bind })
+    fn path(
+        &mut self,
+        place: &str,
+        path: &Path,
+        metadata: &std::fs::Metadata,
+        bind: bool,
+    ) -> anyhow::Result<()> {
+        let source = Source::Path {
+            path: path.to_owned(),
+            bind,
+            identity: identity(metadata),
+        };
+        self.add(place.to_owned(), source)
     }
 
     fn directory(&mut self, place: &str) -> anyhow::Result<()> {
@@ -349,9 +399,41 @@ mod tests {
             bind: true,
         };
         let mut gathered = Gathered::default();
-        walk.directory(&root, "project", 0, &mut gathered).unwrap();
+        walk.top(&root, "project", &mut gathered).unwrap();
         let places: Vec<&String> = gathered.files.keys().collect();
         assert_eq!(places, ["project/sub/page"]);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_since_it_was_found_does_not_go_along() {
+        let temporary = tempfile::tempdir().unwrap();
+        let outside = temporary.path().join("outside");
+        std::fs::write(&outside, "the host's").unwrap();
+        let data = temporary.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        for name in ["a", "sub"] {
+            std::fs::create_dir(data.join(name)).unwrap();
+            std::fs::write(data.join(name).join("z"), "a container's").unwrap();
+        }
+        let walk = Walk {
+            excluded: &Excluded::new(BTreeSet::new()),
+            bind: true,
+        };
+        let mut gathered = Gathered::default();
+        walk.top(&data, "project", &mut gathered).unwrap();
+        // A link in the file's place, and one in its directory's.
+        std::fs::remove_file(data.join("a/z")).unwrap();
+        std::os::unix::fs::symlink(&outside, data.join("a/z")).unwrap();
+        std::fs::rename(data.join("sub"), data.join("moved")).unwrap();
+        std::fs::create_dir(temporary.path().join("far")).unwrap();
+        std::fs::write(temporary.path().join("far/z"), "the host's").unwrap();
+        std::os::unix::fs::symlink(temporary.path().join("far"), data.join("sub")).unwrap();
+        for place in ["project/a/z", "project/sub/z"] {
+            let mut writer = Writer::new(Vec::new());
+            let refused = gathered.files[place].write(&mut writer, place).unwrap_err();
+            let told = refused.to_string();
+            assert!(told.contains("became another file"), "{told}");
+        }
     }
 
     #[test]
@@ -382,7 +464,7 @@ mod tests {
             bind: true,
         };
         let mut gathered = Gathered::default();
-        walk.directory(temporary.path(), "project", 0, &mut gathered)
+        walk.top(temporary.path(), "project", &mut gathered)
             .unwrap();
         assert!(gathered.files.is_empty());
         let empty = BTreeSet::from(["project/a/empty".to_owned()]);

@@ -184,7 +184,7 @@ pub(in super::super) async fn bring(
     path: &Path,
     project: &Project,
 ) -> anyhow::Result<()> {
-    let view = match flags.progress {
+    let view = match flags.progress_mode() {
         ProgressMode::Quiet => View::Quiet,
         _ if out::stderr_is_terminal() => View::Live,
         _ => View::Lines,
