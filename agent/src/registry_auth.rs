@@ -56,7 +56,12 @@ pub(crate) fn from_header(header: &[u8]) -> Option<Credentials> {
     credentials(&decode(header)?)
 }
 
-/// The same, for asking the registry of an image. Docker's daemon believes its client about whose registry it is; here one
+/// What bare JSON says, in the same way.
+pub(crate) fn from_json(json: &[u8]) -> Option<Credentials> {
+    credentials(&go_json::from_slice(json).ok()?)
+}
+
+/// What such a header says to who asks the registry of an image. Docker's daemon believes its client about whose registry it is; here one
 /// that is named, and is another one, gets nothing.
 ///
 /// # Errors

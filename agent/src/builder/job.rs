@@ -388,8 +388,9 @@ impl Run<'_> {
                 true => Pull::Always,
                 false => Pull::Missing,
             },
-            credentials: options::credentials(&self.job.request, reference),
         };
+        let session = self.job.session.as_ref();
+        let credentials = options::credentials(&self.job.request, session, reference);
         let parts = Mutex::new(HashMap::new());
         let report = |message: agent_image::ProgressMessage| {
             let (Some(id), Some(status)) = (message.id, message.status) else {
@@ -403,7 +404,7 @@ impl Run<'_> {
             part.at(&status.to_lowercase(), current, total);
         };
         let engine = &self.shop.engine;
-        let image = source::image(engine, request, &report, &self.cancel).await?;
+        let image = source::image(engine, request, credentials, &report, &self.cancel).await?;
         for (_, part) in parts.into_inner() {
             part.done();
         }

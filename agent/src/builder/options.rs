@@ -1,6 +1,9 @@
-//! From a request to what the plan is made with. Pure: every option is taken or refused by name.
+//! From a request to what the plan is made with: every option is taken or refused by name. Pure, but for asking a client who
+//! the user is.
 
-use agent_api::build::{BuildRequest, CacheExport, ContextOffer, Entitlement as Granted};
+use agent_api::build::{
+    BuildRequest, CacheExport, ContextOffer, Entitlement as Granted, RegistryCredentials,
+};
 use agent_build::plan::{
     BuildOptions, BuilderArgs, ContextSource, Entitlement, ExtraHost, NetworkMode, NoCache,
     Platform, Resources, Ulimit,
@@ -8,6 +11,7 @@ use agent_build::plan::{
 use agent_image::{Credentials, Reference};
 
 use super::failure::Failure;
+use super::session::Session;
 use crate::registry_auth;
 
 /// Docker Hub's name among credentials.
@@ -96,27 +100,38 @@ pub(crate) fn platforms(request: &BuildRequest) -> Result<Vec<Option<Platform>>,
     Ok(platforms)
 }
 
-/// Who pulls an image, as the request says it.
-pub(crate) fn credentials(request: &BuildRequest, reference: &str) -> Option<Credentials> {
+/// Who pulls or pushes an image: as the request says it, else as the client says it now, who may have to unlock a store of
+/// passwords for it. To be asked when a registry is about to be.
+pub(crate) async fn credentials(
+    request: &BuildRequest,
+    session: Option<&Session>,
+    reference: &str,
+) -> Option<Credentials> {
     let name = Reference::parse(reference).ok()?;
     let host = match name.domain() {
         "docker.io" => DOCKER_HUB,
         other => other,
     };
+    if let Some(given) = given(request, host) {
+        return registry_auth::credentials(given);
+    }
+    let session = session.filter(|_| request.ask_credentials)?;
+    let told = session.credentials(host).await?;
+    registry_auth::from_json(&told)
+}
+
+/// What the request has for a registry.
+fn given<'a>(request: &'a BuildRequest, host: &str) -> Option<&'a RegistryCredentials> {
     let plain = |key: &str| {
         let bare = key
             .trim_start_matches("https://")
             .trim_start_matches("http://");
         bare.trim_end_matches('/') == host
     };
-    let auth = request.auths.get(host).or_else(|| {
-        request
-            .auths
-            .iter()
-            .find(|(key, _)| plain(key))
-            .map(|(_, auth)| auth)
-    })?;
-    registry_auth::credentials(auth)
+    request.auths.get(host).or_else(|| {
+        let mut auths = request.auths.iter();
+        auths.find(|(key, _)| plain(key)).map(|(_, auth)| auth)
+    })
 }
 
 fn context_source(offer: &ContextOffer) -> Result<ContextSource, Failure> {
@@ -177,8 +192,8 @@ fn resources(request: &BuildRequest) -> Result<Resources, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::session::Ask;
     use super::*;
-    use agent_api::build::RegistryCredentials;
 
     #[test]
     fn hosts_are_read_in_all_their_forms() {
@@ -208,8 +223,8 @@ mod tests {
         assert_eq!(options.entitlements, [Entitlement::NetworkHost]);
     }
 
-    #[test]
-    fn credentials_are_found_by_every_name_of_a_registry() {
+    #[tokio::test]
+    async fn credentials_are_found_by_every_name_of_a_registry() {
         let mut request = BuildRequest::default();
         let of = |user: &str| RegistryCredentials {
             username: user.into(),
@@ -221,11 +236,36 @@ mod tests {
         request
             .auths
             .insert("https://other:5000/".into(), of("url"));
-        let user = |reference: &str| credentials(&request, reference).map(|found| found.username);
-        assert_eq!(user("alpine").as_deref(), Some("hub"));
-        assert_eq!(user("registry:5000/a/b:c").as_deref(), Some("plain"));
-        assert_eq!(user("other:5000/a").as_deref(), Some("url"));
-        assert_eq!(user("nobody:1/a"), None);
+        // A client that is asked for each registry that the request does not name, and for no other.
+        let (session, mut asked) = Session::channel();
+        let client = tokio::spawn(async move {
+            let mut servers = Vec::new();
+            while let Some(Ask::Credentials { server, reply }) = asked.recv().await {
+                let told = match &*server {
+                    "asked:1" => r#"{"Username":"later","password":"p"}"#,
+                    _ => "",
+                };
+                let _ = reply.send(Some(told.as_bytes().to_vec()));
+                servers.push(server);
+            }
+            servers
+        });
+        for (may_ask, reference, expected) in [
+            (true, "alpine", Some("hub")),
+            (true, "registry:5000/a/b:c", Some("plain")),
+            (true, "other:5000/a", Some("url")),
+            (false, "asked:1/a", None),
+            (true, "asked:1/a", Some("later")),
+            (true, "nobody:1/a", None),
+        ] {
+            request.ask_credentials = may_ask;
+            let found = credentials(&request, Some(&session), reference).await;
+            let user = found.map(|found| found.username);
+            assert_eq!(user.as_deref(), expected, "{reference}");
+            assert!(may_ask || credentials(&request, None, reference).await.is_none());
+        }
+        drop(session);
+        assert_eq!(client.await.unwrap(), ["asked:1", "nobody:1"]);
     }
 
     #[test]

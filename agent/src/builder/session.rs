@@ -1,4 +1,5 @@
-//! What a build asks of its client: contexts, places for its output, secrets, connections to an ssh agent.
+//! What a build asks of its client: contexts, places for its output, secrets, connections to an ssh agent, who the user is
+//! at a registry.
 //!
 //! ```text
 //! build ── Session ─────────────────────────────────────────────────── Ask ──▶ the task that talks to that client
@@ -53,6 +54,13 @@ pub(crate) enum Ask {
         /// Takes the answer.
         reply: oneshot::Sender<Option<ByteReceiver>>,
     },
+    /// Who the user is at a registry, as JSON; `None`: the client does not tell, nothing: nobody.
+    Credentials {
+        /// `host[:port]`, or Docker Hub's `https://index.docker.io/v1/`.
+        server: String,
+        /// Takes the answer.
+        reply: oneshot::Sender<Option<Vec<u8>>>,
+    },
     /// Where an output goes, as a tar; `None`: the client does not take it.
     Output {
         /// Its id.
@@ -91,6 +99,12 @@ impl Session {
     pub(crate) async fn cache(&self, id: &str) -> Option<ByteReceiver> {
         let id = id.to_owned();
         self.ask(|reply| Ask::Cache { id, reply }).await
+    }
+
+    /// Who the user is at a registry, as JSON. `None`: the client does not tell, or has left.
+    pub(crate) async fn credentials(&self, server: &str) -> Option<Vec<u8>> {
+        let server = server.to_owned();
+        self.ask(|reply| Ask::Credentials { server, reply }).await
     }
 
     /// Where an output goes. `None`: the client does not take it, or has left.

@@ -16,6 +16,7 @@ impl Engine {
         credentials: Option<Credentials>,
     ) -> Result<ProgressStream> {
         let request = PushRequest {
+            image: None,
             reference: parse(reference)?,
             credentials,
         };

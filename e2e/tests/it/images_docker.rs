@@ -7,7 +7,7 @@ use std::process::Command;
 use e2e::{Host, Output};
 
 /// Whether a command is there; says so if not.
-fn installed(program: &str) -> bool {
+pub(super) fn installed(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
         eprintln!("skipped: there is no {program} in PATH");
@@ -15,8 +15,9 @@ fn installed(program: &str) -> bool {
     there
 }
 
+/// The docker command, as a user of the host.
 #[track_caller]
-fn docker(host: &Host, arguments: &[&str]) -> Output {
+pub(super) fn docker(host: &Host, arguments: &[&str]) -> Output {
     let mut command = Command::new("docker");
     command
         .args(arguments)

@@ -2,29 +2,11 @@
 //! of the stock docker command. Skipped, aloud, where that is not installed.
 
 use std::io::{Read as _, Write as _};
-use std::process::Command;
 
-use e2e::{Host, Output};
+use e2e::Host;
 use serde_json::Value;
 
-/// Whether the docker command is there; says so if not.
-fn has_docker() -> bool {
-    let there = Command::new("docker").arg("--version").output().is_ok();
-    if !there {
-        eprintln!("skipped: there is no docker in PATH");
-    }
-    there
-}
-
-#[track_caller]
-fn docker(host: &Host, arguments: &[&str]) -> Output {
-    let mut command = Command::new("docker");
-    command
-        .args(arguments)
-        .env("DOCKER_HOST", host.socket())
-        .env("HOME", host.path(""));
-    host.run(command)
-}
+use crate::images_docker::{docker, installed};
 
 fn import(host: &Host, name: &str) -> String {
     let busybox = e2e::busybox();
@@ -49,7 +31,7 @@ fn layers(host: &Host) -> usize {
 
 #[test]
 fn a_stopped_container_outlives_its_image() {
-    if !has_docker() {
+    if !installed("docker") {
         return;
     }
     let mut host = Host::start();
@@ -98,7 +80,7 @@ fn a_stopped_container_outlives_its_image() {
 
 #[test]
 fn events_of_images_are_dockers() {
-    if !has_docker() {
+    if !installed("docker") {
         return;
     }
     let host = Host::start();

@@ -12,7 +12,7 @@
 //! ```text
 //! auth     what a registry wants (challenge), who asks, tokens that are good     token   getting one
 //! login    whether credentials are good                                          search  finding images by a word
-//! proxy    the way out                                                           partial what interrupted pulls have
+//! proxy    the way out, socks through another kind of proxy                      partial what interrupted pulls have
 //! ```
 //!
 //! The calls block their thread, like the rest of this package, and drive the network on the runtime they were given:
@@ -31,6 +31,7 @@ mod manifest;
 mod partial;
 mod proxy;
 mod search;
+mod socks;
 mod tags;
 mod tls;
 mod token;

@@ -1,5 +1,6 @@
-//! The way to a registry through an HTTP proxy: which addresses go through which proxy, and a connector that does so.
-//! Plain http is asked of the proxy itself (absolute form), TLS goes through a tunnel (`CONNECT`, RFC 9110 §9.3.6).
+//! The way to a registry through a proxy: which addresses go through which proxy, and a connector that does so. Of an HTTP
+//! proxy plain http is asked itself (absolute form), TLS goes through a tunnel (`CONNECT`, RFC 9110 §9.3.6); through a SOCKS
+//! proxy everything does ([`super::socks`]). Proxies that are spoken to by TLS are refused.
 //!
 //! Must not: read the environment; the daemon's configuration does. Source of the rules of exemption: Go
 //! `golang.org/x/net/http/httpproxy`, which Docker uses.
@@ -22,6 +23,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower::Service;
 use url::Url;
+
+use super::socks::{self, Login};
 
 /// Bytes of a proxy's answer to `CONNECT`.
 const HEAD_MAX: usize = 16 << 10;
@@ -53,10 +56,16 @@ impl std::fmt::Debug for Proxies {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Proxy {
-    /// `http://host:port`
+    /// `http://host:port` or `socks5://host:port`
     address: String,
-    /// Value of `Proxy-Authorization`.
-    authorization: Option<String>,
+    kind: Kind,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kind {
+    /// With the value of `Proxy-Authorization`.
+    Http(Option<String>),
+    Socks(Option<Login>),
 }
 
 /// One word of `NO_PROXY`.
@@ -90,8 +99,10 @@ impl Proxies {
     #[must_use]
     pub fn authorization(&self, uri: &Uri) -> Option<&str> {
         let forwarded = uri.scheme_str() != Some("https");
-        let proxy = self.of(uri).filter(|_| forwarded)?;
-        proxy.authorization.as_deref()
+        match &self.of(uri).filter(|_| forwarded)?.kind {
+            Kind::Http(authorization) => authorization.as_deref(),
+            Kind::Socks(_) => None,
+        }
     }
 
     fn of(&self, uri: &Uri) -> Option<&Proxy> {
@@ -124,32 +135,37 @@ impl Proxy {
         // A password before the host is nobody's business.
         let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
         let url = Url::parse(&whole).map_err(|error| format!("proxy {shown:?}: {error}"))?;
-        let (Some(host), "http") = (url.host_str(), url.scheme()) else {
-            return Err(format!(
-                "a proxy by {}:// is not supported: write http://host:port",
-                url.scheme()
-            ));
-        };
-        let authorization = (!url.username().is_empty()).then(|| {
+        let login = (!url.username().is_empty()).then(|| {
             let plain = |text: &str| {
                 let form = format!("x={}", text.replace('+', "%2B"));
                 url::form_urlencoded::parse(form.as_bytes())
                     .next()
                     .map_or_else(String::new, |(_, value)| value.into_owned())
             };
-            let pair = format!(
-                "{}:{}",
-                plain(url.username()),
-                plain(url.password().unwrap_or_default())
-            );
-            format!("Basic {}", STANDARD.encode(pair))
+            Login {
+                user: plain(url.username()),
+                password: plain(url.password().unwrap_or_default()),
+            }
         });
+        let (scheme, port, kind) = match url.scheme() {
+            "http" => {
+                let basic = |Login { user, password }| {
+                    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+                };
+                ("http", 80, Kind::Http(login.map(basic)))
+            }
+            "socks5" | "socks5h" => ("socks5", 1080, Kind::Socks(login)),
+            other => {
+                return Err(format!(
+                    "a proxy by {other}:// is not supported: write http://host:port or socks5://host:port"
+                ));
+            }
+        };
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| format!("proxy {shown:?} has no host"))?;
         Ok(Some(Self {
-            address: format!(
-                "http://{host}:{}",
-                url.port_or_known_default().unwrap_or(80)
-            ),
-            authorization,
+            address: format!("{scheme}://{host}:{}", url.port().unwrap_or(port)),
+            kind,
         }))
     }
 }
@@ -245,14 +261,20 @@ impl Service<Uri> for ProxyDialer {
                 .call(at?)
                 .await
                 .map_err(|error| through(&super::transport::chain(&error)))?;
-            if uri.scheme_str() != Some("https") {
+            if uri.scheme_str() != Some("https") && matches!(proxy.kind, Kind::Http(_)) {
                 return Ok(Dialed {
                     io,
                     forwarded: true,
                 });
             }
             let mut stream = io.into_inner();
-            tokio::time::timeout(TUNNEL_LIMIT, tunnel(&mut stream, &uri, &proxy))
+            let opening = async {
+                match &proxy.kind {
+                    Kind::Http(basic) => tunnel(&mut stream, &uri, basic.as_deref()).await,
+                    Kind::Socks(login) => socks::open(&mut stream, &uri, login.as_ref()).await,
+                }
+            };
+            tokio::time::timeout(TUNNEL_LIMIT, opening)
                 .await
                 .map_err(|_| through(&"no answer"))?
                 .map_err(|error| through(&error))?;
@@ -265,11 +287,11 @@ impl Service<Uri> for ProxyDialer {
 }
 
 /// Asks a proxy to pass bytes on to `uri` from now on.
-async fn tunnel(stream: &mut TcpStream, uri: &Uri, proxy: &Proxy) -> io::Result<()> {
+async fn tunnel(stream: &mut TcpStream, uri: &Uri, basic: Option<&str>) -> io::Result<()> {
     let host = uri.host().unwrap_or_default();
     let target = format!("{host}:{}", uri.port_u16().unwrap_or(443));
     let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
-    if let Some(authorization) = &proxy.authorization {
+    if let Some(authorization) = basic {
         head += &format!("Proxy-Authorization: {authorization}\r\n");
     }
     stream.write_all(format!("{head}\r\n").as_bytes()).await?;
@@ -380,7 +402,7 @@ mod tests {
             assert_eq!(found.map(|found| &*found.address), proxy, "{address}");
         }
         let https = proxies.https.as_ref().unwrap();
-        assert_eq!(https.authorization.as_deref(), Some("Basic dXNlcjpwQHNz"));
+        assert!(matches!(&https.kind, Kind::Http(Some(basic)) if basic == "Basic dXNlcjpwQHNz"));
         assert!(!format!("{proxies:?}").contains("p@ss"));
         let wrong = Proxies::new("http://user:p%40ss@h:99999", "", "").unwrap_err();
         assert!(wrong.contains("\"h:99999\""), "{wrong}");
@@ -394,10 +416,53 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn plain_http_too_goes_through_a_socks_proxy() {
+        let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("socks5h://me:p%20w@{}", proxy.local_addr().unwrap());
+        let proxies = Proxies::new(&address, "socks5://q", "").unwrap();
+        assert_eq!(proxies.https.as_ref().unwrap().address, "socks5://q:1080");
+        let uri: Uri = "http://r.test:5000/v2/".parse().unwrap();
+        assert_eq!(proxies.authorization(&uri), None);
+        let server = async {
+            let (mut client, _) = proxy.accept().await.unwrap();
+            for (asked, answer) in [
+                (&b"\x05\x02\x00\x02"[..], &b"\x05\x02"[..]),
+                (b"\x01\x02me\x03p w", b"\x01\x00"),
+                (
+                    b"\x05\x01\x00\x03\x06r.test\x13\x88",
+                    b"\x05\x00\x00\x01\0\0\0\0\0\0hello",
+                ),
+            ] {
+                let mut sent = vec![0; asked.len()];
+                client.read_exact(&mut sent).await.unwrap();
+                assert_eq!(sent, asked);
+                client.write_all(answer).await.unwrap();
+            }
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        let mut dialer = ProxyDialer::new(tcp, proxies);
+        let (dialed, ()) = tokio::join!(dialer.call(uri), server);
+        let dialed = dialed.unwrap_or_else(|error| panic!("{error}"));
+        assert!(!dialed.forwarded, "requests are for the registry");
+        let mut said = String::new();
+        TokioIo::new(dialed)
+            .read_to_string(&mut said)
+            .await
+            .unwrap();
+        assert_eq!(said, "hello");
+    }
+
     #[test]
     fn other_kinds_of_proxies_are_refused_by_name() {
-        let refused = Proxies::new("socks5://p:1", "", "").unwrap_err();
-        assert!(refused.contains("socks5://"), "{refused}");
-        assert!(Proxies::new("http://", "", "").is_err());
+        for kind in ["https", "socks4", "ftp"] {
+            let refused = Proxies::new(&format!("{kind}://p:1"), "", "").unwrap_err();
+            let told = format!("a proxy by {kind}:// is not supported");
+            assert!(refused.contains(&told), "{refused}");
+        }
+        for nowhere in ["http://", "socks5://", "socks5:///x"] {
+            assert!(Proxies::new(nowhere, "", "").is_err(), "{nowhere}");
+        }
     }
 }

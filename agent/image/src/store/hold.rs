@@ -28,6 +28,8 @@ pub enum HeldFor {
     Build,
     /// It is being written into an archive.
     Save,
+    /// It has just come from a registry.
+    Pull,
     /// It is on its way to a registry.
     Push,
     /// An image is being made of one of its containers.
@@ -41,6 +43,7 @@ impl HeldFor {
             Self::Container => "image is being used by a container that is being created",
             Self::Build => "image is being used by a build: wait for it, or stop it",
             Self::Save => "image is being saved: wait for it, or stop it",
+            Self::Pull => "image is being pulled: wait for it, or stop it",
             Self::Push => "image is being pushed: wait for it, or stop it",
             Self::Commit => "a container of the image is being committed: wait for it",
         }
@@ -72,8 +75,13 @@ impl Store {
 
     /// Keeps an image that is here. The caller has the writers' lock.
     pub(super) fn hold_known(&self, id: ImageId, purpose: HeldFor) -> Hold {
-        self.held.lock().entry(id).or_default().push(purpose);
         self.used(&id);
+        self.take_hold(id, purpose)
+    }
+
+    /// Keeps an image that is here, or is about to be. The caller has the writers' lock.
+    pub(super) fn take_hold(&self, id: ImageId, purpose: HeldFor) -> Hold {
+        self.held.lock().entry(id).or_default().push(purpose);
         let held = Arc::clone(&self.held);
         Hold { id, purpose, held }
     }

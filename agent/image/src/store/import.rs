@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use agent_build::plan::Platform;
 use jiff::Timestamp;
 
 use super::{Additions, Result, Store};
@@ -35,7 +36,11 @@ impl Store {
     ) -> Result<ImageId> {
         let mut run = RunConfig::default();
         super::changes::apply(&mut run, &options.changes)?;
-        let (os, architecture, variant) = platform(options.platform.as_deref())?;
+        let Platform {
+            os,
+            architecture,
+            variant,
+        } = platform(options.platform.as_deref())?;
         if options
             .reference
             .as_ref()
@@ -157,31 +162,16 @@ impl Store {
     }
 }
 
-/// `os[/arch[/variant]]` or `arch` in its parts; what is not given is this machine's.
-fn platform(text: Option<&str>) -> Result<(String, String, String)> {
-    let machine = ImageConfig::machine();
-    let text = text.unwrap_or(&machine);
-    let plain = |part: &&str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+/// What an image is for: as it is written everywhere, whichever way the user wrote it; this machine if nothing is said.
+fn platform(text: Option<&str>) -> Result<Platform> {
+    let platform = match text {
+        None => Platform::host(),
+        Some(text) => text
+            .parse::<Platform>()
+            .map_err(|error| ImageError::Invalid(error.to_string()))?,
     };
-    let own = machine
-        .split_once('/')
-        .map_or("", |(_, architecture)| architecture);
-    let parts: Vec<&str> = text.split('/').filter(plain).collect();
-    let (os, architecture, variant) = match parts[..] {
-        _ if text.split('/').any(|part| !plain(&part)) => ("", "", ""),
-        ["linux"] => ("linux", own, ""),
-        ["windows"] => ("windows", own, ""),
-        [architecture] => ("linux", architecture, ""),
-        [os, architecture] => (os, architecture, ""),
-        [os, architecture, variant] => (os, architecture, variant),
-        _ => ("", "", ""),
-    };
-    match os {
-        "linux" => Ok((os.to_owned(), architecture.to_owned(), variant.to_owned())),
-        "" => Err(ImageError::Invalid(format!(
-            "{text:?} is an invalid platform: expected os/architecture[/variant], for example linux/amd64"
-        ))),
+    match &*platform.os {
+        "linux" => Ok(platform.normalized()),
         os => Err(ImageError::Invalid(format!(
             "operating system is not supported: {os}"
         ))),
@@ -193,21 +183,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn platforms_are_completed_or_refused() {
+    fn platforms_are_written_in_one_way_or_refused() {
         let parse = |text: &str| platform(Some(text)).map_err(|error| error.to_string());
-        let own = ImageConfig::machine();
-        let (os, architecture, _) = parse("linux").unwrap();
-        assert_eq!(format!("{os}/{architecture}"), own);
-        let text = |(os, architecture, variant)| format!("{os}/{architecture}/{variant}");
-        assert_eq!(parse("arm64").map(text).unwrap(), "linux/arm64/");
-        assert_eq!(parse("linux/arm/v7").map(text).unwrap(), "linux/arm/v7");
-        for bad in ["", "/", "linux/", "linux/arm/v7/x", "linux/../x"] {
-            assert!(
-                parse(bad).unwrap_err().contains("invalid platform"),
-                "{bad}"
-            );
+        let own = Platform::host();
+        assert_eq!(platform(None).unwrap(), own);
+        assert_eq!(parse("linux").unwrap(), own);
+        for (text, written) in [
+            ("arm64", "linux/arm64"),
+            ("x86_64", "linux/amd64"),
+            ("LINUX/AMD64", "linux/amd64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm/7", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), written, "{text}");
         }
-        let error = parse("windows/amd64").unwrap_err();
-        assert_eq!(error, "operating system is not supported: windows");
+        for (bad, told) in [
+            ("", "invalid component"),
+            ("linux/", "invalid component"),
+            ("linux/../x/y", "cannot parse platform specifier"),
+            ("bad", "unknown operating system or architecture"),
+            ("windows/amd64", "operating system is not supported: windows"),
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert!(error.contains(told), "{bad}: {error}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::inspect::other_platform;
 use super::load::Pins;
 use super::tag::give_name;
 use super::workers::all_at_once;
-use super::{Additions, Result, Store};
+use super::{Additions, HeldFor, Hold, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -70,8 +70,11 @@ struct Brought {
 
 impl Store {
     /// Pulls one image. All or nothing; cancelling leaves nothing behind. A name that stands for one image, not for an index
-    /// of several platforms, brings that one; if it is not for the platform asked for, `progress` is told. Blocks, and must not be called on a thread of
-    /// the registry's runtime.
+    /// of several platforms, brings that one; if it is not for the platform asked for, `progress` is told. Blocks, and must
+    /// not be called on a thread of the registry's runtime.
+    ///
+    /// # Errors
+    /// The registry does not have it, or it is not what its digests promise.
     pub fn pull(
         &self,
         registry: &Registry,
@@ -79,6 +82,23 @@ impl Store {
         cancel: &CancellationToken,
         progress: ProgressSink<'_>,
     ) -> Result<Pulled> {
+        let held = self.pull_held(registry, request, HeldFor::Pull, cancel, progress);
+        held.map(|(pulled, _)| pulled)
+    }
+
+    /// The same, for who goes on with the image that was pulled: nobody removes it before the hold is dropped, whatever its
+    /// name comes to mean.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub fn pull_held(
+        &self,
+        registry: &Registry,
+        request: &PullRequest,
+        purpose: HeldFor,
+        cancel: &CancellationToken,
+        progress: ProgressSink<'_>,
+    ) -> Result<(Pulled, Hold)> {
         self.sweep_partials(PARTIAL_LIFE);
         let reference = request.reference.clone().with_default_tag();
         let credentials = request.credentials.as_ref();
@@ -117,7 +137,7 @@ impl Store {
             last_tagged: None,
         };
         let pinned = reference.with_digest(digest);
-        let (newer, _) = self.change(additions, |catalog| {
+        let ((newer, hold), _) = self.change(additions, |catalog| {
             if known && !catalog.images.contains_key(&id) {
                 return Err(ImageError::Conflict(format!(
                     "{} was removed while it was being pulled: pull it again",
@@ -134,7 +154,8 @@ impl Store {
                 give_name(catalog, name.clone(), id);
             }
             catalog.names.insert(pinned.clone(), id);
-            Ok(newer)
+            // Who wants to remove it waits for the index.
+            Ok((newer, self.take_hold(id, purpose)))
         })?;
         let config = self.config(&id)?;
         let repository = reference.repository();
@@ -162,7 +183,7 @@ impl Store {
             let what = other_platform(&reference.to_string(), &config, wanted);
             progress(ProgressMessage::status(format!("WARNING: {what}")));
         }
-        Ok(Pulled { id, digest, newer })
+        Ok((Pulled { id, digest, newer }, hold))
     }
 
     /// Fetches everything of an image that is not here, from one endpoint.

@@ -47,6 +47,8 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 pub struct PushRequest {
     /// Name with a tag; without one all tags of the repository that are here.
     pub reference: Reference,
+    /// What is pushed there, if it is not what the name means here.
+    pub image: Option<ImageId>,
     /// For whom.
     pub credentials: Option<Credentials>,
 }
@@ -91,7 +93,10 @@ impl Store {
         progress(ProgressMessage::status(format!(
             "The push refers to repository [{repository}]"
         )));
-        let tags = self.tags_of(reference)?;
+        let tags = match request.image {
+            Some(id) => vec![(reference.clone().with_default_tag(), id)],
+            None => self.tags_of(reference)?,
+        };
         let credentials = request.credentials.as_ref();
         let session = registry.writer(reference, credentials, cancel)?;
         let mut pushed = Vec::new();

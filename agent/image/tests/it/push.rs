@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use agent_image::{
-    Digest, ImageError, ProgressMessage, PullRequest, PushRequest, Pushed, Reference, Registry,
-    RegistryConfig, RemoveOptions, silent,
+    Digest, ErrorClass, ImageError, ProgressMessage, PullRequest, PushRequest, Pushed, Reference,
+    Registry, RegistryConfig, RemoveOptions, silent,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -227,6 +227,7 @@ impl Pusher {
             self.bed.store.tag("app:1", &reference).unwrap();
         }
         let request = PushRequest {
+            image: None,
             reference,
             credentials: None,
         };
@@ -513,11 +514,58 @@ fn an_upload_that_does_not_go_on_begins_anew() {
 }
 
 #[test]
+fn an_image_is_pushed_although_its_name_means_another() {
+    let (server, depot) = Depot::serve();
+    let pusher = Pusher::new();
+    let store = &pusher.bed.store;
+    let built = store.resolve("app:1").unwrap();
+    let reference = Reference::parse(&format!("{}/a/app:1", server.address)).unwrap();
+    let other = docker_archive(&[(&[&Tar::new().file("f", "f").end()], &["other:1"])]);
+    pusher.bed.load(&other).unwrap();
+    store.tag("other:1", &reference).unwrap();
+    let request = PushRequest {
+        reference: reference.clone(),
+        image: Some(built),
+        credentials: None,
+    };
+    let pushed = store
+        .push(&pusher.registry, &request, &pusher.cancel, &silent)
+        .unwrap();
+    assert_eq!(pushed[0].reference, reference);
+    let depot = depot.lock().unwrap();
+    let (_, manifest) = &depot.manifests[&("a/app".to_owned(), "1".to_owned())];
+    let manifest: Value = serde_json::from_slice(manifest).unwrap();
+    assert_eq!(manifest["config"]["digest"], built.to_string());
+    assert_ne!(store.resolve(&reference.to_string()).unwrap(), built);
+}
+
+#[test]
+fn a_registrys_reason_for_taking_nothing_is_told() {
+    let pusher = Pusher::new();
+    let full = Server::start(|request| match (&*request.method, &*request.path) {
+        (_, "/v2/") => Reply::new(200, ""),
+        ("HEAD", _) => Reply::new(404, ""),
+        _ => Reply::new(
+            403,
+            r#"{"errors":[{"code":"DENIED","message":"project quota exceeded"}]}"#,
+        ),
+    });
+    let told = pusher.push(&full, "a/app:1").unwrap_err();
+    assert!(
+        told.to_string()
+            .starts_with("denied: project quota exceeded"),
+        "{told}"
+    );
+    assert_eq!(told.class(), ErrorClass::Unauthorized);
+}
+
+#[test]
 fn refusals_are_told_in_dockers_words() {
     let (server, _) = Depot::serve();
     let pusher = Pusher::new();
     let error = |name: &str| {
         let request = PushRequest {
+            image: None,
             reference: Reference::parse(name).unwrap(),
             credentials: None,
         };
@@ -559,6 +607,7 @@ fn a_cancelled_push_ends_at_once_and_no_tag_is_there() {
     let reference = Reference::parse(&name).unwrap();
     pusher.bed.store.tag("app:1", &reference).unwrap();
     let request = PushRequest {
+        image: None,
         reference,
         credentials: None,
     };

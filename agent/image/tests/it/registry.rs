@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use agent_build::plan::Platform;
 use agent_image::{
-    Credentials, Digest, ErrorClass, ImageError, ProgressMessage, PullRequest, Pulled, Reference,
-    Registry, RegistryConfig, silent,
+    Credentials, Digest, ErrorClass, HeldFor, ImageError, ProgressMessage, PruneFilter,
+    PullRequest, Pulled, Reference, Registry, RegistryConfig, RemoveOptions, silent,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::Bed;
-use crate::archive::{Tar, config, gzip};
+use crate::archive::{Tar, config, docker_archive, gzip};
 use crate::server::{Reply, Request, Server};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -388,6 +388,51 @@ fn an_image_of_another_platform_is_pulled_with_a_warning_whether_it_is_here_or_n
 }
 
 #[test]
+fn what_was_pulled_for_a_build_stays_whatever_its_name_means() {
+    let image = image();
+    let server = Server::start(move |request| image.reply(request));
+    let puller = Puller::new();
+    let store = &puller.bed.store;
+    let name = Reference::parse(&format!("{}/app:1", server.address)).unwrap();
+    let request = PullRequest {
+        reference: name.clone(),
+        platform: None,
+        credentials: None,
+    };
+    let other = docker_archive(&[(&[&Tar::new().file("f", "f").end()], &["other:1"])]);
+    puller.bed.load(&other).unwrap();
+    // Twice: when it comes, and when it is here.
+    for _ in 0..2 {
+        let (pulled, hold) = store
+            .pull_held(
+                &puller.registry,
+                &request,
+                HeldFor::Build,
+                &puller.cancel,
+                &silent,
+            )
+            .unwrap();
+        store.tag("other:1", &name).unwrap();
+        assert_ne!(store.resolve(&name.to_string()).unwrap(), pulled.id);
+        let forced = RemoveOptions {
+            force: true,
+            no_prune: false,
+        };
+        let refused = store.remove(&pulled.id.hex(), forced, Vec::new);
+        let told = refused.unwrap_err().to_string();
+        assert!(told.contains("is being used by a build"), "{told}");
+        let all = PruneFilter {
+            dangling_only: false,
+            ..PruneFilter::default()
+        };
+        store.prune(&all, Vec::new).unwrap();
+        store.layers(&pulled.id).unwrap();
+        drop(hold);
+        puller.bed.load(&other).unwrap();
+    }
+}
+
+#[test]
 fn documents_are_read_as_go_reads_them() {
     let image = image();
     let server = Server::start(move |request| {
@@ -407,6 +452,45 @@ fn documents_are_read_as_go_reads_them() {
     let server = Server::start(move |_| Reply::new(200, both).with("content-type", INDEX));
     let error = Puller::new().refused(&server, "app:1");
     assert!(error.contains("a manifest and an index at once"), "{error}");
+}
+
+#[test]
+fn a_registrys_own_reason_is_told() {
+    let told = |body: &'static str| {
+        let server = Server::start(move |_| Reply::new(403, body));
+        Puller::new().refused(&server, "app:1")
+    };
+    let start = "repository does not exist or may require 'docker login': denied: ";
+    let quota = told(r#"{"errors":[{"code":"DENIED","message":"billing is \u0007not set up"}]}"#);
+    assert!(
+        quota.ends_with(&format!("{start}billing is not set up")),
+        "{quota}"
+    );
+    for nothing in ["", "<html>", r#"{"errors":[{"code":"DENIED"}]}"#] {
+        let text = told(nothing);
+        let usual = format!("{start}requested access to the resource is denied");
+        assert!(text.ends_with(&usual), "{text}");
+    }
+}
+
+#[test]
+fn a_layer_of_which_no_part_can_be_had_is_fetched_whole() {
+    let image = image();
+    let cut = Arc::new(Mutex::new(true));
+    let first = Arc::clone(&cut);
+    let server = Server::start(move |request| {
+        if image.is_large_layer(request) && request.headers.contains_key("range") {
+            return Reply::new(416, "");
+        }
+        let mut reply = image.reply(request);
+        if image.is_large_layer(request) && std::mem::take(&mut *first.lock().unwrap()) {
+            reply.cut = Some(400_000);
+        }
+        reply
+    });
+    let puller = Puller::new();
+    puller.pull(&server, "app:1").unwrap();
+    assert!(!*cut.lock().unwrap(), "the connection broke once");
 }
 
 #[test]

@@ -139,6 +139,10 @@ fn conflicts_are_told_in_dockers_words() {
             "image is being saved: wait for it, or stop it",
         ),
         (
+            HeldFor::Pull,
+            "image is being pulled: wait for it, or stop it",
+        ),
+        (
             HeldFor::Push,
             "image is being pushed: wait for it, or stop it",
         ),

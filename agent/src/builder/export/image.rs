@@ -103,7 +103,7 @@ impl Export<'_> {
             Ok(())
         });
         events.await?;
-        let id = id.to_string();
+        let (made, id) = (id, id.to_string());
         result.names = names.iter().map(Reference::familiar).collect();
         let metadata = &mut result.metadata;
         metadata.insert("containerimage.config.digest".to_owned(), json!(id));
@@ -113,15 +113,16 @@ impl Export<'_> {
         }
         result.image_id = id;
         match options.push {
-            true => self.push(&names, seat, result).await,
+            true => self.push(&names, made, seat, result).await,
             false => Ok(()),
         }
     }
 
-    /// Sends the image to the registries of its names.
+    /// Sends the image to the registries of its names, which may stand for another one here by then.
     async fn push(
         &self,
         names: &[Reference],
+        image: ImageId,
         seat: &Seat,
         result: &mut BuildResult,
     ) -> Result<(), Failure> {
@@ -132,7 +133,9 @@ impl Export<'_> {
             let part = seat.part(&format!("pushing {name}"));
             let request = PushRequest {
                 reference: name.clone(),
-                credentials: options::credentials(self.request, &name.to_string()),
+                image: Some(image),
+                credentials: options::credentials(self.request, self.session, &name.to_string())
+                    .await,
             };
             let (shared, cancel) = (self.shop.engine.shared().clone(), self.cancel.clone());
             let pushed = blocking(move || {

@@ -112,8 +112,9 @@ impl Export<'_> {
                 }
                 let part = seat.part(&format!("writing cache manifest to {reference}"));
                 let request = PushRequest {
+                    image: None,
                     reference: parse(reference)?,
-                    credentials: options::credentials(self.request, reference),
+                    credentials: options::credentials(self.request, self.session, reference).await,
                 };
                 let (shared, cancel) = (Arc::clone(self.shop.engine.shared()), self.cancel.clone());
                 blocking(move || {

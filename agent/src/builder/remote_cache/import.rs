@@ -201,7 +201,7 @@ async fn read(
             if let Some(found) = local(shop, &reference).await? {
                 return Ok(found);
             }
-            let credentials = options::credentials(request, name);
+            let credentials = options::credentials(request, session, name).await;
             let (shared, cancel) = (Arc::clone(shop.engine.shared()), cancel.clone());
             let (asked, user) = (reference.clone(), credentials.clone());
             let artifact = blocking(move || {

@@ -31,8 +31,6 @@ pub(crate) struct ImageRequest {
     pub(crate) platform: Option<String>,
     /// When a registry is asked.
     pub(crate) pull: Pull,
-    /// For the registry.
-    pub(crate) credentials: Option<Credentials>,
 }
 
 /// An image that is in the store.
@@ -52,13 +50,24 @@ pub(crate) struct ResolvedImage {
 /// Longest configuration of an image.
 const CONFIG_MAX: usize = 16 << 20;
 
-/// Finds or pulls an image. A cancel leaves nothing of a pull.
+/// Finds or pulls an image. A cancel leaves nothing of a pull. `credentials` are for the registry, and asked for only when
+/// that is.
 pub(crate) async fn image(
     engine: &Engine,
     request: ImageRequest,
+    credentials: impl Future<Output = Option<Credentials>> + Send,
     progress: &(dyn Fn(ProgressMessage) + Send + Sync),
     cancel: &CancellationToken,
 ) -> Result<ResolvedImage> {
+    let (shared, request) = (Arc::clone(engine.shared()), Arc::new(request));
+    let asked = Arc::clone(&request);
+    if let Some(found) = blocking(move || stored(&shared.images, &asked)).await? {
+        return Ok(found);
+    }
+    let credentials = tokio::select! {
+        credentials = credentials => credentials,
+        () = cancel.cancelled() => None,
+    };
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let shared = Arc::clone(engine.shared());
     let cancel = cancel.child_token();
@@ -66,9 +75,6 @@ pub(crate) async fn image(
     let guard = cancel.clone().drop_guard();
     let work = blocking(move || {
         let store = &shared.images;
-        if let Some(found) = stored(store, &request)? {
-            return Ok(found);
-        }
         let name = parse(&request.reference)?.with_default_tag();
         let pull = PullRequest {
             reference: name.clone(),
@@ -78,12 +84,16 @@ pub(crate) async fn image(
                 .map(str::parse)
                 .transpose()
                 .map_err(|error: PlatformError| Error::invalid(error.to_string()))?,
-            credentials: request.credentials.clone(),
+            credentials,
         };
         let sink = |message: ProgressMessage| drop(sender.send(message));
-        store.pull(&shared.registries, &pull, &cancel, &sink)?;
+        let registries = &shared.registries;
+        // The name may stand for another platform's image by now.
+        let (pulled, hold) = store.pull_held(registries, &pull, HeldFor::Build, &cancel, &sink)?;
         shared.image_moved(&name, "pull");
-        held(store, &name.to_string(), Some(&name))
+        let mut found = resolved(store, pulled.id, hold, Some(&name))?;
+        found.digest = Some(pulled.digest);
+        Ok(found)
     });
     let report = async {
         while let Some(message) = receiver.recv().await {
@@ -106,7 +116,6 @@ pub(crate) async fn local_image(engine: &Engine, name: &str) -> Result<Option<Re
             reference: name.to_owned(),
             platform: None,
             pull: Pull::Missing,
-            credentials: None,
         },
     );
     blocking(move || stored(&shared.images, &request)).await
@@ -125,7 +134,8 @@ fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>
     if request.pull == Pull::Always {
         return Ok(None);
     }
-    let Ok(id) = store.resolve(&text) else {
+    // Held before it is looked at: the name may come to mean another one.
+    let Ok((id, hold)) = store.hold(&text, HeldFor::Build) else {
         return Ok(None);
     };
     let fits = match &request.platform {
@@ -133,7 +143,7 @@ fn stored(store: &Store, request: &ImageRequest) -> Result<Option<ResolvedImage>
         Some(platform) => store.is_for(&id, platform)?,
     };
     match fits {
-        true => held(store, &text, Some(&name)).map(Some),
+        true => resolved(store, id, hold, Some(&name)).map(Some),
         false => Ok(None),
     }
 }
@@ -144,6 +154,16 @@ pub(super) fn held(
     name: Option<&Reference>,
 ) -> Result<ResolvedImage> {
     let (id, hold) = store.hold(reference, HeldFor::Build)?;
+    resolved(store, id, hold, name)
+}
+
+/// What a build wants to know of an image that it holds.
+fn resolved(
+    store: &Store,
+    id: ImageId,
+    hold: Hold,
+    name: Option<&Reference>,
+) -> Result<ResolvedImage> {
     let mut config = Bounded(Vec::new());
     store.write_blob(id.digest(), 0, &mut config)?;
     let image = store.inspect(&id.to_string())?;

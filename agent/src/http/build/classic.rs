@@ -161,7 +161,7 @@ async fn give_body(mut questions: mpsc::Receiver<Ask>, archive: ByteReceiver) {
                 let _ = reply.send(archive.take());
             }
             Ask::Context { reply, .. } | Ask::Cache { reply, .. } => drop(reply.send(None)),
-            Ask::Secret { reply, .. } => drop(reply.send(None)),
+            Ask::Secret { reply, .. } | Ask::Credentials { reply, .. } => drop(reply.send(None)),
             Ask::Ssh { reply, .. } => drop(reply.send(None)),
             Ask::Output { reply, .. } => drop(reply.send(None)),
         }

@@ -105,6 +105,7 @@ impl Channel {
 struct Offered {
     secrets: Vec<String>,
     agents: Vec<String>,
+    credentials: bool,
 }
 
 async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io::Result<()> {
@@ -127,6 +128,7 @@ async fn talk(taken: Taken, builder: Builder, request: BuildRequest) -> std::io:
     let offered = Offered {
         secrets: request.secrets.clone(),
         agents: request.ssh.clone(),
+        credentials: request.ask_credentials,
     };
     let only_warnings = request.progress == ProgressDetail::Warnings;
     let job = Job {
@@ -228,16 +230,19 @@ async fn answer(mut questions: mpsc::Receiver<Ask>, line: &Line, offered: &Offer
             Ask::Cache { id, reply } => {
                 let _ = reply.send(stream_in(line, ChannelPurpose::Cache { id }).await);
             }
-            Ask::Secret { id, mut reply } => {
-                let line = line.clone();
-                tokio::spawn(async move {
-                    let secret = tokio::select! {
-                        secret = secret(&line, id) => secret,
-                        // Nobody wants it any more.
-                        () = reply.closed() => return,
-                    };
-                    let _ = reply.send(secret);
-                });
+            Ask::Secret { id, reply } => {
+                hand_over(line, ChannelPurpose::Secret { id }, MAX_SECRET, reply);
+            }
+            Ask::Credentials { reply, .. } if !offered.credentials => {
+                let _ = reply.send(None);
+            }
+            Ask::Credentials { server, reply } => {
+                hand_over(
+                    line,
+                    ChannelPurpose::Credentials { server },
+                    MAX_DATA,
+                    reply,
+                );
             }
             Ask::Ssh { id, reply } => {
                 let _ = reply.send(agent(line, id).await);
@@ -292,18 +297,38 @@ async fn stream_in(line: &Line, what: ChannelPurpose) -> Option<crate::engine::B
     Some(receiver)
 }
 
-/// A secret as a whole; `None`: the client does not have it.
-async fn secret(line: &Line, id: String) -> Option<Vec<u8>> {
-    let (_, mut pieces) = line.open(ChannelPurpose::Secret { id }).await?;
-    let mut secret = Vec::new();
+/// Gets something small from the client for who asked, while other questions go on.
+fn hand_over(
+    line: &Line,
+    what: ChannelPurpose,
+    limit: usize,
+    mut reply: oneshot::Sender<Option<Vec<u8>>>,
+) {
+    let line = line.clone();
+    tokio::spawn(async move {
+        let bytes = tokio::select! {
+            bytes = whole(&line, what, limit) => bytes,
+            // Nobody wants it any more.
+            () = reply.closed() => return,
+        };
+        // Who has left has not said that there is nothing.
+        if bytes.is_some() || !line.channels.lock().closed {
+            let _ = reply.send(bytes);
+        }
+    });
+}
+
+/// All that the client sends, and one byte more than `limit` if it is too long; `None`: the client does not have it.
+async fn whole(line: &Line, what: ChannelPurpose, limit: usize) -> Option<Vec<u8>> {
+    let (_, mut pieces) = line.open(what).await?;
+    let mut all = Vec::new();
     loop {
         match pieces.recv().await? {
             Piece::Data(bytes) => {
-                // One byte more than is allowed tells that it is too long.
-                let room = (MAX_SECRET + 1).saturating_sub(secret.len());
-                secret.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                let room = (limit + 1).saturating_sub(all.len());
+                all.extend_from_slice(&bytes[..bytes.len().min(room)]);
             }
-            Piece::End => return Some(secret),
+            Piece::End => return Some(all),
             Piece::Reset(_) => return None,
         }
     }
@@ -398,6 +423,7 @@ mod tests {
         let offered = Offered {
             secrets: vec!["key".to_owned()],
             agents: Vec::new(),
+            credentials: false,
         };
         let sessions = crate::builder::Sessions::default();
         sessions.add(session);

@@ -1,13 +1,13 @@
 //! Builds that end in a registry: whichever way they are asked to, what arrives there is what was built.
 
 use std::os::unix::fs::symlink;
-use std::process::Command;
 
 use e2e::{Host, muster_executable};
 use serde_json::Value;
 
-use super::depot::{Depot, PASSWORD, certificate, trust, with_password, with_tls};
-use super::{id, program, text};
+use super::credentials::{REGISTRY, start};
+use super::depot::{Depot, PASSWORD};
+use super::{id, program, run, text};
 
 const DOCKERFILE: &str = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY file /\nCMD [\"cat\", \"/stamp\"]\n";
 
@@ -96,21 +96,8 @@ fn a_build_is_pushed_when_it_is_done() {
 
 #[test]
 fn a_build_is_pushed_with_the_clients_password() {
-    const REGISTRY: &str = "192.0.2.1:5000";
-    let mut host = Host::bare();
-    host.tool("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"])
-        .ok();
-    host.note_before();
-    let pair = certificate(&host, "registry", "IP:192.0.2.1");
-    let certificates = host.path("certs.d");
-    trust(&certificates, REGISTRY, &pair);
-    host.start_daemon(&["--registry-certificates", text(&certificates)]);
-    host.muster(&["import", text(&e2e::busybox()), "busybox"])
-        .ok();
-    let Some(depot) = Depot::start(&host, REGISTRY, |settings| {
-        with_tls(settings, &pair);
-        with_password(&host, settings);
-    }) else {
+    let (host, depot, _) = start();
+    let Some(depot) = depot else {
         return host.finish();
     };
     context(&host);
@@ -133,15 +120,10 @@ fn a_build_is_pushed_with_the_clients_password() {
             host.path(".docker/cli-plugins/docker-buildx"),
         )
         .unwrap();
-        let mut command = Command::new(docker);
         let second = format!("{REGISTRY}/me/y:1");
-        command
-            .args(["buildx", "build", "--push", "-t", &second, "d"])
-            .env("DOCKER_HOST", host.socket())
-            .env("HOME", host.path(""))
-            .env_remove("DOCKER_CONFIG")
-            .current_dir(host.path(""));
-        host.run(command).ok();
+        let context = host.path("d");
+        let build = ["buildx", "build", "--push", "-t", &second, text(&context)];
+        run(&host, &docker, &build).ok();
         host.muster(&["rmi", &second]).ok();
         host.muster(&["pull", &second]).ok();
     }

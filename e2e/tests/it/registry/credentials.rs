@@ -6,10 +6,10 @@ use super::depot::{Depot, PASSWORD, Pair, certificate, trust, with_password, wit
 use super::{id, program, run, text};
 
 /// An address that is not loopback, which would count as insecure.
-const REGISTRY: &str = "192.0.2.1:5000";
+pub(super) const REGISTRY: &str = "192.0.2.1:5000";
 
 /// A host whose daemon trusts the authority of a registry with passwords.
-fn start() -> (Host, Option<Depot>, Pair) {
+pub(super) fn start() -> (Host, Option<Depot>, Pair) {
     let mut host = Host::bare();
     host.tool("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"])
         .ok();
