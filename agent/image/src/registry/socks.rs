@@ -150,6 +150,7 @@ mod tests {
     ) -> (Vec<u8>, Result<(), String>) {
         let (mut ours, mut theirs) = tokio::io::duplex(4096);
         theirs.write_all(answers).await.unwrap();
+        theirs.shutdown().await.unwrap();
         let opened = open(&mut ours, &uri.parse().unwrap(), login).await;
         drop(ours);
         let mut sent = Vec::new();
