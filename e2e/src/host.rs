@@ -196,6 +196,23 @@ impl Host {
         self.daemon.as_ref().expect("a daemon runs")
     }
 
+    /// Starts a command line of muster whose two outputs are one, so that what it says can be read while it goes on, and whose
+    /// input stays open.
+    #[track_caller]
+    #[must_use]
+    pub fn begin(&self, arguments: &str) -> Child {
+        let line = format!("exec {} {arguments} 2>&1", muster_executable().display());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &line])
+            .env("MUSTER_HOST", self.socket())
+            .env("HOME", self.path(""))
+            .current_dir(self.path(""))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        self.spawn(command)
+    }
+
     /// A path in the host's own directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -1,29 +1,14 @@
 //! Building through the real daemon: what is found again, what runs side by side and once, what is left when it goes wrong,
 //! and where results go.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use e2e::{Host, Output, muster_executable, read_until};
+use e2e::{Host, Output, read_until};
 
 /// A step that tells that it has begun and goes on when `go` is in the cache mount `gate`, at most a minute later.
 const WAITS: &str = "RUN --mount=type=cache,id=gate,target=/gate \
     echo begun; echo x >> /gate/count; i=0; while [ ! -e /gate/go ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done";
-
-/// A command line of muster whose two outputs are one, so that progress can be read while it goes on.
-#[track_caller]
-fn begin(host: &Host, arguments: &str) -> Child {
-    let line = format!("exec {} {arguments} 2>&1", muster_executable().display());
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", &line])
-        .env("MUSTER_HOST", host.socket())
-        .env("HOME", host.path(""))
-        .current_dir(host.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    host.spawn(command)
-}
 
 #[track_caller]
 fn build(host: &Host, arguments: &[&str]) -> Output {
@@ -158,7 +143,7 @@ fn two_builds_that_share_a_step_run_it_once() {
     host.write("c/Dockerfile", &format!("FROM busybox\n{WAITS}\n"));
     let mut builds: Vec<Child> = Vec::new();
     for name in ["one", "two"] {
-        let mut child = begin(&host, &format!("build --progress plain -t {name} c"));
+        let mut child = host.begin(&format!("build --progress plain -t {name} c"));
         // The second hears from the start what the first one's step has said.
         read_until(&mut child, " begun");
         builds.push(child);
@@ -178,7 +163,7 @@ fn two_builds_that_share_a_step_run_it_once() {
 fn a_build_whose_client_leaves_is_given_up() {
     let host = Host::start();
     host.write("c/Dockerfile", &format!("FROM busybox\n{WAITS}\n"));
-    let mut child = begin(&host, "build --progress plain -t never c");
+    let mut child = host.begin("build --progress plain -t never c");
     read_until(&mut child, " begun");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -202,7 +187,7 @@ fn a_daemon_killed_in_a_build_leaves_nothing() {
         "c/Dockerfile",
         &format!("FROM busybox\nRUN echo first > /first\n{WAITS}\n"),
     );
-    let mut child = begin(&host, "build --progress plain -t never c");
+    let mut child = host.begin("build --progress plain -t never c");
     read_until(&mut child, " begun");
     host.kill_daemon();
     child.wait().unwrap();

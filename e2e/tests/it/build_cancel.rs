@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use e2e::swarm::eventually;
-use e2e::{Host, muster_executable, read_until};
+use e2e::{Host, read_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -14,20 +14,6 @@ use super::compat::ask;
 
 /// Longest time until something that was given up is gone.
 const SOON: Duration = Duration::from_secs(20);
-
-/// A command line of muster whose two outputs are one, and whose input is ours.
-fn begin(host: &Host, arguments: &str) -> Child {
-    let line = format!("exec {} {arguments} 2>&1", muster_executable().display());
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", &line])
-        .env("MUSTER_HOST", host.socket())
-        .env("HOME", host.path(""))
-        .current_dir(host.path(""))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    host.spawn(command)
-}
 
 /// Presses Ctrl-C; gives the rest of what is said.
 fn interrupt(client: Child) -> String {
@@ -105,7 +91,7 @@ fn heavy(host: &Host) {
 fn ctrl_c_ends_a_build_in_every_phase() {
     let host = Host::start();
     // While the context comes: a tar that does not end.
-    let mut client = begin(&host, "build --progress plain -t never -");
+    let mut client = host.begin("build --progress plain -t never -");
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(1 << 30);
@@ -128,7 +114,7 @@ fn ctrl_c_ends_a_build_in_every_phase() {
     let address = registry.local_addr().unwrap();
     let text = format!("FROM {address}/far\nRUN true\n");
     host.write("far/Dockerfile", &text);
-    let client = begin(&host, "build --progress plain -t never far");
+    let client = host.begin("build --progress plain -t never far");
     let connection = registry.accept().unwrap();
     interrupt(client);
     soon_nothing(&host, "pull");
@@ -140,7 +126,7 @@ fn ctrl_c_ends_a_build_in_every_phase() {
         "FROM busybox AS kit\nRUN mkdir /kit\nFROM busybox\nRUN --mount=from=kit,source=/kit,target=/kit,rw \
          --mount=type=cache,target=/c --mount=type=tmpfs,target=/t echo began; sleep 1000 & sleep 1000\n",
     );
-    let mut client = begin(&host, "build --progress plain -t never step");
+    let mut client = host.begin("build --progress plain -t never step");
     read_until(&mut client, " began");
     assert!(!held(&host).is_empty());
     let said = interrupt(client);
@@ -151,7 +137,7 @@ fn ctrl_c_ends_a_build_in_every_phase() {
     host.write("copy/Dockerfile", "FROM busybox\nCOPY big /\n");
     let big = std::fs::File::create(host.path("copy/big")).unwrap();
     big.set_len(60 << 30).unwrap();
-    let mut client = begin(&host, "build --progress plain -t never copy");
+    let mut client = host.begin("build --progress plain -t never copy");
     read_until(&mut client, "load build context");
     interrupt(client);
     soon_nothing(&host, "copy");
@@ -170,10 +156,9 @@ fn ctrl_c_ends_an_export() {
         ("type=docker,dest=archive", "sending tarball"),
         ("files", "exporting to client directory"),
     ] {
-        let mut client = begin(
-            &host,
-            &format!("build --progress plain -t never -o {output} heavy"),
-        );
+        let mut client = host.begin(&format!(
+            "build --progress plain -t never -o {output} heavy"
+        ));
         read_until(&mut client, moment);
         let (ended, said) = press(client);
         // Everything may have been there when the key was pressed; then it is whole.

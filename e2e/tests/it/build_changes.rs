@@ -1,8 +1,8 @@
 //! Builds beside changes: of the files that they read, of what they start from, of who waits for them.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use e2e::{Host, muster_executable, read_until};
+use e2e::{Host, read_until};
 
 /// A step that tells that it has begun and goes on when [`open_gate`] was called, at most a minute later.
 const WAITS: &str = "RUN --mount=type=cache,id=gate,target=/gate \
@@ -20,20 +20,7 @@ fn open_gate(host: &Host) {
 /// A build whose progress can be read while it goes on.
 #[track_caller]
 fn begin(host: &Host, arguments: &str) -> Child {
-    let muster = muster_executable();
-    let line = format!(
-        "exec {} build --progress plain {arguments} 2>&1",
-        muster.display()
-    );
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", &line])
-        .env("MUSTER_HOST", host.socket())
-        .env("HOME", host.path(""))
-        .current_dir(host.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    host.spawn(command)
+    host.begin(&format!("build --progress plain {arguments}"))
 }
 
 #[track_caller]
