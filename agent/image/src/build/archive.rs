@@ -82,6 +82,8 @@ impl Archive {
             }
             unpacking.apply(&entry, &mut tar)?;
         }
+        // Behind the last entry are the checksums of packed archives.
+        tar.finish().map_err(broken)?;
         unpacking.finish_directories()
     }
 }

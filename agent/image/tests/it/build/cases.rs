@@ -78,6 +78,13 @@ fn archive(kind: &str) -> Vec<u8> {
     match kind {
         "tar" => tar.end(),
         "tgz" => gzip(&tar.end()),
+        // Every byte but one of its checksum is right.
+        "damaged" => {
+            let mut packed = gzip(&tar.end());
+            let checksum = packed.len() - 8;
+            packed[checksum] ^= 1;
+            packed
+        }
         "zst" => ruzstd::encoding::compress_to_vec(
             &tar.end()[..],
             ruzstd::encoding::CompressionLevel::Fastest,
