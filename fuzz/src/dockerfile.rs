@@ -2,7 +2,7 @@
 
 use agent_build::dockerfile::{Dockerfile, Instruction, Kind, Lines, Mount, parse_trigger};
 use agent_build::excerpt::excerpt;
-use agent_build::lint::{Config, Linter, Report};
+use agent_build::lint::{Config, Linter};
 
 /// Places are inside of the text, and everything that was parsed can be printed.
 pub fn dockerfile(data: &[u8]) {
@@ -30,8 +30,10 @@ pub fn dockerfile(data: &[u8]) {
     }
     let mut linter = Linter::new(Config::of(&parsed).unwrap_or_default());
     linter.check(&parsed);
-    let report = Report::new("Dockerfile", &parsed.source, linter.found());
-    (report.text(), report.json());
+    for lint in linter.found() {
+        inside(lint.lines);
+        excerpt("Dockerfile", &parsed.source, &[lint.lines]);
+    }
 }
 
 fn details(instruction: &Instruction) {

@@ -61,6 +61,19 @@ impl Dockerfile {
     /// [`ParseError`] with the place; also for a file or a line that is too long, and for a `# syntax=` other than
     /// `docker/dockerfile`.
     pub fn parse(text: impl AsRef<[u8]>, name: &str) -> Result<Dockerfile, ParseError> {
+        Self::parse_as(text, name, None)
+    }
+
+    /// The same of a file whose `# syntax=` says nothing, because the build argument `BUILDKIT_SYNTAX` has this value. That is
+    /// for planning to judge.
+    ///
+    /// # Errors
+    /// As [`Dockerfile::parse`].
+    pub fn parse_as(
+        text: impl AsRef<[u8]>,
+        name: &str,
+        overriding: Option<&str>,
+    ) -> Result<Dockerfile, ParseError> {
         let bytes = text.as_ref();
         if bytes.is_empty() {
             return Err(ParseError::new("the Dockerfile cannot be empty"));
@@ -72,7 +85,7 @@ impl Dockerfile {
         }
         let source = String::from_utf8_lossy(bytes).into_owned();
         let syntax = directives::syntax(&source);
-        if let Some(syntax) = &syntax
+        if let (Some(syntax), None) = (&syntax, overriding)
             && !is_builtin_syntax(&syntax.reference)
         {
             let message = format!(

@@ -385,6 +385,12 @@ fn files_that_are_wrong_are_refused() {
     for (text, message, lines) in table {
         assert_eq!(error(text), (message.to_string(), lines), "{text}");
     }
+    let overridden = Dockerfile::parse_as(
+        "# syntax=example.com/other:1\nFROM a",
+        "Dockerfile",
+        Some("docker/dockerfile:1"),
+    );
+    assert!(overridden.is_ok());
     let long = vec![b'#'; MAX_BYTES + 1];
     let error = Dockerfile::parse(&long, "Dockerfile").expect_err("too long");
     assert_eq!(

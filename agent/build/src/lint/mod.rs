@@ -6,10 +6,8 @@
 mod check;
 mod config;
 pub mod finding;
-mod report;
 
 pub use config::{Config, ConfigError};
-pub use report::{BuildError, Location, Point, Range, Report, Source, Warning};
 
 use serde::{Deserialize, Serialize};
 

@@ -167,7 +167,6 @@ impl Planner<'_> {
             if replaced {
                 state.image.config = Default::default();
             }
-            state.context = (context.source == ContextSource::Local).then(|| name.clone());
             state.root = vertex;
             state.base_vertex = vertex;
             state.platform = Some(platform);

@@ -26,9 +26,6 @@ impl fmt::Display for Plan {
             let layer = if line.empty_layer { "-" } else { "+" };
             writeln!(f, "{layer} {}", line.created_by.escape_debug())?;
         }
-        for (context, paths) in &self.context_paths {
-            writeln!(f, "reads {context:?}: {paths:?}")?;
-        }
         for lint in &self.warnings {
             writeln!(f, "{}:{}: {}", lint.rule, lint.lines.first, lint.message)?;
         }

@@ -1,7 +1,7 @@
 //! The end of planning: the target's state becomes the plan.
 
 use super::planner::Planner;
-use super::{ContextPaths, Plan, PlanError, Platform, VertexId};
+use super::{Plan, PlanError, Platform, VertexId};
 
 impl Planner<'_> {
     /// Findings that are to fail the build.
@@ -18,7 +18,6 @@ impl Planner<'_> {
     /// The plan, once all instructions were planned.
     pub(super) fn finish(mut self) -> Plan {
         let target = self.target;
-        self.read_all(target);
         self.take_root(target);
         let state = std::mem::take(&mut self.stages[target]);
         let mut config = state.image;
@@ -48,13 +47,6 @@ impl Planner<'_> {
 
         let (vertices, numbers) = self.graph.needed_by(state.root);
         let number = |id: VertexId| numbers[&id];
-        let context_paths = self.paths.into_iter().map(|(name, paths)| {
-            let paths = match paths.contains("/") {
-                true => ContextPaths::All,
-                false => ContextPaths::Some(paths.into_iter().collect()),
-            };
-            (name, paths)
-        });
         Plan {
             target: state.root.map(number),
             layers: state.layers.iter().copied().map(number).collect(),
@@ -62,7 +54,6 @@ impl Planner<'_> {
             vertices,
             config,
             platform,
-            context_paths: context_paths.collect(),
             source_date_epoch: self.source_date_epoch,
             warnings: self.linter.into_found(),
         }

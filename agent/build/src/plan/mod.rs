@@ -68,8 +68,6 @@ pub struct Plan {
     pub config: ImageConfig,
     /// Platform of the result.
     pub platform: Platform,
-    /// Which paths steps read, by the name of the context (empty for the main one). Nothing else need be sent.
-    pub context_paths: BTreeMap<String, ContextPaths>,
     /// `SOURCE_DATE_EPOCH`: seconds since 1970 that stand for the time of the build.
     pub source_date_epoch: Option<i64>,
     /// Findings, those of the text alone included.
@@ -93,15 +91,6 @@ pub struct Vertex {
     pub stage: Option<String>,
     /// It is run even if its result is known.
     pub no_cache: bool,
-}
-
-/// What steps read of a context.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ContextPaths {
-    /// All of it.
-    All,
-    /// What these patterns select; absolute, cleaned, sorted.
-    Some(Vec<String>),
 }
 
 /// An image that must be resolved before the build can be planned.

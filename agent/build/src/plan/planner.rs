@@ -3,7 +3,7 @@
 //! What they start from is in [`super::bases`], what instructions do to them in [`super::dispatch`], and what comes of
 //! it in [`super::finish`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::bases::named_context;
 use super::env::EnvList;
@@ -27,8 +27,6 @@ pub(super) struct Planner<'a> {
     pub(super) target: StateId,
     pub(super) graph: Graph,
     pub(super) linter: Linter,
-    /// Which paths are read of which context.
-    pub(super) paths: BTreeMap<String, BTreeSet<String>>,
     pub(super) known: &'a Bases,
     /// Bytes that the plan has come to, roughly.
     spent: usize,
@@ -85,7 +83,6 @@ impl<'a> Planner<'a> {
             target: StateId(0),
             graph: Graph::default(),
             linter,
-            paths: BTreeMap::new(),
             known,
             spent: 0,
         })

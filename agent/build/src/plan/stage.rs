@@ -88,8 +88,6 @@ pub(super) struct State {
     pub(super) base_vertex: Option<VertexId>,
     pub(super) layers: Vec<VertexId>,
     pub(super) args: Vec<DeclaredArg>,
-    /// The local context that its file system comes from.
-    pub(super) context: Option<String>,
     /// A WORKDIR was seen in this Dockerfile.
     pub(super) workdir_set: bool,
     pub(super) last_cmd: Option<Lines>,
@@ -350,7 +348,6 @@ impl State {
         self.platform = base.platform.clone();
         self.image = base.image.clone();
         self.image.config.on_build.clear();
-        self.context = base.context.clone();
         self.workdir_set = base.workdir_set;
         self.args = base.args.clone();
     }

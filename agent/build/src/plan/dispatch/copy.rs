@@ -237,17 +237,12 @@ impl Planner<'_> {
         unpack: bool,
         sources: &mut Sources,
     ) -> Result<CopySource, PlanError> {
-        let read = path::join("/", written);
         let vertex = match copying.from {
             None => {
                 lints::ignored_copy(self, at.instruction, copying.keyword, written);
-                self.read_context("", &read);
                 Some(self.main_context())
             }
-            Some(source) => {
-                self.read_of(source, &read);
-                self.stages[source].root
-            }
+            Some(source) => self.stages[source].root,
         };
         let vertex = vertex.unwrap_or_else(|| self.nothing());
         let input = sources.input(vertex);

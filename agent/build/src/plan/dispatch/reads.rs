@@ -1,4 +1,4 @@
-//! Which contexts steps read, and which paths of them.
+//! Contexts as vertices of the plan.
 
 use crate::dockerfile::Lines;
 use crate::plan::graph::Step;
@@ -54,23 +54,5 @@ impl Planner<'_> {
         let state = &mut self.stages[id];
         state.root = Some(copied);
         state.base_vertex = Some(copied);
-    }
-
-    /// Notes that a step reads a path of a context.
-    pub(in crate::plan) fn read_context(&mut self, context: &str, path: &str) {
-        let paths = self.paths.entry(context.to_owned()).or_default();
-        paths.insert(path.to_owned());
-    }
-
-    /// Notes that a step reads a path of a state, which may be that of a context.
-    pub(in crate::plan) fn read_of(&mut self, id: StateId, path: &str) {
-        if let Some(context) = self.stages[id].context.clone() {
-            self.read_context(&context, path);
-        }
-    }
-
-    /// Notes that a command may read anything of a state.
-    pub(in crate::plan) fn read_all(&mut self, id: StateId) {
-        self.read_of(id, "/");
     }
 }

@@ -88,7 +88,6 @@ impl Planner<'_> {
             proxy_env: args::proxies(&options.build_args),
             platform: platform.unwrap_or_else(|| self.target_platform.clone()),
         };
-        self.read_all(at.state);
         self.layer(at, name, mounts.inputs, |root| {
             Op::Run(Box::new(RunOp { root, ..op }))
         });
@@ -288,12 +287,8 @@ impl Planner<'_> {
         source: StateId,
     ) -> Result<Option<VertexId>, PlanError> {
         let from = mount.from.as_deref().filter(|from| !from.is_empty());
-        let read = path::join("/", &mount.source);
         match (from, mount.kind) {
-            (None, MountType::Bind) => {
-                self.read_context("", &read);
-                Ok(Some(self.main_context()))
-            }
+            (None, MountType::Bind) => Ok(Some(self.main_context())),
             (None, _) => Ok(None),
             (Some(from), _) => {
                 let state = &self.stages[source];
@@ -304,9 +299,7 @@ impl Planner<'_> {
                         quote(&mount.target)
                     )));
                 }
-                let root = state.root;
-                self.read_of(source, &read);
-                Ok(root)
+                Ok(state.root)
             }
         }
     }
