@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::records::{self, Record};
-use super::shares::shares;
+use super::shares::{removable, shares};
 use super::solve::Key;
 use crate::error::{Error, Result};
 
@@ -137,6 +137,25 @@ impl Cache {
     /// Where results are.
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    /// Whether a result is recorded under a key. Does not block.
+    pub(crate) fn knows(&self, key: &Key) -> bool {
+        self.table.lock().keys.contains_key(key)
+    }
+
+    /// Results were of use to a build, which stands on them. Does not block.
+    pub(crate) fn touch(&self, keys: &[Key]) {
+        let (mut table, now) = (self.table.lock(), Timestamp::now());
+        for key in keys {
+            let Some(id) = table.keys.get(key).cloned() else {
+                continue;
+            };
+            if let Some(slot) = table.records.get_mut(&id) {
+                Arc::make_mut(slot).last_used = Some(now);
+                table.dirty.insert(id);
+            }
+        }
     }
 
     /// The result of a key, if it is still there.
@@ -258,14 +277,14 @@ impl Cache {
         records.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         let list = records.iter().zip(shares(&records)).map(|(record, share)| {
             let own = record.own_entries();
-            let layers = share.entries.iter().map(|entry| self.layer(entry));
-            let layers: Option<Vec<Digest>> = layers.collect();
-            let size = match &layers {
-                Some(layers) if layers.len() < own.len() => {
-                    self.store.layer_sizes(layers).iter().sum()
+            let (mut layers, mut loose) = (Vec::new(), 0);
+            for entry in &share.entries {
+                match self.layer(entry) {
+                    Some(layer) => layers.push(layer),
+                    None => loose += self.snapshots.disk_bytes(entry),
                 }
-                _ => record.size,
-            };
+            }
+            let size = loose + self.store.layer_sizes(&layers).iter().sum::<u64>();
             let of_images = |entry: &Entry| self.layer(entry).is_some_and(|l| needed.contains(&l));
             CacheRecord {
                 id: record.id.clone(),
@@ -276,7 +295,7 @@ impl Cache {
                 in_use: table.leases.contains_key(&record.id),
                 shared: !own.is_empty() && own.iter().all(of_images),
                 size,
-                loose: if layers.is_some() { 0 } else { size },
+                loose,
                 created: record.created,
                 last_used: record.last_used,
                 uses: record.uses,
@@ -414,26 +433,18 @@ impl Table {
 
     /// Which of these can go: nobody uses them, and nothing that stays is made on them.
     fn removable(&self, ids: &[String]) -> HashSet<String> {
-        let known = |id: &&String| self.records.contains_key(*id) && !self.leases.contains_key(*id);
-        let mut going: HashSet<String> = ids.iter().filter(known).cloned().collect();
-        loop {
-            let staying = self
-                .records
-                .values()
-                .filter(|record| !going.contains(&record.id));
-            let needed: HashSet<&Entry> = staying.flat_map(|record| record.below()).collect();
-            let before = going.len();
-            going.retain(|id| {
-                let record = &self.records[id];
-                !record
-                    .own_entries()
-                    .iter()
-                    .any(|entry| needed.contains(entry))
-            });
-            if going.len() == before {
-                return going;
-            }
-        }
+        let asked: HashSet<&String> = ids.iter().collect();
+        let records: Vec<&Record> = self.records.values().map(Arc::as_ref).collect();
+        let free = |(_, record): &(usize, &&Record)| {
+            asked.contains(&record.id) && !self.leases.contains_key(&record.id)
+        };
+        let known = records.iter().enumerate().filter(free);
+        let mut going: HashSet<usize> = known.map(|(place, _)| place).collect();
+        removable(&records, &mut going);
+        going
+            .into_iter()
+            .map(|place| records[place].id.clone())
+            .collect()
     }
 }
 
@@ -502,6 +513,62 @@ mod tests {
         drop(unfindable);
         cache.settle();
         assert_eq!(described(&cache), ["3", "7"]);
+    }
+
+    #[test]
+    fn what_a_hit_stands_on_is_used_and_known_again_after_a_restart() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let (key, unknown) = (Digest::of(b"key"), Digest::of(b"unknown"));
+        let lease = cache.insert(record(&cache, "below")).unwrap();
+        cache.also(&lease.record().id, &[key]);
+        drop(lease);
+        cache.settle();
+        assert!(cache.knows(&key) && !cache.knows(&unknown));
+        assert_eq!(cache.list().unwrap()[0].last_used, None);
+        let before = Timestamp::now();
+        cache.touch(&[unknown, key]);
+        cache.settle();
+        drop(cache);
+        let used = open(root.path()).list().unwrap();
+        assert!(used[0].last_used.unwrap() >= before);
+        assert_eq!(used[0].uses, 0, "it was not looked at");
+    }
+
+    /// One file laid on two roots, as a copy is that is not made again.
+    #[test]
+    fn an_old_root_goes_although_its_layer_is_on_another() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let keyed = |record: Record| {
+            let lease = cache.insert(record).unwrap();
+            let key = Digest::of(lease.record().id.as_bytes());
+            cache.also(&lease.record().id, &[key]);
+            lease
+        };
+        let (a, b) = (keyed(record(&cache, "a")), keyed(record(&cache, "b")));
+        let work = cache.snapshots().begin().unwrap();
+        std::fs::write(work.diff().join("large"), vec![1; 100_000]).unwrap();
+        let layer = cache.snapshots().finish(work).unwrap();
+        let on = |root: &Lease| {
+            let made = Made::over(Some(root.record()), Entry::Loose(layer.id.clone()), None);
+            let name = format!("on {}", root.record().description);
+            let now = Timestamp::now();
+            keyed(Record::new(Kind::Regular, name, Vec::new(), now, made))
+        };
+        let (on_a, on_b) = (on(&a), on(&b));
+        let old: Vec<String> = [&a, &on_a].map(|lease| lease.record().id.clone()).into();
+        drop((a, b, on_a, on_b));
+        assert_eq!(described(&cache), ["a", "b", "on a", "on b"]);
+        let total = |cache: &Cache| cache.list().unwrap().iter().map(|r| r.loose).sum::<u64>();
+        let before = total(&cache);
+        let (gone, freed) = cache.remove(&old).unwrap();
+        assert_eq!(gone.len(), 2);
+        assert_eq!(described(&cache), ["b", "on b"]);
+        assert!(freed < 100_000, "the layer is still needed");
+        assert_eq!(total(&cache), before - freed, "and is counted");
+        let on_b = cache.list().unwrap().pop().unwrap();
+        assert!(on_b.size >= 100_000, "{on_b:?}");
     }
 
     #[test]

@@ -22,19 +22,21 @@ pub(super) fn source_info(dockerfile: &Dockerfile) -> SourceInfo {
     }
 }
 
-/// A place of that file.
-pub(super) fn source_range(lines: Lines) -> SourceRange {
-    let place = |line: u32| SourcePosition { line, character: 0 };
-    SourceRange {
-        start: place(lines.first),
-        end: place(lines.last),
-    }
+/// A place of that file, as BuildKit writes it: a range of its own for each line.
+pub(super) fn source_ranges(lines: Lines) -> impl Iterator<Item = SourceRange> {
+    (lines.first.max(1)..=lines.last).map(|line| {
+        let place = SourcePosition { line, character: 0 };
+        SourceRange {
+            start: place,
+            end: place,
+        }
+    })
 }
 
 fn location(lines: &[Lines]) -> Location {
     Location {
         source_index: 0,
-        ranges: lines.iter().map(|lines| source_range(*lines)).collect(),
+        ranges: lines.iter().copied().flat_map(source_ranges).collect(),
     }
 }
 
@@ -221,6 +223,20 @@ mod tests {
                 ("", "scratch", true)
             ]
         );
+    }
+
+    #[test]
+    fn a_finding_has_a_range_for_each_of_its_lines() {
+        let text = "FROM a \\\n AS B\n";
+        let dockerfile = Dockerfile::parse(text, "Dockerfile").unwrap();
+        let mut linter = agent_build::lint::Linter::default();
+        linter.check(&dockerfile);
+        let place = location(&[linter.found()[0].lines]);
+        let lines = place
+            .ranges
+            .iter()
+            .map(|range| (range.start.line, range.end.line));
+        assert_eq!(lines.collect::<Vec<_>>(), [(1, 1), (2, 2)]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The contexts of one build: directories of the client's, obtained when the first step needs them.
 //!
 //! ```text
-//! Directory  client on this host: its open directory, through /proc/<pid>/fd/<n> if device and inode agree
-//!            any other client: a tar on a channel
+//! Directory  client on this host: its open directory, through /proc/<pid>/fd/<n> if device and inode agree, the file
+//!            system is of this machine ([`ON_THIS_MACHINE`]), and nothing in it turns out to be unreadable
+//!            otherwise: a tar on a channel
 //! Stream     a tar on a channel, perhaps compressed
 //! Remote     a repository, a tar, or a Dockerfile on a server                                   [source]
 //! ```
@@ -41,13 +42,13 @@ pub(crate) struct Context {
     pub(crate) view: View,
     /// Patterns of its ignore file.
     pub(crate) ignored: Arc<Vec<String>>,
-    unpacked: Option<Arc<WorkDirectory>>,
+    raw: Raw,
 }
 
 impl Context {
-    /// Whether others may write to it while it is read: it is a directory of the client's.
+    /// Whether it may be something else than what was read of it before: it is a directory of the client's, or was taken for one.
     pub(crate) fn may_change(&self) -> bool {
-        self.unpacked.is_none()
+        self.raw.unpacked.is_none() || self.raw.instead
     }
 }
 
@@ -56,6 +57,8 @@ impl Context {
 struct Raw {
     directory: Arc<OwnedFd>,
     unpacked: Option<Arc<WorkDirectory>>,
+    /// It was sent because the directory itself cannot be read.
+    instead: bool,
 }
 
 impl Raw {
@@ -64,12 +67,20 @@ impl Raw {
         let (raw, path) = (self.clone(), path.to_owned());
         let read = blocking(move || {
             let directory = raw.directory.try_clone().map_err(duplicated)?;
-            View::directory(directory)
-                .read(&path, MAX_FILE)
-                .map_err(super::cache::files)
+            Ok(View::directory(directory).read(&path, MAX_FILE))
         });
-        Ok(read.await?)
+        Ok(read.await??)
     }
+}
+
+/// What is known of one context.
+#[derive(Default)]
+struct Place {
+    raw: OnceCell<Raw>,
+    ready: OnceCell<Context>,
+    /// In the place of those, once the directory has turned out to be unreadable.
+    sent: OnceCell<Raw>,
+    sent_ready: OnceCell<Context>,
 }
 
 /// The contexts of one build.
@@ -85,8 +96,7 @@ pub(crate) struct Contexts {
     classic: bool,
     work: Arc<WorkRoot>,
     progress: Progress,
-    raw: HashMap<String, OnceCell<Raw>>,
-    ready: HashMap<String, OnceCell<Context>>,
+    places: HashMap<String, Place>,
     /// Steps of the plan that stand for obtaining contexts.
     seats: Mutex<HashMap<String, Seat>>,
 }
@@ -110,10 +120,9 @@ pub(crate) struct Sources {
 impl Contexts {
     /// Obtains nothing yet.
     pub(crate) fn new(sources: Sources, work: Arc<WorkRoot>, progress: Progress) -> Self {
-        let names = || sources.offers.keys().cloned();
+        let names = sources.offers.keys().cloned();
         Self {
-            raw: names().map(|name| (name, OnceCell::new())).collect(),
-            ready: names().map(|name| (name, OnceCell::new())).collect(),
+            places: names.map(|name| (name, Place::default())).collect(),
             seats: Mutex::default(),
             offers: sources.offers,
             main_ignore: sources.main_ignore,
@@ -128,8 +137,8 @@ impl Contexts {
 
     /// Puts a directory that is here in the place of the main context: a checkout, or an archive that was fetched.
     pub(crate) fn set_main(&self, unpacked: WorkDirectory) -> Result<(), Failure> {
-        if let Some(cell) = self.raw.get("") {
-            let _ = cell.set(opened(unpacked)?);
+        if let Some(place) = self.places.get("") {
+            let _ = place.raw.set(opened(unpacked)?);
         }
         Ok(())
     }
@@ -141,17 +150,75 @@ impl Contexts {
 
     /// A file of the main context, ignored or not.
     pub(crate) async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
-        self.raw("").await?.read(path).await
+        match self.raw("").await?.read(path).await {
+            Err(failure) if self.is_sent_after(&failure, "").await? => {
+                self.raw("").await?.read(path).await
+            }
+            read => read,
+        }
+    }
+
+    /// After a file of a context could not be read: lets the client send the context, if it was read in its place so far. False
+    /// when that would not help.
+    pub(crate) async fn is_sent_after(
+        &self,
+        failure: &Failure,
+        name: &str,
+    ) -> Result<bool, Failure> {
+        let place = self.place(name)?;
+        let in_place = place.raw.get().is_some_and(|raw| raw.unpacked.is_none());
+        if !(failure.is_denied() && in_place && self.session.is_some()) {
+            return Ok(false);
+        }
+        let send = || async {
+            tracing::info!(
+                context = name,
+                reason = failure.message(),
+                "the client sends what cannot be read here"
+            );
+            let sent = self.receive(name).await?;
+            Ok::<Raw, Failure>(Raw {
+                instead: true,
+                ..sent
+            })
+        };
+        place.sent.get_or_try_init(send).await?;
+        Ok(true)
+    }
+
+    /// Whether a context is still to come from the client.
+    pub(crate) fn is_awaited(&self, name: &str) -> bool {
+        let Some(place) = self.places.get(name) else {
+            return false;
+        };
+        let comes = match &self.offers[name] {
+            ContextOffer::Directory { .. } => self.peer.is_none(),
+            ContextOffer::Stream => true,
+            _ => false,
+        };
+        comes && !place.raw.initialized()
     }
 
     /// A context, obtained and filtered.
     pub(crate) async fn get(&self, name: &str) -> Result<&Context, Failure> {
-        let cell = self.ready.get(name).ok_or_else(|| unknown(name))?;
+        let place = self.place(name)?;
         let seat = self.seats.lock().get(name).cloned();
         if let Some(seat) = &seat {
             seat.start();
         }
-        let context = cell.get_or_try_init(|| self.prepare(name)).await;
+        let prepared = || async {
+            let cell = match place.sent.initialized() {
+                true => &place.sent_ready,
+                false => &place.ready,
+            };
+            cell.get_or_try_init(|| self.prepare(name)).await
+        };
+        let mut context = prepared().await;
+        if let Err(failure) = &context
+            && self.is_sent_after(failure, name).await?
+        {
+            context = prepared().await;
+        }
         match (&context, &seat) {
             (Ok(_), Some(seat)) => seat.done(),
             (Err(failure), Some(seat)) => seat.failed(failure.message()),
@@ -162,12 +229,15 @@ impl Contexts {
 
     /// Patterns of the main context's ignore file, if it is known without obtaining the context.
     pub(crate) async fn main_ignored(&self) -> Result<Arc<Vec<String>>, Failure> {
-        match self.ready.get("") {
-            Some(_) if !matches!(self.offers[""], ContextOffer::Empty) => {
-                Ok(Arc::clone(&self.get("").await?.ignored))
-            }
-            _ => Ok(Arc::default()),
+        match self.offers.get("") {
+            None | Some(ContextOffer::Empty) => Ok(Arc::default()),
+            Some(_) if self.is_awaited("") => Ok(Arc::default()),
+            Some(_) => Ok(Arc::clone(&self.get("").await?.ignored)),
         }
+    }
+
+    fn place(&self, name: &str) -> Result<&Place, Failure> {
+        self.places.get(name).ok_or_else(|| unknown(name))
     }
 
     async fn prepare(&self, name: &str) -> Result<Context, Failure> {
@@ -178,7 +248,7 @@ impl Contexts {
         Ok(Context {
             view: View::context(directory, ignored),
             ignored: Arc::new(patterns),
-            unpacked: raw.unpacked.clone(),
+            raw: raw.clone(),
         })
     }
 
@@ -237,8 +307,11 @@ impl Contexts {
     }
 
     async fn raw(&self, name: &str) -> Result<&Raw, Failure> {
-        let cell = self.raw.get(name).ok_or_else(|| unknown(name))?;
-        cell.get_or_try_init(|| self.obtain(name)).await
+        let place = self.place(name)?;
+        match place.sent.get() {
+            Some(sent) => Ok(sent),
+            None => place.raw.get_or_try_init(|| self.obtain(name)).await,
+        }
     }
 
     async fn obtain(&self, name: &str) -> Result<Raw, Failure> {
@@ -248,11 +321,13 @@ impl Contexts {
             } => {
                 let open = self
                     .peer
-                    .and_then(|process| open_of(process, *fd, *device, *inode));
+                    .and_then(|process| open_of(process, *fd, *device, *inode))
+                    .filter(is_on_this_machine);
                 match open {
                     Some(directory) => Ok(Raw {
                         directory: Arc::new(directory),
                         unpacked: None,
+                        instead: false,
                     }),
                     None => self.receive(name).await,
                 }
@@ -313,6 +388,7 @@ fn opened(work: WorkDirectory) -> Result<Raw, Failure> {
     Ok(Raw {
         directory: Arc::new(directory),
         unpacked: Some(Arc::new(work)),
+        instead: false,
     })
 }
 
@@ -331,6 +407,35 @@ fn open_of(process: i32, fd: i32, device: u64, inode: u64) -> Option<OwnedFd> {
         .metadata()
         .ok()?;
     (metadata.dev() == device && metadata.ino() == inode).then_some(directory)
+}
+
+/// File systems whose files root may read and whose times tell the truth: those of a network or of a program (NFS with
+/// `root_squash`, sshfs and others of FUSE) need not let root in, and may show times as they were a minute ago.
+/// Source: `linux/magic.h` and the file systems' own headers.
+const ON_THIS_MACHINE: [u32; 15] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0xf2f5_2010, // F2FS
+    0x3153_464a, // JFS
+    0x3434,      // NILFS
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0x794c_7630, // overlay
+    0x7371_7368, // squashfs
+    0xe0f5_e1e2, // EROFS
+    0x4d44,      // FAT
+    0x2011_bab0, // exFAT
+];
+
+fn is_on_this_machine(directory: &OwnedFd) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|stat| {
+        // The type's width and sign differ between processors.
+        let kind = stat.f_type as u32;
+        ON_THIS_MACHINE.contains(&kind)
+    })
 }
 
 fn read_patterns(name: &str, text: &[u8]) -> Result<Vec<String>, Failure> {
@@ -374,6 +479,110 @@ mod tests {
             assert!(patterns.matches(path), "{path}");
             assert!(!patterns.matches("a/xyz.Dockerfile"), "{path}");
         }
+    }
+
+    /// Contexts of a client on this host that has a directory open; and the tars that it is asked for.
+    fn offered(directory: &OwnedFd, root: &std::path::Path) -> (Contexts, Arc<Mutex<usize>>) {
+        use std::os::fd::AsRawFd as _;
+        let metadata = std::fs::File::from(directory.try_clone().unwrap())
+            .metadata()
+            .unwrap();
+        let offer = ContextOffer::Directory {
+            fd: directory.as_raw_fd(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            path: ".".to_owned(),
+            ignore: None,
+        };
+        let (session, mut asks) = Session::channel();
+        let sent = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&sent);
+        tokio::spawn(async move {
+            while let Some(ask) = asks.recv().await {
+                let crate::builder::Ask::Context { reply, .. } = ask else {
+                    panic!("nothing else is asked for");
+                };
+                *count.lock() += 1;
+                let mut tar = tar::Builder::new(Vec::new());
+                let mut header = tar::Header::new_gnu();
+                header.set_size(4);
+                header.set_mode(0o644);
+                header.set_cksum();
+                tar.append_data(&mut header, "file", &b"sent"[..]).unwrap();
+                let bytes = tar.into_inner().unwrap();
+                let (to, from) = crate::engine::byte_pipe();
+                drop(reply.send(Some(from)));
+                tokio::task::spawn_blocking(move || {
+                    use std::io::Write as _;
+                    let mut to = to;
+                    to.write_all(&bytes).and_then(|()| to.flush()).unwrap();
+                });
+            }
+        });
+        let sources = Sources {
+            offers: HashMap::from([(String::new(), offer)]),
+            main_ignore: None,
+            dockerfile: "Dockerfile".to_owned(),
+            peer: i32::try_from(std::process::id()).ok(),
+            session: Some(session),
+            classic: false,
+        };
+        let work = Arc::new(WorkRoot::new(
+            root.join("work"),
+            tokio_util::task::TaskTracker::new(),
+        ));
+        (Contexts::new(sources, work, Progress::default()), sent)
+    }
+
+    async fn file(contexts: &Contexts) -> Option<Vec<u8>> {
+        contexts.read("file").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_read_in_place_until_something_in_it_cannot_be_read() {
+        let (directory, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(directory.path().join("file"), "in place").unwrap();
+        let open = open_directory(directory.path()).unwrap();
+        if !is_on_this_machine(&open) {
+            return;
+        }
+        let (contexts, sent) = offered(&open, root.path());
+        assert_eq!(file(&contexts).await.unwrap(), b"in place");
+        assert!(contexts.get("").await.unwrap().may_change());
+        let denied = |errno: i32| {
+            Failure::from(agent_image::build::FilesError::Io {
+                what: "open",
+                path: "/file".to_owned(),
+                source: std::io::Error::from_raw_os_error(errno),
+            })
+        };
+        let missing = denied(libc_errno(rustix::io::Errno::NOENT));
+        assert!(!contexts.is_sent_after(&missing, "").await.unwrap());
+        assert_eq!(file(&contexts).await.unwrap(), b"in place");
+        for errno in [rustix::io::Errno::ACCESS, rustix::io::Errno::STALE] {
+            let failure = denied(libc_errno(errno)).context("failed to compute cache key");
+            assert!(contexts.is_sent_after(&failure, "").await.unwrap());
+            assert_eq!(file(&contexts).await.unwrap(), b"sent");
+            let context = contexts.get("").await.unwrap();
+            assert_eq!(context.view.read("file", 9).unwrap().unwrap(), b"sent");
+            assert!(context.may_change(), "its keys may be of the directory");
+        }
+        assert_eq!(*sent.lock(), 1, "once");
+    }
+
+    fn libc_errno(errno: rustix::io::Errno) -> i32 {
+        errno.raw_os_error()
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_not_of_this_machine_is_sent() {
+        let root = tempfile::tempdir().unwrap();
+        // A file system that is none of those.
+        let open = open_directory("/proc/self".as_ref()).unwrap();
+        let (contexts, sent) = offered(&open, root.path());
+        assert_eq!(file(&contexts).await.unwrap(), b"sent");
+        assert!(!contexts.get("").await.unwrap().may_change());
+        assert_eq!(*sent.lock(), 1);
     }
 
     #[test]

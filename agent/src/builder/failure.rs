@@ -24,6 +24,8 @@ struct Reason {
     step: String,
     lines: Vec<Lines>,
     tail: Vec<String>,
+    /// A file could not be read that somebody else may be able to read.
+    denied: bool,
 }
 
 impl Failure {
@@ -35,6 +37,7 @@ impl Failure {
             step: String::new(),
             lines: Vec::new(),
             tail: Vec::new(),
+            denied: false,
         }))
     }
 
@@ -110,6 +113,11 @@ impl Failure {
         &self.0.message
     }
 
+    /// Whether a file could not be read that its owner may be able to read.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.0.denied
+    }
+
     /// What kind of failure it is.
     pub(crate) fn kind(&self) -> FailureKind {
         self.0.kind
@@ -144,7 +152,9 @@ impl From<FilesError> for Failure {
         match &error {
             FilesError::Cancelled => Self::cancelled(),
             error if error.is_input() => Self::step(error.to_string()),
-            error => Self::system(error.to_string()),
+            error => {
+                Self::system(error.to_string()).with(|reason| reason.denied = error.is_denied())
+            }
         }
     }
 }

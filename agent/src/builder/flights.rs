@@ -173,7 +173,7 @@ where
         F: FnOnce(Cabin, CancellationToken) -> W,
         W: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let mut table = self.table.lock();
         let flight = match table.get(&key) {
             Some(flight) => Arc::clone(flight),
@@ -197,8 +197,36 @@ where
                 flight
             }
         };
+        // While nobody can see it land, or be given up.
         *flight.waiting.lock() += 1;
         drop(table);
+        self.aboard(key, number, flight, passenger)
+    }
+
+    /// Joins the work of this key if it is under way. Starts nothing.
+    pub(crate) fn join_under_way(
+        self: &Arc<Self>,
+        key: K,
+        passenger: Passenger,
+    ) -> Option<Ticket<K, T, E>> {
+        let table = self.table.lock();
+        let flight = Arc::clone(table.get(&key)?);
+        *flight.waiting.lock() += 1;
+        drop(table);
+        Some(self.aboard(key, self.number(), flight, passenger))
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn aboard(
+        self: &Arc<Self>,
+        key: K,
+        number: u64,
+        flight: Arc<Flight<T, E>>,
+        passenger: Passenger,
+    ) -> Ticket<K, T, E> {
         flight.cabin.board(number, passenger);
         Ticket {
             flights: Arc::clone(self),

@@ -25,7 +25,7 @@ use super::failure::{Failure, Text};
 use super::options;
 use super::progress::{Progress, Seat};
 use super::remote_cache::{self, Imports};
-use super::run::OutputSink;
+use super::run::{Endings, OutputSink};
 use super::session::{Session, Sessions};
 use super::solve::{Key, Node, Solve, StepFlights};
 use super::source::{self, ImageRequest, Pull, Remote, RemoteAddress, ResolvedImage};
@@ -50,6 +50,8 @@ pub(crate) struct Run<'a> {
     pub(crate) flights: &'a Arc<StepFlights<PlanSteps>>,
     pub(crate) job: &'a Job,
     pub(crate) progress: &'a Progress,
+    /// Its commands of which something may be left for a while.
+    pub(crate) endings: Endings,
     /// Cancelled when the build is over, however it ends.
     pub(crate) cancel: CancellationToken,
 }
@@ -200,7 +202,8 @@ impl Run<'_> {
         }
         part.at("", text.len() as u64, 0);
         part.done();
-        match Dockerfile::parse(&text, &shown) {
+        let args = BuilderArgs::of(&self.job.request.build_args);
+        match Dockerfile::parse_as(&text, &shown, args.syntax.as_deref()) {
             Ok(dockerfile) => {
                 seat.done();
                 Ok(Definition { dockerfile, seat })
@@ -228,6 +231,7 @@ impl Run<'_> {
         }
         let index = options.multi_platform;
         export::check(request, platforms.len(), index)?;
+        remote_cache::check(request)?;
         options.ignore_patterns = contexts.main_ignored().await?.to_vec();
         if request.call != Call::Build {
             options.platform = platforms.into_iter().next().flatten();
@@ -430,17 +434,18 @@ impl Run<'_> {
             );
             let digest = Digest::of(&text).to_string();
             let seat = Seat::announce(self.progress, &digest, below, &vertex.name);
-            let private = match &vertex.op {
-                Op::Context(op) => {
-                    contexts.announce(&op.name, seat.clone());
-                    true
-                }
-                _ => false,
+            let context = match &vertex.op {
+                Op::Context(op) => Some(&op.name),
+                _ => None,
             };
+            if let Some(name) = context {
+                contexts.announce(name, seat.clone());
+            }
             nodes.push(Node {
                 inputs,
                 fresh: vertex.no_cache,
-                private,
+                private: context.is_some(),
+                late: context.is_some_and(|name| contexts.is_awaited(name)),
             });
             seats.push(seat);
             digests.push(digest);
@@ -458,6 +463,7 @@ impl Run<'_> {
             commits: Mutex::default(),
             downloads: Mutex::default(),
             imports: Arc::clone(imports),
+            endings: self.endings.clone(),
             cancel: self.cancel.clone(),
         };
         let session = self.job.session.clone();
@@ -566,7 +572,7 @@ fn warn(seat: &Seat, dockerfile: &Dockerfile, warnings: &[Lint]) {
             detail: vec![lint.description.clone().into_bytes()],
             url: lint.url.clone(),
             source_info: Some(calls::source_info(dockerfile)),
-            range: vec![calls::source_range(lint.lines)],
+            range: calls::source_ranges(lint.lines).collect(),
         });
     }
 }

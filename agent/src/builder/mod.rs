@@ -126,17 +126,21 @@ impl Builder {
             builder: self,
             cache: Arc::clone(&shop.cache),
         };
+        let endings = run::Endings::default();
         let run = job::Run {
             shop: &shop,
             flights: &self.inner.flights,
             job,
             progress,
+            endings: endings.clone(),
             cancel: cancel.clone(),
         };
         let result = tokio::select! {
             result = Box::pin(run.run()) => result,
             () = cancel.cancelled() => Err(Failure::cancelled().report(None)),
         };
+        // Whoever has the answer finds nothing of the build that is not a result.
+        endings.settled().await;
         progress.close();
         result.map_err(Box::new)
     }
@@ -165,9 +169,17 @@ impl Builder {
     }
 
     async fn ready(&self) -> Result<Arc<Shop>> {
-        let work = self.root().join("work");
-        let sweep = || Box::pin(run::sweep(&self.inner.engine, &work));
-        self.inner.swept.get_or_init(sweep).await;
+        if !self.inner.swept.initialized() {
+            // To its end, also when the client leaves: nobody may build beside it.
+            let (inner, work) = (Arc::clone(&self.inner), self.root().join("work"));
+            let sweep = async move {
+                let sweep = || Box::pin(run::sweep(&inner.engine, &work));
+                inner.swept.get_or_init(sweep).await;
+            };
+            let tasks = &self.inner.engine.shared().tasks;
+            // An error means that the engine closes.
+            drop(tasks.spawn(sweep).await);
+        }
         let builder = self.clone();
         blocking(move || builder.shop()).await
     }
@@ -179,8 +191,12 @@ impl Builder {
             return Ok(Arc::clone(shop));
         }
         let (root, shared) = (self.root(), self.inner.engine.shared());
-        let cache_mounts = run::CacheMounts::new(root.join("mounts"));
-        cache_mounts.sweep();
+        let cache_mounts = run::CacheMounts::new(root.join("mounts"), shared.tasks.clone());
+        let left = cache_mounts.left();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = &shared.tasks;
+            drop(tasks.spawn_blocking_on(move || left.remove(), &runtime));
+        }
         let opened = Arc::new(Shop {
             engine: self.inner.engine.clone(),
             cache: Cache::open(&root, Arc::clone(&shared.images), shared.tasks.clone())?,

@@ -42,12 +42,20 @@ impl Builder {
         if !self.has_cache() {
             return Ok((Vec::new(), 0));
         }
-        let records = self.usage()?;
         let root = self.root();
-        let disk = rustix::fs::statvfs(&root)
-            .map_err(|error| Error::io("look at", &root)(error.into()))?;
-        let chosen = choose(&records, options, disk.f_bavail * disk.f_frsize);
-        let (removed, freed) = self.remove_records(&chosen)?;
+        let (mut removed, mut freed) = (Vec::new(), 0);
+        // What came free is known afterwards only: records may have files in common.
+        loop {
+            let disk = rustix::fs::statvfs(&root)
+                .map_err(|error| Error::io("look at", &root)(error.into()))?;
+            let chosen = choose(&self.usage()?, options, disk.f_bavail * disk.f_frsize);
+            let (gone, bytes) = self.remove_records(&chosen)?;
+            if gone.is_empty() {
+                break;
+            }
+            removed.extend(gone);
+            freed += bytes;
+        }
         let reclaimed = freed.to_string();
         let events = &self.inner.engine.shared().events;
         events.other("builder", "", "prune", &[("reclaimed", &reclaimed)]);

@@ -65,8 +65,6 @@ pub(crate) struct Record {
     pub(crate) last_used: Option<Timestamp>,
     /// How many builds have used it.
     pub(crate) uses: u64,
-    /// Bytes on disk of what it adds to the results it is made on.
-    pub(crate) size: u64,
     /// The file system.
     pub(crate) stack: Stack,
     /// How many of the stack's entries, from the top, it adds.
@@ -83,24 +81,17 @@ pub(crate) struct Made {
     pub(crate) times: Vec<Option<Timestamp>>,
     /// How many of them, from the top, are new.
     pub(crate) own: usize,
-    /// Bytes of those.
-    pub(crate) size: u64,
 }
 
 impl Made {
     /// A snapshot on top of another result.
     pub(crate) fn on(root: Option<&Record>, snapshot: Snapshot) -> Self {
         let layer = Entry::Loose(snapshot.id);
-        Self::over(root, layer, Some(Timestamp::now()), snapshot.disk_bytes)
+        Self::over(root, layer, Some(Timestamp::now()))
     }
 
     /// A layer that was made at some time on top of another result.
-    pub(crate) fn over(
-        root: Option<&Record>,
-        layer: Entry,
-        time: Option<Timestamp>,
-        size: u64,
-    ) -> Self {
+    pub(crate) fn over(root: Option<&Record>, layer: Entry, time: Option<Timestamp>) -> Self {
         let (below, mut times) = match root {
             Some(record) => (record.stack.clone(), record.times.clone()),
             None => (Stack::default(), Vec::new()),
@@ -110,7 +101,6 @@ impl Made {
             stack: below.with(layer),
             times,
             own: 1,
-            size,
         }
     }
 }
@@ -136,7 +126,6 @@ impl Record {
             created,
             last_used: None,
             uses: 0,
-            size: made.size,
             stack: made.stack,
             own: made.own,
             times: made.times,
@@ -232,7 +221,6 @@ mod tests {
             stack: Stack::of_layers(layers),
             times: vec![None, Some(now)],
             own: 1,
-            size: 7,
         };
         let keys = vec![Digest::of(b"key")];
         Record::new(Kind::Regular, "[1/1] RUN true".to_owned(), keys, now, made)

@@ -12,7 +12,11 @@
 //! ```
 //!
 //! A step with `fresh` (`--no-cache`) is not looked up; steps above it are looked up only by content. The first failure
-//! is the build's: what else is under way for it is given up, unless another build waits for it.
+//! is the build's: what else is under way for it is given up, unless another build waits for it. No step is done twice for one
+//! build, also if it failed.
+//!
+//! An own key may take long to know (`late`: the client is sending what it is made of). What needs no such key is solved
+//! meanwhile, unless it turns out that nobody needs it.
 //!
 //! What a step reads may have changed since its key was made ([`Read`]). Its result, and what is made of that, is then not
 //! what the definition says: it is remembered by content alone, and another build that waited for it makes its own.
@@ -103,6 +107,12 @@ pub(crate) trait Steps: Send + Sync + 'static {
         cancel: &CancellationToken,
     ) -> impl Future<Output = Option<Self::Output>> + Send;
 
+    /// Whether there is such a result. Fetches nothing.
+    fn knows(&self, key: &Key) -> impl Future<Output = bool> + Send;
+
+    /// Results that were recorded under keys were of use, although nobody had to look at them.
+    fn used(&self, keys: Vec<Key>);
+
     /// Remembers a result under keys.
     fn record(&self, step: usize, keys: &[Key], output: &Self::Output);
 
@@ -132,7 +142,12 @@ pub(crate) struct Node {
     pub(crate) fresh: bool,
     /// Its result belongs to this build: it is neither looked up nor shared.
     pub(crate) private: bool,
+    /// Its own key is made of something that is still on its way.
+    pub(crate) late: bool,
 }
+
+/// A result, or why there is none.
+type Done<S> = Result<Outcome<<S as Steps>::Output>, <S as Steps>::Failure>;
 
 /// The solving of one plan for one build.
 pub(crate) struct Solve<S: Steps> {
@@ -141,7 +156,7 @@ pub(crate) struct Solve<S: Steps> {
     /// A step or one below it is fresh: what was recorded for the definition says nothing.
     tainted: Vec<bool>,
     keys: Vec<OnceCell<Key>>,
-    results: Vec<OnceCell<Outcome<S::Output>>>,
+    results: Vec<OnceCell<Done<S>>>,
     seats: Vec<Seat>,
     session: Option<Session>,
     flights: Arc<StepFlights<S>>,
@@ -186,19 +201,52 @@ impl<S: Steps> Solve<S> {
         self: &Arc<Self>,
         step: usize,
     ) -> impl Future<Output = Result<S::Output, S::Failure>> + Send + use<S> {
-        let outcome = self.outcome(step);
-        async move { Ok(outcome.await?.output) }
+        let (this, outcome) = (Arc::clone(self), self.outcome(step));
+        async move {
+            let meanwhile = async {
+                this.ahead(step).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                outcome = outcome => Ok(outcome?.output),
+                () = meanwhile => unreachable!("it waits for ever"),
+            }
+        }
     }
 
-    fn outcome(
-        self: &Arc<Self>,
-        step: usize,
-    ) -> BoxFuture<'static, Result<Outcome<S::Output>, S::Failure>> {
+    fn outcome(self: &Arc<Self>, step: usize) -> BoxFuture<'static, Done<S>> {
         let this = Arc::clone(self);
         Box::pin(async move {
-            let result = this.results[step].get_or_try_init(|| this.once(step));
-            result.await.cloned()
+            let result = this.results[step].get_or_init(|| this.once(step));
+            result.await.clone()
         })
+    }
+
+    /// Solves what needs no key that is late, and is not found, as far as a step is made of it.
+    async fn ahead(self: &Arc<Self>, step: usize) {
+        let needed = self.needed_by(step);
+        let mut late = vec![false; step + 1];
+        for step in &needed {
+            let node = &self.nodes[*step];
+            late[*step] = node.late || node.inputs.iter().any(|input| late[*input]);
+        }
+        let above = needed.iter().filter(|step| late[**step]);
+        let mut early: Vec<usize> = above
+            .flat_map(|step| self.nodes[*step].inputs.iter().copied())
+            .filter(|input| !late[*input] && !self.nodes[*input].private)
+            .collect();
+        early.sort_unstable();
+        early.dedup();
+        let solve = early.into_iter().map(|step| async move {
+            let Ok(definition) = self.definition(step).await else {
+                return;
+            };
+            // What is cached may be needed by nobody.
+            if self.tainted[step] || !self.steps.knows(&definition).await {
+                let _ = self.outcome(step).await;
+            }
+        });
+        futures_util::future::join_all(solve).await;
     }
 
     /// Tells of every step under way that it was given up.
@@ -206,7 +254,7 @@ impl<S: Steps> Solve<S> {
         self.seats.iter().for_each(Seat::given_up);
     }
 
-    async fn once(self: &Arc<Self>, step: usize) -> Result<Outcome<S::Output>, S::Failure> {
+    async fn once(self: &Arc<Self>, step: usize) -> Done<S> {
         let definition = self.definition(step).await?;
         if self.nodes[step].private {
             let (inputs, never) = (self.inputs(step).await?, CancellationToken::new());
@@ -221,11 +269,7 @@ impl<S: Steps> Solve<S> {
             self.found(step);
             return Ok(Outcome::keyed(found));
         }
-        // What is run again must not be confused with what may be looked up meanwhile.
-        let flight = match self.tainted[step] {
-            true => Digest::of(format!("fresh {definition}").as_bytes()),
-            false => definition,
-        };
+        let flight = self.flight(step, definition);
         let (mut result, joined) = self.fly(step, definition, flight).await;
         if joined && result.as_ref().is_ok_and(|outcome| !outcome.as_keyed) {
             // What another build read had changed by then. What this one reads is its own affair.
@@ -235,38 +279,90 @@ impl<S: Steps> Solve<S> {
                 .await
                 .0;
         }
+        self.told(step, &result);
+        result
+    }
+
+    /// The key of a step's flight. What is run again must not be confused with what may be looked up meanwhile.
+    fn flight(&self, step: usize, definition: Key) -> Key {
+        match self.tainted[step] {
+            true => Digest::of(format!("fresh {definition}").as_bytes()),
+            false => definition,
+        }
+    }
+
+    fn told(&self, step: usize, result: &Done<S>) {
         let seat = &self.seats[step];
-        match &result {
+        match result {
             Ok(_) => seat.done(),
             // The failure of an input is told there.
             Err(failure) if seat.started() => seat.failed(&self.steps.describe(failure)),
             Err(_) => {}
         }
-        result
+    }
+
+    /// Follows the flights of a step's inputs, for their news: it is another build's flight that needs their results. What is run
+    /// again and has landed by now is not flown once more, which would run it twice.
+    fn watch_inputs(self: &Arc<Self>, step: usize) -> BoxFuture<'static, ()> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let watch = this.nodes[step].inputs.iter().map(|input| {
+                let this = Arc::clone(&this);
+                async move {
+                    if !this.tainted[*input] {
+                        let _ = this.outcome(*input).await;
+                        return;
+                    }
+                    let watched = || async { this.watch(*input).await.ok_or(()) };
+                    let _ = this.results[*input].get_or_try_init(watched).await;
+                }
+            });
+            futures_util::future::join_all(watch).await;
+        })
+    }
+
+    /// The result of a step that is under way, and of no other.
+    async fn watch(self: &Arc<Self>, step: usize) -> Option<Done<S>> {
+        let definition = self.definition(step).await.ok()?;
+        let flight = self.flight(step, definition);
+        let ticket = self.flights.join_under_way(flight, self.passenger(step))?;
+        let below = async {
+            self.watch_inputs(step).await;
+            std::future::pending::<()>().await;
+        };
+        let result = tokio::select! {
+            result = ticket.wait() => result?,
+            () = below => None?,
+        };
+        // What that build read had changed: not what this step's definition says.
+        if result.as_ref().is_ok_and(|outcome| !outcome.as_keyed) {
+            return None;
+        }
+        self.told(step, &result);
+        Some(result)
+    }
+
+    fn passenger(&self, step: usize) -> Passenger {
+        Passenger::Build {
+            seat: self.seats[step].clone(),
+            session: self.session.clone(),
+        }
     }
 
     /// The step's result by a flight; and whether somebody else's.
-    async fn fly(
-        self: &Arc<Self>,
-        step: usize,
-        definition: Key,
-        flight: Key,
-    ) -> (Result<Outcome<S::Output>, S::Failure>, bool) {
-        let passenger = Passenger::Build {
-            seat: self.seats[step].clone(),
-            session: self.session.clone(),
-        };
+    async fn fly(self: &Arc<Self>, step: usize, definition: Key, flight: Key) -> (Done<S>, bool) {
+        let passenger = self.passenger(step);
         let this = Arc::clone(self);
         let ticket = self
             .flights
             .join(flight, passenger, |cabin, cancel| async move {
                 this.produce(step, definition, cabin, cancel).await
             });
-        // Another build's flight reads that build's inputs; this build's are the same flights, and their news are wanted.
+        // Another build's flight reads that build's inputs, and their news are wanted.
         let joined = !ticket.started_it();
         let inputs = async {
             if joined {
-                let _ = self.inputs(step).await;
+                self.watch_inputs(step).await;
             }
             std::future::pending::<()>().await;
         };
@@ -275,6 +371,9 @@ impl<S: Steps> Solve<S> {
             () = inputs => None,
         };
         let result = result.unwrap_or_else(|| Err(self.steps.cancelled()));
+        if joined && result.is_ok() {
+            self.passed(self.nodes[step].inputs.clone());
+        }
         (result, joined)
     }
 
@@ -290,7 +389,7 @@ impl<S: Steps> Solve<S> {
         definition: Key,
         cabin: Cabin,
         cancel: CancellationToken,
-    ) -> Result<Outcome<S::Output>, S::Failure> {
+    ) -> Done<S> {
         let given_up = self.steps.cancelled();
         let inputs = tokio::select! {
             inputs = self.inputs(step) => inputs?,
@@ -354,7 +453,7 @@ impl<S: Steps> Solve<S> {
         definition: Option<Key>,
         cabin: Cabin,
         cancel: CancellationToken,
-    ) -> Result<Outcome<S::Output>, S::Failure> {
+    ) -> Done<S> {
         let (output, read) = self.steps.execute(step, inputs, cabin, cancel).await?;
         let keys: Vec<Key> = match read {
             Read::AsKeyed => definition.into_iter().chain(content).collect(),
@@ -370,13 +469,23 @@ impl<S: Steps> Solve<S> {
 
     /// The step's result was there, and so nothing below it is needed either.
     fn found(&self, step: usize) {
-        let mut found = vec![step];
-        while let Some(step) = found.pop() {
+        let below = self
+            .needed_by(step)
+            .into_iter()
+            .filter(|below| *below != step);
+        let keys = below.filter_map(|step| self.keys[step].get().copied());
+        self.steps.used(keys.collect());
+        self.passed(vec![step]);
+    }
+
+    /// There is nothing to wait for of these steps and of what they are made of.
+    fn passed(&self, mut passed: Vec<usize>) {
+        while let Some(step) = passed.pop() {
             if self.seats[step].started() || self.seats[step].ended() {
                 continue;
             }
             self.seats[step].done();
-            found.extend(&self.nodes[step].inputs);
+            passed.extend(&self.nodes[step].inputs);
         }
     }
 

@@ -61,6 +61,25 @@ impl FilesError {
         }
     }
 
+    /// Whether a file that is there could not be read: by rights, or because its server is in trouble. Whoever it belongs to may
+    /// be able to.
+    pub fn is_denied(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        let errno = Errno::from_io_error(source);
+        [
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::IO,
+            Errno::STALE,
+            Errno::NOTCONN,
+        ]
+        .iter()
+        .any(|denied| errno == Some(*denied))
+    }
+
     pub(super) fn io<E: Into<io::Error>>(
         what: &'static str,
         path: impl AsRef<[u8]>,

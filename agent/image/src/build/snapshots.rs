@@ -263,6 +263,17 @@ impl Snapshots {
         }
     }
 
+    /// Bytes on the disk of a snapshot that is no layer; 0 for one that is lost, and for layers.
+    pub fn disk_bytes(&self, entry: &Entry) -> u64 {
+        match entry {
+            Entry::Layer(_) => 0,
+            Entry::Loose(id) => match self.place(&mut self.state.lock(), id) {
+                Some(Place::Here(bytes)) => bytes,
+                Some(Place::Layer(_)) | None => 0,
+            },
+        }
+    }
+
     /// Makes sure that snapshots finished so far survive a crash of the machine (one sync of the file system). Without it they
     /// survive crashes of the process only, and are lost, but never torn, by the machine's. To be called off the path of a
     /// build's answer.

@@ -85,7 +85,7 @@ impl Export<'_> {
                 mode, compression, ..
             } => (*mode, compression),
         };
-        let packing = packing(compression)?;
+        let packing = packing(compression);
         let part = seat.part("preparing build cache for export");
         let wanted = steps
             .iter()
@@ -105,11 +105,6 @@ impl Export<'_> {
         match to {
             CacheExport::Inline => Ok(()),
             CacheExport::Registry { reference, .. } => {
-                if packing == Packing::Plain {
-                    return Err(Failure::invalid(
-                        "compression=uncompressed is not supported for a cache in a registry: use gzip",
-                    ));
-                }
                 let part = seat.part(&format!("writing cache manifest to {reference}"));
                 let request = PushRequest {
                     image: None,
@@ -246,18 +241,38 @@ async fn describe(
     Ok(described.await?)
 }
 
-fn packing(compression: &LayerCompression) -> Result<Packing, Failure> {
-    if compression.level.is_some() {
-        return Err(Failure::invalid(
-            "compression-level is not supported for caches: layers are packed as for a push",
-        ));
-    }
+/// Refuses what cannot be done, before anything is built.
+pub(crate) fn check(request: &BuildRequest) -> Result<(), Failure> {
+    request.cache_to.iter().try_for_each(possible)
+}
+
+fn possible(to: &CacheExport) -> Result<(), Failure> {
+    let (compression, in_registry) = match to {
+        CacheExport::Inline => return Ok(()),
+        CacheExport::Registry { compression, .. } => (compression, true),
+        CacheExport::Local { compression, .. } => (compression, false),
+    };
+    let reason = match compression.kind {
+        _ if compression.level.is_some() => {
+            "compression-level is not supported for caches: layers are packed as for a push"
+        }
+        Some(CompressionKind::Zstd) => "compression=zstd is not supported for caches: use gzip",
+        Some(CompressionKind::Uncompressed) if in_registry => {
+            "compression=uncompressed is not supported for a cache in a registry: use gzip"
+        }
+        // A local one is packed anew always.
+        _ if compression.force && in_registry => {
+            "force-compression is not supported for a cache in a registry: layers go there in the form that registries have"
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::invalid(reason))
+}
+
+fn packing(compression: &LayerCompression) -> Packing {
     match compression.kind {
-        None | Some(CompressionKind::Gzip) => Ok(Packing::Gzip),
-        Some(CompressionKind::Uncompressed) => Ok(Packing::Plain),
-        Some(CompressionKind::Zstd) => Err(Failure::invalid(
-            "compression=zstd is not supported for caches: use gzip",
-        )),
+        Some(CompressionKind::Uncompressed) => Packing::Plain,
+        _ => Packing::Gzip,
     }
 }
 
@@ -265,4 +280,61 @@ pub(super) fn parse(reference: &str) -> Result<Reference, Failure> {
     let parsed = Reference::parse(reference)
         .map_err(|error| Failure::invalid(format!("invalid cache {reference:?}: {error}")))?;
     Ok(parsed.with_default_tag())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_option_of_compression_is_swallowed() {
+        use CompressionKind::{Gzip, Uncompressed, Zstd};
+        for (kind, level, force, registry, local) in [
+            (None, None, false, "", ""),
+            (Some(Gzip), None, true, "force-compression ", ""),
+            (
+                Some(Uncompressed),
+                None,
+                false,
+                "compression=uncompressed ",
+                "",
+            ),
+            (
+                Some(Zstd),
+                None,
+                false,
+                "compression=zstd ",
+                "compression=zstd ",
+            ),
+            (
+                Some(Gzip),
+                Some(9),
+                false,
+                "compression-level ",
+                "compression-level ",
+            ),
+        ] {
+            let compression = LayerCompression { kind, level, force };
+            let to_registry = CacheExport::Registry {
+                reference: "a".to_owned(),
+                mode: CacheMode::Min,
+                compression: compression.clone(),
+                ignore_error: true,
+            };
+            let to_client = CacheExport::Local {
+                id: "0".to_owned(),
+                tag: String::new(),
+                mode: CacheMode::Min,
+                compression,
+                ignore_error: true,
+            };
+            for (to, expected) in [(to_registry, registry), (to_client, local)] {
+                let told = possible(&to)
+                    .err()
+                    .map_or(String::new(), |f| f.message().to_owned());
+                assert!(told.starts_with(expected), "{told}");
+                assert_eq!(told.is_empty(), expected.is_empty(), "{told}");
+            }
+        }
+    }
 }

@@ -94,6 +94,13 @@ impl Imports {
         }
     }
 
+    /// Whether one of the caches has a result of this key.
+    pub(crate) fn offer(&self, key: &Key) -> bool {
+        let whole = |import: &&Import| !import.broken.load(Ordering::Relaxed);
+        let mut imports = self.imports.iter().filter(whole);
+        imports.any(|import| import.keys.contains_key(key))
+    }
+
     /// The result of a key, brought here and recorded; `None`: none of the caches has it.
     pub(crate) async fn bring(&self, key: &Key, cancel: &CancellationToken) -> Option<Lease> {
         for import in &self.imports {
@@ -166,10 +173,6 @@ impl Imports {
                 Source::Layout(layout) => images.layers_of_layout(layout, &layers)?,
             }
             let own = described.facts.own;
-            let size = images
-                .layer_sizes(&diff_ids[diff_ids.len() - own..])
-                .iter()
-                .sum();
             let times = described.chain.iter().map(|layer| layer.created).collect();
             cache.insert(Record::new(
                 described.facts.kind,
@@ -180,7 +183,6 @@ impl Imports {
                     stack: Stack::of_layers(diff_ids),
                     times,
                     own,
-                    size,
                 },
             ))
         })
@@ -305,7 +307,7 @@ fn inline(config: &[u8], layers: &[LayerBlob]) -> Result<Option<CacheConfig>, Fa
         .decode(encoded)
         .map_err(|error| Failure::invalid(format!("malformed cache in an image: {error}")))?;
     let mut document: CacheConfig = serde_json::from_slice(&json).map_err(bad)?;
-    let image: ImageConfig = serde_json::from_slice(config).map_err(bad)?;
+    let image = ImageConfig::from_json(config).map_err(bad)?;
     document.of_image(layers, &image.rootfs.diff_ids);
     Ok(Some(document))
 }

@@ -13,5 +13,5 @@ mod config;
 mod export;
 mod import;
 
-pub(crate) use export::{Export, Step, inline, with_inline};
+pub(crate) use export::{Export, Step, check, inline, with_inline};
 pub(crate) use import::Imports;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/build/mounts/<key>[-<n>]/
-//!   mount.json     what it is, when and how often it was used: written anew at every end of a use
+//!   mount.json     what it is, when and how often it was used, how large it was after the last use
 //!   data/          what steps see
 //! <root>/build/mounts/new-…, gone-…   being made, being removed: nothing to keep
 //! ```
@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell};
+use tokio_util::task::TaskTracker;
 
 use crate::engine::{blocking, copy_up};
 use crate::error::{Error, Result};
@@ -40,6 +41,8 @@ pub(crate) struct CacheMounts(Arc<Inner>);
 
 struct Inner {
     directory: PathBuf,
+    /// Measures.
+    tasks: TaskTracker,
     held: Mutex<HashMap<String, Holders>>,
     freed: Notify,
 }
@@ -99,6 +102,9 @@ struct Record {
     created: Timestamp,
     last_used: Option<Timestamp>,
     uses: u64,
+    /// Bytes on disk when it was last given back; none: not measured yet. Measuring takes as long as there are files.
+    #[serde(default)]
+    size: Option<u64>,
 }
 
 impl CacheRequest {
@@ -140,9 +146,10 @@ impl CacheRequest {
 
 impl CacheMounts {
     /// Those in a directory, which need not exist yet.
-    pub(crate) fn new(directory: PathBuf) -> Self {
+    pub(crate) fn new(directory: PathBuf, tasks: TaskTracker) -> Self {
         Self(Arc::new(Inner {
             directory,
+            tasks,
             held: Mutex::default(),
             freed: Notify::new(),
         }))
@@ -217,6 +224,7 @@ impl CacheMounts {
                 created: Timestamp::now(),
                 last_used: None,
                 uses: 0,
+                size: None,
             };
             write_record(&new, &record)?;
             fs::rename(&new, path).map_err(Error::io("make", path))
@@ -238,7 +246,7 @@ impl CacheMounts {
         Ok(path)
     }
 
-    /// All of them. Blocks as long as it takes to measure them.
+    /// All of them. Blocks; as long as it takes to measure those that were not measured yet.
     pub(crate) fn list(&self) -> Vec<CacheMount> {
         let Ok(entries) = fs::read_dir(&self.0.directory) else {
             return Vec::new();
@@ -247,10 +255,14 @@ impl CacheMounts {
             .flatten()
             .filter_map(|entry| {
                 let id = entry.file_name().into_string().ok()?;
+                if is_unnamed(&id) {
+                    return None;
+                }
                 let record = record_of(&entry.path())?;
+                let size = record.size.unwrap_or_else(|| self.measure(&id));
                 Some(CacheMount {
                     description: record.description,
-                    size: bytes_on_disk(&entry.path()),
+                    size,
                     created: record.created,
                     last_used: record.last_used,
                     uses: record.uses,
@@ -258,7 +270,6 @@ impl CacheMounts {
                     id,
                 })
             })
-            .filter(|mount| !is_unnamed(&mount.id))
             .collect();
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all
@@ -270,33 +281,69 @@ impl CacheMounts {
     /// It is in use, does not exist, or cannot be removed.
     pub(crate) fn remove(&self, id: &str) -> Result<u64> {
         let path = self.0.directory.join(id);
+        let missing = || Error::not_found(format!("no such cache mount: {id}"));
         if id.contains('/') || id.is_empty() || is_unnamed(id) || !path.join(DATA).exists() {
-            return Err(Error::not_found(format!("no such cache mount: {id}")));
+            return Err(missing());
         }
         let gone = self.unnamed("gone")?;
-        {
+        let hidden = {
             // Out of sight while nobody can take it.
             let held = self.0.held.lock();
-            if held.contains_key(id) {
-                drop(fs::remove_dir(&gone));
-                return Err(Error::conflict(format!("cache mount {id} is in use")));
+            match held.contains_key(id) {
+                true => Err(Error::conflict(format!("cache mount {id} is in use"))),
+                false => fs::rename(&path, &gone).map_err(|error| match error.kind() {
+                    // Somebody else was quicker.
+                    io::ErrorKind::NotFound => missing(),
+                    _ => Error::io("remove", &path)(error),
+                }),
             }
-            fs::rename(&path, &gone).map_err(Error::io("remove", &path))?;
+        };
+        if hidden.is_err() {
+            drop(fs::remove_dir(&gone));
         }
+        hidden?;
         let size = bytes_on_disk(&gone);
         agent_image::remove_tree(&gone).map_err(Error::io("remove", &gone))?;
         Ok(size)
     }
 
-    /// Removes what a killed daemon was making or removing. Blocks. Only before the first step.
-    pub(crate) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.0.directory) else {
-            return;
+    /// Measures a directory and remembers how large it is. Blocks as long as that takes; nobody waits for it meanwhile.
+    fn measure(&self, name: &str) -> u64 {
+        let path = self.0.directory.join(name);
+        let size = bytes_on_disk(&path);
+        // One at a time.
+        let _held = self.0.held.lock();
+        if let Some(mut record) = record_of(&path) {
+            record.size = Some(size);
+            if let Err(error) = write_record(&path, &record) {
+                tracing::warn!(%error, "the size of a cache mount is not recorded");
+            }
+        }
+        size
+    }
+
+    /// What a killed daemon was making or removing. To be asked for before the first step; what is made later has other names,
+    /// so it can be removed at any time.
+    pub(crate) fn left(&self) -> Left {
+        let entries = fs::read_dir(&self.0.directory).into_iter().flatten();
+        let entries = entries.flatten().map(|entry| entry.path());
+        let unnamed = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(is_unnamed)
         };
-        for entry in entries.flatten() {
-            let unnamed = entry.file_name().to_str().is_some_and(is_unnamed);
-            if unnamed && let Err(error) = agent_image::remove_tree(&entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "a half made cache mount is left");
+        Left(entries.filter(unnamed).collect())
+    }
+}
+
+/// Half made directories that nothing knows.
+pub(crate) struct Left(Vec<PathBuf>);
+
+impl Left {
+    /// Removes them. Blocks.
+    pub(crate) fn remove(self) {
+        for path in self.0 {
+            if let Err(error) = agent_image::remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "a half made cache mount is left");
             }
         }
     }
@@ -332,8 +379,9 @@ impl Lease {
         self.key == request.key()
     }
 
-    /// Gives it back and counts the use.
+    /// Gives it back and counts the use. How large it is now is found out afterwards.
     pub(super) async fn release(self) {
+        let (mounts, name) = (self.mounts.clone(), self.name.clone());
         let noted = blocking(move || {
             let path = self.mounts.0.directory.join(&self.name);
             // One at a time.
@@ -342,6 +390,7 @@ impl Lease {
                 Some(mut record) => {
                     record.uses += 1;
                     record.last_used = Some(Timestamp::now());
+                    record.size = None;
                     write_record(&path, &record)
                 }
                 None => Ok(()),
@@ -351,6 +400,11 @@ impl Lease {
         });
         if let Err(error) = noted.await {
             tracing::warn!(%error, "the use of a cache mount is not recorded");
+        }
+        // Whoever has it now will measure it.
+        if !mounts.0.held.lock().contains_key(&name) {
+            let tasks = mounts.0.tasks.clone();
+            tasks.spawn_blocking(move || mounts.measure(&name));
         }
     }
 }
@@ -424,6 +478,7 @@ fn record_of(directory: &Path) -> Option<Record> {
                 .unwrap_or_default(),
             last_used: None,
             uses: 0,
+            size: None,
         }
     }))
 }

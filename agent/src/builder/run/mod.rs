@@ -11,9 +11,10 @@
 //!     ── stubs        what was made only to mount on it goes from `work/upper`, which is the result
 //! ```
 //!
-//! Nothing of a step shows among containers. Whatever happens (exit, cancel, a caller that stops listening) the process,
-//! its cgroup, mounts, sandbox and `<exec-root>/build/<id>` are gone before [`run`] returns; what a killed daemon leaves
-//! is killed when the engine opens (process, sandbox) and by [`sweep`] (cgroup, mounts, directories).
+//! Nothing of a step shows among containers. Whatever happens (exit, cancel, a caller that stops listening) the process and its
+//! mounts are gone before [`run`] returns. Its cgroup, sandbox and `<exec-root>/build/<id>` go while the next step begins already,
+//! and are gone when [`Endings::settled`] returns; what a killed daemon leaves is killed when the engine opens (process, sandbox)
+//! and by [`sweep`] (cgroup, mounts, directories).
 //!
 //! Must not: know plans, caches or clients beyond [`Sessions`]. Behaviour: buildkit `executor/runcexecutor`,
 //! `executor/oci/spec.go`, `solver/llbsolver/mounts`.
@@ -33,8 +34,10 @@ use std::sync::Arc;
 
 use agent_build::plan::{InputIndex, RunOp};
 use agent_runtime::keeper::Exit;
+use parking_lot::Mutex;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Sessions;
@@ -70,8 +73,33 @@ pub(crate) struct RunStep {
     pub(crate) work: PathBuf,
     /// Takes the output.
     pub(crate) output: OutputSink,
+    /// Knows when all of the step is gone.
+    pub(crate) endings: Endings,
     /// Ends the step.
     pub(crate) cancel: CancellationToken,
+}
+
+/// Steps of a build of which something may be left for a while. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Endings(Arc<Mutex<Vec<JoinHandle<()>>>>);
+
+impl Endings {
+    fn add(&self, step: JoinHandle<()>) {
+        let mut steps = self.0.lock();
+        steps.retain(|step| !step.is_finished());
+        steps.push(step);
+    }
+
+    /// Waits until nothing is left of the steps so far.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let Some(step) = self.0.lock().pop() else {
+                return;
+            };
+            // A panic was told where it happened.
+            drop(step.await);
+        }
+    }
 }
 
 /// A file system that a step reads: layers, put together.
@@ -123,38 +151,50 @@ impl From<Error> for RunError {
 pub(crate) async fn run(engine: &Engine, step: RunStep) -> Result<PathBuf, RunError> {
     let cancel = step.cancel.child_token();
     let _guard = cancel.clone().drop_guard();
+    let (told, outcome) = oneshot::channel();
+    let endings = step.endings.clone();
     let task = {
         let (engine, tasks) = (engine.clone(), &engine.shared().tasks);
-        tasks.spawn(async move { Box::pin(carry_out(&engine, step, cancel)).await })
+        tasks.spawn(async move { Box::pin(carry_out(&engine, step, cancel, told)).await })
     };
-    match task.await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(RunError::Cancelled),
-    }
+    endings.add(task);
+    outcome
+        .await
+        .unwrap_or_else(|_| Err(RunError::System("a step was lost".to_owned())))
 }
 
-/// The step with everything around it, which goes away whatever its outcome is.
+/// The step with everything around it, which goes away whatever its outcome is, and after that is told.
 async fn carry_out(
     engine: &Engine,
     step: RunStep,
     cancel: CancellationToken,
-) -> Result<PathBuf, RunError> {
+    told: oneshot::Sender<Result<PathBuf, RunError>>,
+) {
     let id = new_build_step_id();
-    let parent = step.op.cgroup_parent.as_deref().unwrap_or_default();
-    let cgroup = engine.build_step_cgroup(parent, &id)?;
-    let place = Place::make(engine, &id, &cgroup).await?;
+    let made = async {
+        let parent = step.op.cgroup_parent.as_deref().unwrap_or_default();
+        let cgroup = engine.build_step_cgroup(parent, &id)?;
+        let place = Place::make(engine, &id, &cgroup).await?;
+        Ok::<_, Error>((cgroup, place))
+    };
+    let (cgroup, place) = match made.await {
+        Ok(made) => made,
+        Err(error) => {
+            drop(told.send(Err(error.into())));
+            return;
+        }
+    };
     let ending = Ending {
         cancel,
         closing: engine.shared().closing.clone(),
     };
     let outcome = attempt(engine, &step, &place, cgroup, &ending).await;
-    tokio::join!(network::leave(engine, &id), place.clear(engine));
-    match outcome {
+    drop(told.send(match outcome {
         // A command that a cancel killed has no exit code of its own.
         Err(RunError::Exit { .. }) if ending.cancel.is_cancelled() => Err(RunError::Cancelled),
         other => other,
-    }
+    }));
+    tokio::join!(network::leave(engine, &id), place.clear(engine));
 }
 
 async fn attempt(
@@ -166,15 +206,16 @@ async fn attempt(
 ) -> Result<PathBuf, RunError> {
     let mut prepared = mounts::prepare(step, place, ending).await?;
     let _turn = ending.or(step.turns.acquire()).await?;
-    let network = network::join(engine, step, place.id()).await?;
     let root = root_layers(step, place)?;
     let (targets, work) = (prepared.targets(), step.work.clone());
-    let (root, missing, upper) = blocking(move || {
+    let found = blocking(move || {
         let missing = stubs::find(&root, &targets)?;
         let upper = make_upper(&work)?;
         Ok((root, missing, upper))
-    })
-    .await?;
+    });
+    // Both to their end, whatever the other brings.
+    let (network, found) = tokio::join!(network::join(engine, step, place.id()), found);
+    let (network, (root, missing, upper)) = (network?, found?);
     place.write_names(engine, step, &network).await?;
     let launch = spec::launch_spec(spec::Resolved {
         op: &step.op,
@@ -229,7 +270,7 @@ async fn follow(
     step: &RunStep,
     id: &str,
     output: UnixStream,
-    ended: tokio::sync::oneshot::Receiver<Exit>,
+    ended: oneshot::Receiver<Exit>,
     ending: &Ending,
 ) -> Result<Exit, RunError> {
     let kill = async {

@@ -120,19 +120,6 @@ fn system_mounts(resolved: &Resolved<'_>, confined: bool) -> Vec<Mount> {
         shm_bytes: resolved.shm_bytes,
         privileged: !confined,
     });
-    if resolved.net == Namespace::Host {
-        // A sysfs of a network namespace that is not the sandbox's own cannot be mounted new.
-        for mount in mounts
-            .iter_mut()
-            .filter(|mount| mount.target == Path::new("/sys"))
-        {
-            mount.kind = MountKind::Bind {
-                source: "/sys".into(),
-                recursive: true,
-            };
-            mount.options.recursive_readonly = agent_runtime::spec::RecursiveReadonly::IfPossible;
-        }
-    }
     for name in ["resolv.conf", "hosts"] {
         mounts.push(Mount {
             target: Path::new("/etc").join(name),
@@ -349,6 +336,7 @@ mod tests {
             .mounts
             .iter()
             .find(|mount| mount.target == Path::new("/sys"));
-        assert!(matches!(sys.unwrap().kind, MountKind::Bind { .. }));
+        // A bind of the host's would bring everything mounted below it.
+        assert!(matches!(sys.unwrap().kind, MountKind::Filesystem { .. }));
     }
 }

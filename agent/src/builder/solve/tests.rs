@@ -17,6 +17,8 @@ struct World {
     recorded: Mutex<HashMap<Key, String>>,
     ran: Mutex<Vec<String>>,
     given_up: Mutex<Vec<String>>,
+    /// What a hit stood on.
+    used: Mutex<Vec<String>>,
     /// Steps that wait until they are let go.
     gates: HashMap<&'static str, Semaphore>,
     /// Steps that wait for a gate have begun: one permit each.
@@ -38,6 +40,24 @@ impl Fake {
     fn name(&self, step: usize) -> &'static str {
         self.names[step].split('@').next().unwrap()
     }
+
+    /// Waits at the gate, if there is one.
+    async fn wait(&self, name: &'static str, cancel: &CancellationToken) -> Result<(), String> {
+        let Some(gate) = self.world.gates.get(name) else {
+            return Ok(());
+        };
+        if let Some(begun) = &self.world.begun {
+            begun.add_permits(1);
+        }
+        tokio::select! {
+            permit = gate.acquire() => permit.unwrap().forget(),
+            () = cancel.cancelled() => {
+                self.world.given_up.lock().push(name.to_owned());
+                return Err("cancelled".to_owned());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Steps for Fake {
@@ -47,6 +67,10 @@ impl Steps for Fake {
     async fn own_key(&self, step: usize) -> Result<Key, String> {
         match self.names[step] {
             "unreadable" => Err("unreadable".to_owned()),
+            "sent" => {
+                self.wait("sent", &CancellationToken::new()).await?;
+                Ok(Digest::of(b"sent"))
+            }
             name => Ok(Digest::of(name.as_bytes())),
         }
     }
@@ -71,6 +95,16 @@ impl Steps for Fake {
         self.world.recorded.lock().get(key).cloned()
     }
 
+    async fn knows(&self, key: &Key) -> bool {
+        self.world.recorded.lock().contains_key(key)
+    }
+
+    fn used(&self, keys: Vec<Key>) {
+        let recorded = self.world.recorded.lock();
+        let outputs = keys.iter().filter_map(|key| recorded.get(key).cloned());
+        self.world.used.lock().extend(outputs);
+    }
+
     fn record(&self, _: usize, keys: &[Key], output: &String) {
         let mut recorded = self.world.recorded.lock();
         recorded.extend(keys.iter().map(|key| (*key, output.clone())));
@@ -87,18 +121,7 @@ impl Steps for Fake {
         cabin.begin();
         cabin.log(1, name.as_bytes());
         self.world.ran.lock().push(name.to_owned());
-        if let Some(gate) = self.world.gates.get(name) {
-            if let Some(begun) = &self.world.begun {
-                begun.add_permits(1);
-            }
-            tokio::select! {
-                permit = gate.acquire() => permit.unwrap().forget(),
-                () = cancel.cancelled() => {
-                    self.world.given_up.lock().push(name.to_owned());
-                    return Err("cancelled".to_owned());
-                }
-            }
-        }
+        self.wait(name, &cancel).await?;
         match (
             self.world.failing.contains(name),
             self.world.outputs.get(name),
@@ -160,10 +183,11 @@ impl Daemon {
         let seat = |(place, (name, _)): (usize, &(&str, &[usize]))| {
             Seat::announce(&progress, &format!("{place}"), Vec::new(), name)
         };
-        let node = |(place, (_, inputs)): (usize, &(&str, &[usize]))| Node {
+        let node = |(place, (name, inputs)): (usize, &(&str, &[usize]))| Node {
             inputs: inputs.to_vec(),
             fresh: fresh.contains(&place),
             private: false,
+            late: *name == "sent",
         };
         let fake = Fake {
             names: steps.iter().map(|(name, _)| *name).collect(),
@@ -575,4 +599,85 @@ fn any_number_of_steps_can_be_one_below_the_other() {
         });
     });
     solved.unwrap().join().unwrap();
+}
+
+/// `sent` is on its way from the client; `copy` needs it, `tools` does not, and `unused` is not needed at all.
+const STREAMED: &[(&str, &[usize])] = &[
+    ("from", &[]),
+    ("tools", &[0]),
+    ("sent", &[]),
+    ("unused", &[0]),
+    ("copy", &[1, 2]),
+];
+
+#[tokio::test]
+async fn what_needs_nothing_that_is_late_runs_meanwhile() {
+    let daemon = Daemon::new(gated(&["sent", "tools"]));
+    let (solve, _) = daemon.plan(STREAMED);
+    let build = tokio::spawn(async move { solve.solve(4).await });
+    // The key that is on its way, and the step that needs none.
+    daemon.begun(2).await;
+    assert_eq!(daemon.ran(), "from tools");
+    daemon.open("tools");
+    daemon.open("sent");
+    let built = within(build).await.unwrap();
+    assert_eq!(built.unwrap(), "copy(tools(from()),sent())");
+    assert_eq!(daemon.ran(), "sent copy", "nothing twice");
+}
+
+#[tokio::test]
+async fn what_is_cached_is_not_looked_into_before_it_is_needed() {
+    let daemon = Daemon::new(gated(&["sent"]));
+    daemon.open("sent");
+    daemon.build(STREAMED).await.unwrap();
+    assert_eq!(daemon.ran().split(' ').count(), 4);
+    daemon.world.used.lock().clear();
+    assert!(daemon.build(STREAMED).await.is_ok());
+    assert_eq!(daemon.ran(), "");
+    let used = daemon.world.used.lock().join(" ");
+    assert_eq!(
+        used, "from() tools(from()) sent()",
+        "all that the hit stands on"
+    );
+}
+
+#[tokio::test]
+async fn a_step_that_fails_is_not_run_again_for_the_same_build() {
+    let world = World {
+        failing: HashSet::from(["tools"]),
+        ..gated(&["sent"])
+    };
+    let daemon = Daemon::new(world);
+    let (solve, _) = daemon.plan(STREAMED);
+    let build = tokio::spawn(async move { solve.solve(4).await });
+    daemon.begun(1).await;
+    daemon.open("sent");
+    assert_eq!(within(build).await.unwrap().unwrap_err(), "tools failed");
+    assert_eq!(daemon.ran().matches("tools").count(), 1);
+}
+
+#[tokio::test]
+async fn who_joins_late_runs_nothing_again_that_has_landed() {
+    let daemon = Daemon::new(gated(&["run"]));
+    let fresh = [0, 1, 2];
+    let (first, _) = daemon.plan_with(CHAIN, &fresh);
+    let first = tokio::spawn(async move { first.solve(2).await });
+    daemon.begun(1).await;
+    assert_eq!(daemon.ran(), "from copy run");
+    let (second, second_news) = daemon.plan_with(CHAIN, &fresh);
+    let second = tokio::spawn(async move { second.solve(2).await });
+    // It is aboard when it is told that the step runs.
+    while !within(second_news.next())
+        .await
+        .unwrap()
+        .vertexes
+        .iter()
+        .any(|vertex| vertex.started.is_some())
+    {}
+    tokio::task::yield_now().await;
+    daemon.open("run");
+    assert_eq!(within(first).await.unwrap().unwrap(), "run(copy(from()))");
+    assert_eq!(within(second).await.unwrap().unwrap(), "run(copy(from()))");
+    daemon.settled().await;
+    assert_eq!(daemon.ran(), "", "nothing ran twice");
 }

@@ -8,7 +8,7 @@
 //!
 //! `https://`, `http://` and `git://` are spoken here, by gitoxide; `ssh://` is refused, since no program is run. A token
 //! comes from the client's secrets `GIT_AUTH_TOKEN` or `GIT_AUTH_HEADER` (with `.<host>` for one host alone) and goes to
-//! the repository's own host only. Nothing of the host's own git configuration counts. Source of the rules: buildkit
+//! the repository's own host only. The daemon's proxies are for `http://` and `https://`; `git://` goes directly. Nothing of the host's own git configuration counts. Source of the rules: buildkit
 //! `source/git/source.go`.
 
 mod transport;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_build::plan::GitOp;
+use agent_image::Proxies;
 use base64::Engine as _;
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,7 @@ use transport::Link;
 /// The repository cannot be asked, or has no such name; the commit is not the one that the step insists on.
 pub(crate) async fn resolve(
     op: &GitOp,
+    proxies: &Proxies,
     sessions: &Sessions,
     cancel: &CancellationToken,
 ) -> Result<String> {
@@ -44,7 +46,7 @@ pub(crate) async fn resolve(
         checked(op, &op.reference)?;
         return Ok(op.reference.to_ascii_lowercase());
     }
-    let link = link(op, sessions, cancel).await?;
+    let link = link(op, proxies, sessions, cancel).await?;
     let reference = op.reference.clone();
     let names = blocking(move || tree::names(&link)).await?;
     let commit = chosen(&names, &reference).ok_or_else(|| {
@@ -70,6 +72,7 @@ pub(crate) async fn checkout<D>(
     op: &GitOp,
     commit: &str,
     into: D,
+    proxies: &Proxies,
     output: &OutputSink,
     sessions: &Sessions,
     cancel: &CancellationToken,
@@ -82,7 +85,7 @@ where
             "a subdirectory of a repository cannot keep the .git directory",
         ));
     }
-    let link = link(op, sessions, cancel).await?;
+    let link = link(op, proxies, sessions, cancel).await?;
     let wanted = tree::Wanted {
         commit: commit.to_owned(),
         subdirectory: op.subdirectory.clone(),
@@ -126,13 +129,19 @@ impl Drop for StopOnDrop {
 }
 
 /// How to reach a repository, with what the client has for it.
-async fn link(op: &GitOp, sessions: &Sessions, cancel: &CancellationToken) -> Result<Link> {
+async fn link(
+    op: &GitOp,
+    proxies: &Proxies,
+    sessions: &Sessions,
+    cancel: &CancellationToken,
+) -> Result<Link> {
     let url = address(&op.remote)?;
     let authorization = match url.scheme() {
         "http" | "https" => authorization(sessions, &url).await?,
         _ => None,
     };
-    Ok(Link::new(url, authorization, cancel.clone()))
+    let (proxies, cancel) = (proxies.clone(), cancel.clone());
+    Ok(Link::new(url, authorization, proxies, cancel))
 }
 
 /// The address of a repository, if it is of a kind that is spoken.

@@ -55,17 +55,18 @@ pub(crate) async fn remote<D>(
 where
     D: AsRef<Path> + Send + 'static,
 {
+    let proxies = &engine.shared().options.registries.proxies;
     let repository =
         GitAddress::parse(address.url).map_err(|error| Error::invalid(error.to_string()))?;
     if let Some(repository) = repository {
         let keep = repository.keep_git_dir.or(address.keep_git_dir);
         let op = repository.op(keep.unwrap_or(false));
-        let commit = git::resolve(&op, sessions, cancel).await?;
-        let into = git::checkout(&op, &commit, into, output, sessions, cancel).await?;
+        let commit = git::resolve(&op, proxies, sessions, cancel).await?;
+        let checkout = git::checkout(&op, &commit, into, proxies, output, sessions, cancel);
+        let into = checkout.await?;
         return Ok((Remote::Tree(commit), into));
     }
     let url = http::parse(address.url)?;
-    let proxies = &engine.shared().options.registries.proxies;
     let question = Question::get(url.clone()).through(proxies);
     let (_, answer) = ask(question, cancel).await?;
     let download = http::receive(&http::root(engine), &url, answer, cancel).await?;

@@ -56,6 +56,7 @@ impl PlanSteps {
             turns: Arc::clone(&self.shop.permits.run),
             work: work.path().to_owned(),
             output: output(cabin),
+            endings: self.endings.clone(),
             cancel: cancel.clone(),
         };
         let upper = match Box::pin(run::run(&self.shop.engine, run)).await {

@@ -53,7 +53,7 @@ impl PlanSteps {
             let time = lease.record().times.last().copied().flatten();
             cabin.begin();
             return Ok(Copied {
-                made: Made::over(root, layer.clone(), time, 0),
+                made: Made::over(root, layer.clone(), time),
                 read: Read::AsKeyed,
                 key: None,
                 _layer: Some(Arc::new(lease)),
@@ -82,7 +82,7 @@ impl PlanSteps {
             self.shop.cache.also(&lease.record().id, &[key]);
         }
         Ok(Copied {
-            made: Made::over(root, layer, time, 0),
+            made: Made::over(root, layer, time),
             read,
             key: None,
             _layer: Some(lease),

@@ -150,10 +150,17 @@ impl PlanSteps {
         let mut readings = Vec::new();
         for (input, selected) in selections(&vertex.op) {
             if let Some(name) = self.context_input(vertex, input) {
-                let view = self.contexts.get(name).await?.view.clone();
-                let stats = Some(&self.stats);
-                let reading = self.reading(input, &selected, view, stats, cancel);
-                readings.push(reading.await?);
+                let read = || async {
+                    let view = self.contexts.get(name).await?.view.clone();
+                    let stats = Some(&self.stats);
+                    self.reading(input, &selected, view, stats, cancel).await
+                };
+                readings.push(match read().await {
+                    Err(failure) if self.contexts.is_sent_after(&failure, name).await? => {
+                        read().await?
+                    }
+                    reading => reading?,
+                });
             }
         }
         Ok(readings.into())

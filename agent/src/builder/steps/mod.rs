@@ -45,7 +45,7 @@ use super::failure::Failure;
 use super::flights::Cabin;
 use super::records::{Kind, Made, Record};
 use super::remote_cache::Imports;
-use super::run::{self, CacheMounts, StreamKind};
+use super::run::{self, CacheMounts, Endings, StreamKind};
 use super::session::Session;
 use super::solve::{Key, Read, Steps};
 use super::source::{HttpState, ResolvedImage};
@@ -148,6 +148,8 @@ pub(crate) struct PlanSteps {
     pub(crate) downloads: Mutex<HashMap<usize, Arc<HttpState>>>,
     /// Caches of others that are looked into, too.
     pub(crate) imports: Arc<Imports>,
+    /// Commands of which something may be left for a while.
+    pub(crate) endings: Endings,
     /// Cancelled when the build is over: work before a step runs ends then.
     pub(crate) cancel: CancellationToken,
 }
@@ -329,6 +331,14 @@ impl Steps for PlanSteps {
             None => self.imports.bring(key, cancel).await?,
         };
         Some(Solved::Files(Arc::new(lease)))
+    }
+
+    async fn knows(&self, key: &Key) -> bool {
+        self.shop.cache.knows(key) || self.imports.offer(key)
+    }
+
+    fn used(&self, keys: Vec<Key>) {
+        self.shop.cache.touch(&keys);
     }
 
     fn record(&self, _step: usize, keys: &[Key], output: &Solved) {

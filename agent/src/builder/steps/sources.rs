@@ -24,13 +24,11 @@ impl PlanSteps {
             )));
         };
         let stack = Stack::of_layers(image.layers.iter().copied());
-        let size = self.shop.engine.shared().images.layer_sizes(&image.layers);
         let own = stack.entries.len();
         Ok(Made {
             stack,
             times: vec![None; own],
             own,
-            size: size.iter().sum(),
         })
     }
 
@@ -40,7 +38,8 @@ impl PlanSteps {
             return Ok(commit.clone());
         }
         let sessions = self.sessions();
-        let commit = source::git_resolve(op, &sessions, &self.cancel).await?;
+        let proxies = &self.shop.engine.shared().options.registries.proxies;
+        let commit = source::git_resolve(op, proxies, &sessions, &self.cancel).await?;
         self.commits.lock().insert(step, commit.clone());
         Ok(commit)
     }
@@ -56,7 +55,9 @@ impl PlanSteps {
         let commit = self.commit(step, op).await?;
         let work = self.shop.work.directory()?;
         let (output, sessions) = (output(cabin), cabin.sessions());
-        let work = source::git_checkout(op, &commit, work, &output, sessions, cancel).await?;
+        let proxies = &self.shop.engine.shared().options.registries.proxies;
+        let checkout = source::git_checkout(op, &commit, work, proxies, &output, sessions, cancel);
+        let work = checkout.await?;
         self.snapshot_of(work).await
     }
 

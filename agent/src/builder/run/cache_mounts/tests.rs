@@ -17,7 +17,7 @@ async fn leased(mounts: &CacheMounts, request: CacheRequest) -> Lease {
 
 fn mounts() -> (tempfile::TempDir, CacheMounts) {
     let dir = tempfile::tempdir().unwrap();
-    let mounts = CacheMounts::new(dir.path().join("mounts"));
+    let mounts = CacheMounts::new(dir.path().join("mounts"), TaskTracker::new());
     (dir, mounts)
 }
 
@@ -139,12 +139,54 @@ async fn mounts_are_listed_and_removed_when_nobody_has_them() {
 }
 
 #[tokio::test]
+async fn a_directory_is_measured_once_after_each_use() {
+    let (_dir, mounts) = mounts();
+    let asked = request("a", CacheSharing::Shared);
+    let lease = leased(&mounts, asked.clone()).await;
+    let data = lease.data();
+    fs::write(data.join("file"), vec![1; 100_000]).unwrap();
+    lease.release().await;
+    assert!(mounts.list()[0].size >= 100_000);
+    mounts.0.tasks.close();
+    mounts.0.tasks.wait().await;
+    let measured = mounts.list()[0].size;
+    // Not by a step, which would say so at its end: nobody looks again until then.
+    fs::remove_file(data.join("file")).unwrap();
+    assert_eq!(mounts.list()[0].size, measured);
+    leased(&mounts, asked).await.release().await;
+    assert!(mounts.list()[0].size < 100_000);
+}
+
+#[tokio::test]
+async fn who_removes_second_is_told_that_there_is_nothing() {
+    let (_dir, mounts) = mounts();
+    for _ in 0..100 {
+        let lease = leased(&mounts, request("a", CacheSharing::Shared)).await;
+        lease.release().await;
+        let id = mounts.list().remove(0).id;
+        let remove = || {
+            let (mounts, id) = (mounts.clone(), id.clone());
+            std::thread::spawn(move || mounts.remove(&id))
+        };
+        let ended = [remove(), remove()].map(|thread| thread.join().unwrap());
+        for removed in &ended {
+            assert!(
+                matches!(removed, Ok(_) | Err(Error::NotFound(_))),
+                "{ended:?}"
+            );
+        }
+        assert!(ended.iter().any(Result::is_ok));
+    }
+    assert_eq!(fs::read_dir(&mounts.0.directory).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn half_made_directories_are_swept() {
     let (_dir, mounts) = mounts();
     let lease = leased(&mounts, request("a", CacheSharing::Shared)).await;
     fs::create_dir_all(mounts.0.directory.join("new-1/data/x")).unwrap();
     fs::create_dir_all(mounts.0.directory.join("gone-1/data/x")).unwrap();
-    mounts.sweep();
+    mounts.left().remove();
     assert_eq!(fs::read_dir(&mounts.0.directory).unwrap().count(), 1);
     drop(lease);
 }
@@ -189,7 +231,7 @@ async fn what_a_step_nested_without_end_can_be_removed() {
     let directory = mounts.0.directory.clone();
     let removing = move || {
         mounts.remove(&mounts.list()[0].id).unwrap();
-        mounts.sweep();
+        mounts.left().remove();
     };
     let thread = std::thread::Builder::new().stack_size(128 << 10);
     thread.spawn(removing).unwrap().join().unwrap();

@@ -33,6 +33,7 @@ pub(super) struct World {
     pub(super) cache_mounts: CacheMounts,
     pub(super) sessions: Sessions,
     pub(super) turns: Arc<Semaphore>,
+    pub(super) endings: Endings,
     cgroup_parent: String,
     works: AtomicUsize,
 }
@@ -70,9 +71,13 @@ pub(super) fn world<F: Future<Output = ()>>(test: impl FnOnce(Arc<World>) -> F +
             let world = Arc::new(World {
                 engine,
                 directory: directory.path().to_owned(),
-                cache_mounts: CacheMounts::new(directory.path().join("data/build/mounts")),
+                cache_mounts: CacheMounts::new(
+                    directory.path().join("data/build/mounts"),
+                    tokio_util::task::TaskTracker::new(),
+                ),
                 sessions: Sessions::default(),
                 turns: Arc::new(Semaphore::new(4)),
+                endings: Endings::default(),
                 cgroup_parent: name.clone(),
                 works: AtomicUsize::new(0),
             });
@@ -196,6 +201,7 @@ impl World {
 
     /// Whatever a step needed is gone.
     async fn nothing_is_left(&self) {
+        self.endings.settled().await;
         let place = self.directory.join("run/build");
         let left = fs::read_dir(&place).map_or(0, Iterator::count);
         assert_eq!(left, 0, "places of steps are left in {}", place.display());
@@ -290,6 +296,7 @@ impl Step {
             turns: Arc::clone(&world.turns),
             work: world.work(),
             output,
+            endings: world.endings.clone(),
             cancel: self.cancel,
         };
         let result = run(&world.engine, step).await;

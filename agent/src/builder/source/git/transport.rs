@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_image::Proxies;
 use bytes::{Buf as _, Bytes};
 use gix::error::Result as GitResult;
 use gix_transport::Protocol;
@@ -40,6 +41,8 @@ const DAEMON: u16 = 9418;
 pub(super) struct Link {
     url: Url,
     authorization: Option<HeaderValue>,
+    /// For HTTP; a git daemon is always asked directly.
+    proxies: Proxies,
     cancel: CancellationToken,
     runtime: Handle,
     /// Why the last exchange failed, in words for people: gitoxide wraps what it is told.
@@ -51,11 +54,13 @@ impl Link {
     pub(super) fn new(
         url: Url,
         authorization: Option<HeaderValue>,
+        proxies: Proxies,
         cancel: CancellationToken,
     ) -> Self {
         Self {
             url,
             authorization,
+            proxies,
             cancel,
             runtime: Handle::current(),
             failure: Arc::default(),
@@ -212,7 +217,7 @@ impl HttpClient {
             all.insert(AUTHORIZATION, value.clone());
         }
         Ok(Question {
-            proxies: agent_image::Proxies::default(),
+            proxies: self.link.proxies.clone(),
             method,
             url,
             headers: all,

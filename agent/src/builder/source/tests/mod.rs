@@ -49,6 +49,25 @@ async fn a_file_is_asked_for_through_the_proxy() {
     assert_eq!(state.unwrap().digest.to_string(), SUM);
 }
 
+#[tokio::test]
+async fn a_repository_is_asked_for_through_the_proxy() {
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let proxy = Server::start(move |question| {
+        let _ = asked.send(question.path.clone());
+        Answer::status(404)
+    });
+    let proxies = agent_image::Proxies::new(&proxy.url(""), "", "").unwrap();
+    let (nobody, never) = (Sessions::default(), CancellationToken::new());
+    let op = op("http://far.invalid/app.git");
+    let resolved = git::resolve(&op, &proxies, &nobody, &never).await;
+    assert!(resolved.is_err(), "the proxy has nothing");
+    let first = was_asked.recv().unwrap();
+    assert!(
+        first.starts_with("http://far.invalid/app.git/info/refs"),
+        "{first}"
+    );
+}
+
 const SUM: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 #[tokio::test]
@@ -276,9 +295,12 @@ async fn checked_out(
 ) -> crate::error::Result<(tempfile::TempDir, String)> {
     let op = op(address);
     let never = CancellationToken::new();
-    let commit = git::resolve(&op, sessions, &never).await?;
+    let direct = agent_image::Proxies::default();
+    let commit = git::resolve(&op, &direct, sessions, &never).await?;
     let into = tempfile::tempdir().unwrap();
-    let into = git::checkout(&op, &commit, into, &quiet(), sessions, &never).await?;
+    let output = quiet();
+    let checkout = git::checkout(&op, &commit, into, &direct, &output, sessions, &never);
+    let into = checkout.await?;
     Ok((into, commit))
 }
 
@@ -469,7 +491,8 @@ async fn a_cancelled_fetch_ends() {
     let cancel = CancellationToken::new();
     let op = op(&address);
     let nobody = Sessions::default();
-    let resolve = git::resolve(&op, &nobody, &cancel);
+    let direct = agent_image::Proxies::default();
+    let resolve = git::resolve(&op, &direct, &nobody, &cancel);
     let stop = async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         cancel.cancel();
@@ -514,9 +537,9 @@ async fn a_checkout_that_nobody_waits_for_lets_go_of_its_directory() {
     let path = into.as_ref().to_owned();
     let cancel = CancellationToken::new();
     let (nobody, commit) = (Sessions::default(), "1".repeat(40));
-    let output = quiet();
+    let (output, direct) = (quiet(), agent_image::Proxies::default());
     tokio::select! {
-        _ = git::checkout(&op, &commit, into, &output, &nobody, &cancel) => panic!("nobody answers"),
+        _ = git::checkout(&op, &commit, into, &direct, &output, &nobody, &cancel) => panic!("nobody answers"),
         asked = was_asked => asked.unwrap(),
     }
     assert!(path.exists(), "the thread still writes");
