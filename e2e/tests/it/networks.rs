@@ -186,6 +186,38 @@ fn a_published_port_is_reached_from_the_host_and_from_a_neighbour() {
     host.finish();
 }
 
+/// Whoever has learnt a port of the host keeps it.
+#[test]
+fn ports_stay_when_networks_come_and_go() {
+    let host = Host::start();
+    let page = "mkdir /www; echo hello > /www/index.html; exec httpd -f -h /www";
+    host.muster(&[
+        "run", "-d", "--name", "web", "-p", "80", "busybox", "sh", "-c", page,
+    ])
+    .ok();
+    let published = || host.muster(&["port", "web", "80"]).ok();
+    let first = published();
+    let (_, port) = first.lines().next().unwrap().rsplit_once(':').unwrap();
+    let address = format!("127.0.0.1:{port}");
+    assert!(web::get_soon(&host, &address).contains("hello"));
+    host.muster(&["network", "create", "other"]).ok();
+    // The last change takes away the network that the port leads into.
+    for (change, network) in [
+        ("connect", "other"),
+        ("disconnect", "other"),
+        ("connect", "other"),
+        ("disconnect", "bridge"),
+    ] {
+        host.muster(&["network", change, network, "web"]).ok();
+        assert_eq!(published(), first, "{change} {network}");
+        assert!(
+            web::get_soon(&host, &address).contains("hello"),
+            "{change} {network}"
+        );
+    }
+    host.finish();
+}
+
 fn gettid() -> String {
     nix::unistd::gettid().to_string()
 }

@@ -7,7 +7,7 @@ use agent_api::{ContainerStatus, ContainerUpdateRequest, EndpointSettings, Resou
 use super::Driver;
 use crate::engine::container::{Attachment, Definition};
 use crate::engine::shared::blocking;
-use crate::engine::{endpoint, files, names, ports, spec, validate};
+use crate::engine::{endpoint, files, names, spec, validate};
 use crate::error::{Error, Result};
 
 impl Driver {
@@ -206,16 +206,12 @@ impl Driver {
         );
     }
 
-    /// Asks netdriver what the container has now; its `hosts` and `resolv.conf` follow.
+    /// Asks netdriver what the container has now; its `hosts` and `resolv.conf` follow. Its published ports already do, and
+    /// stay the same ones.
     async fn refresh_attachment(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let container = self.container.clone();
         let attachment = blocking(move || {
-            let requests =
-                ports::requests(&container.definition.config, &container.definition.host)?;
-            if !requests.is_empty() {
-                shared.networks.publish(container.id(), &requests)?;
-            }
             files::write(&shared, &container)?;
             attachment(&shared.networks, container.id())
         })
