@@ -216,6 +216,10 @@ impl Ports {
     ) -> std::result::Result<Vec<(IpAddr, OwnedFd)>, (IpAddr, io::Error)> {
         let mut sockets = Vec::new();
         for address in addresses {
+            // Who had it before a restart of the daemon keeps it, also when it could not be bound then.
+            if self.holder(*address, port, protocol).is_some() {
+                return Err((*address, io::ErrorKind::AddrInUse.into()));
+            }
             match hold(*address, port, protocol) {
                 Ok(socket) => sockets.push((*address, socket)),
                 // A host without IPv6 publishes on IPv4 alone.
@@ -421,5 +425,28 @@ mod tests {
             refused.to_string().contains("UDP port 80 on ::1"),
             "{refused}"
         );
+    }
+
+    /// Another program had it when the daemon came back, and has given it up since.
+    #[test]
+    fn a_port_that_could_not_be_bound_again_is_still_its_holders() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let binding = PortBinding {
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            host_ip: Ipv4Addr::LOCALHOST.into(),
+            host_port: port,
+        };
+        let mut ports = Ports::default();
+        assert!(ports.adopt("the first", &binding).is_err());
+        drop(other);
+        let wanted = [request(Some((port, port)))];
+        let Err(refused) = ports.allocate("the second", &wanted, None, BOTH) else {
+            panic!("it is given out twice");
+        };
+        assert!(refused.to_string().contains("the first"), "{refused}");
+        ports.release([&binding]);
+        assert!(ports.allocate("the second", &wanted, None, BOTH).is_ok());
     }
 }

@@ -130,13 +130,11 @@ impl Networks {
                 Err(error) => errors.push(error),
             }
         }
-        match held
-            .into_iter()
-            .map(|port| self.keep(port, &gateways))
-            .collect()
-        {
-            Ok(ports) => work.ports = ports,
-            Err(error) => errors.push(error),
+        for port in held {
+            match self.keep(port, &gateways) {
+                Ok(port) => work.ports.push(port),
+                Err(error) => errors.push(error),
+            }
         }
         errors
     }

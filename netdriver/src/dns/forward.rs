@@ -123,15 +123,22 @@ async fn ask_udp(
     })
     .await?;
     let socket = UdpSocket::from_std(socket)?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         socket.send(query).await?;
         let resend_at = Instant::now() + RESEND;
         // Datagrams that do not answer the query are somebody's guess.
-        while let Ok(length) = timeout_at(resend_at, socket.recv(&mut buffer)).await {
-            let response = &buffer[..length?];
-            if answers_query(query, response) {
-                return Ok(response.to_vec());
+        while let Ok(ready) = timeout_at(resend_at, socket.readable()).await {
+            ready?;
+            // Only now: hundreds of queries may wait at a time.
+            let mut response = Vec::with_capacity(usize::from(u16::MAX));
+            match socket.try_recv_buf(&mut response) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            }
+            if answers_query(query, &response) {
+                response.shrink_to_fit();
+                return Ok(response);
             }
         }
     }
