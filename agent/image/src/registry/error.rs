@@ -139,6 +139,11 @@ impl RegistryError {
         matches!(self, Self::Unreachable { .. })
     }
 
+    /// Whether something answered that does not speak TLS.
+    pub(super) fn is_no_tls(&self) -> bool {
+        matches!(self, Self::Unreachable { reason, .. } if reason.contains("InvalidContentType"))
+    }
+
     /// Whether an upload that failed in this way can be gone on with: the connection broke, the server is overloaded, the
     /// token ended meanwhile, or both sides disagree about how much there is.
     pub(super) fn may_pass(&self) -> bool {

@@ -92,6 +92,8 @@ struct Asker<'a> {
 enum Missed<E> {
     /// Another one may: this one was not reached.
     Unreached(E),
+    /// The same, and all there is to say of it is that nobody there speaks TLS.
+    NoTls(E),
     /// It answered.
     Told(E),
 }
@@ -99,6 +101,7 @@ enum Missed<E> {
 impl<E: From<RegistryError>> Missed<E> {
     fn by(error: RegistryError) -> Self {
         match error.is_unreachable() {
+            true if error.is_no_tls() => Self::NoTls(error.into()),
             true => Self::Unreached(error.into()),
             false => Self::Told(error.into()),
         }
@@ -172,25 +175,30 @@ impl Registry {
         asker: &Asker<'_>,
         mut attempt: impl FnMut(Session<'a>) -> Result<T, Missed<E>>,
     ) -> Result<T, E> {
-        let (mut of_mirror, mut own) = (None, None);
+        let (mut of_mirror, mut own, mut no_tls) = (None, None, None);
         for endpoint in endpoints {
             let mirror = endpoint.is_mirror();
             let session = self.session(endpoint.clone(), asker)?;
-            let error = match attempt(session) {
+            let (error, kept) = match attempt(session) {
                 Ok(done) => return Ok(done),
                 Err(Missed::Told(error)) if !mirror => return Err(error),
-                Err(Missed::Told(error) | Missed::Unreached(error)) => error,
+                Err(Missed::Told(error) | Missed::Unreached(error) | Missed::NoTls(error))
+                    if mirror =>
+                {
+                    (error, &mut of_mirror)
+                }
+                Err(Missed::NoTls(error)) => (error, &mut no_tls),
+                // What https says otherwise is more telling than that plain http fails, too.
+                Err(Missed::Told(error) | Missed::Unreached(error)) => (error, &mut own),
             };
             if asker.cancel.is_cancelled() {
                 return Err(error);
             }
             tracing::debug!(%endpoint, %error, "trying the next endpoint");
-            // What https says is more telling than that plain http fails, too.
-            let kept = if mirror { &mut of_mirror } else { &mut own };
             kept.get_or_insert(error);
         }
         let none = || RegistryError::Address(asker.reference.domain().to_owned()).into();
-        Err(own.or(of_mirror).unwrap_or_else(none))
+        Err(own.or(no_tls).or(of_mirror).unwrap_or_else(none))
     }
 
     /// Tries of one exchange.

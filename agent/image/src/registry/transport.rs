@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
@@ -214,7 +214,7 @@ impl Session<'_> {
     }
 
     /// The reply with a good status. Broken connections and overloaded servers are asked again, after the time they
-    /// ask for, but not a mirror from which nothing has come yet; authorisation is got when it is wanted, once.
+    /// ask for, but not a mirror from which nothing has come yet, or an endpoint that has said nothing all the time; authorisation is got when it is wanted, once.
     pub(super) fn ask(&self, mut ask: Ask) -> Result<Response<Incoming>, RegistryError> {
         let mut attempts = self.registry.attempts();
         if self.endpoint.is_mirror() && !self.heard.load(Ordering::Relaxed) {
@@ -222,13 +222,18 @@ impl Session<'_> {
         }
         let mut tries = 0;
         loop {
+            let tried = Instant::now();
             let outcome = self.ask_authorised(&ask);
             if outcome.is_ok() {
                 self.heard.store(true, Ordering::Relaxed);
             }
             let mut pause = None;
             let again = match &outcome {
-                Err(error) => error.is_unreachable() && !self.refused(error),
+                Err(error) => {
+                    // Who accepts connections and says nothing has had all the time there is.
+                    let mute = tried.elapsed() >= ask.limit && !self.heard.load(Ordering::Relaxed);
+                    error.is_unreachable() && !mute && !self.refused(error)
+                }
                 Ok(reply) => {
                     let status = reply.status();
                     pause = retry_after(reply.headers());
@@ -268,6 +273,7 @@ impl Session<'_> {
         };
         let falls_back = self.endpoint.insecure && self.endpoint.scheme == "https";
         falls_back
+            || error.is_no_tls()
             || ["refused", "refuses", "lookup", "certificate"]
                 .iter()
                 .any(|sign| reason.contains(sign))

@@ -1,6 +1,7 @@
 //! Pulling from a registry that is written here, so that it can do everything wrong that a registry can.
 
 use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 
 use agent_build::plan::Platform;
@@ -452,6 +453,42 @@ fn documents_are_read_as_go_reads_them() {
     let server = Server::start(move |_| Reply::new(200, both).with("content-type", INDEX));
     let error = Puller::new().refused(&server, "app:1");
     assert!(error.contains("a manifest and an index at once"), "{error}");
+}
+
+#[test]
+fn what_plain_http_fails_with_is_told_where_nobody_speaks_tls() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        let mut greetings = Vec::new();
+        while greetings.len() < 2 {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut first = [0];
+            client.read_exact(&mut first).unwrap();
+            greetings.push(first[0]);
+            if first[0] == 0x16 {
+                client
+                    .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    .unwrap();
+            }
+        }
+        greetings
+    });
+    let puller = Puller::with(RegistryConfig {
+        attempts: 1,
+        ..RegistryConfig::default()
+    });
+    let request = PullRequest {
+        reference: Reference::parse(&format!("{address}/app:1")).unwrap(),
+        platform: None,
+        credentials: None,
+    };
+    let store = &puller.bed.store;
+    let refused = store.pull(&puller.registry, &request, &puller.cancel, &silent);
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains(&format!("http://{address}")), "{told}");
+    // TLS first, and then once without.
+    assert_eq!(served.join().unwrap(), [0x16, b'G']);
 }
 
 #[test]
