@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/content/oci-layout            {"imageLayoutVersion":"1.0.0"}
 //! <root>/content/index.json            which images there are and how they are called  [index]
+//! <root>/content/reserve               room for index.json on a full disk                   [content]
 //! <root>/content/blobs/sha256/<hex>    image configurations and manifests, byte for byte [content]
 //! <root>/layers/<diff id hex>/diff/    the layer as a directory for overlayfs           [layers]
 //! <root>/layers/<diff id hex>/recipe   how to write the layer's tar again, bit for bit  [layers::recipe]

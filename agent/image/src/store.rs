@@ -253,6 +253,7 @@ impl Store {
         used.iter().for_each(|id| self.used(id));
         drop(writing);
         self.layers.discard(doomed);
+        self.content.keep_back();
         Ok((outcome, orphans.layers.into_iter().collect()))
     }
 

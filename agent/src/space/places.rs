@@ -125,7 +125,7 @@ fn content(path: &[&str]) -> Option<Place> {
             Some(whole(Kind::Documents, ""))
         }
         [
-            "index.json" | "index.json.new" | "oci-layout" | "oci-layout.new" | "lock"
+            "index.json" | "index.json.new" | "oci-layout" | "oci-layout.new" | "lock" | "reserve"
             | "unsettled",
         ] => Some(whole(Kind::Documents, "")),
         ["partial"] => Some(part(Kind::Daemon, "")),
@@ -197,6 +197,7 @@ mod tests {
             ("", Kind::Daemon, ""),
             ("daemon.lock", Kind::Daemon, ""),
             ("content/index.json", Kind::Documents, ""),
+            ("content/reserve", Kind::Documents, ""),
             ("content/blobs/sha256/HEX", Kind::Documents, ""),
             ("content/blobs/sha256/HEX.new", Kind::Documents, ""),
             (

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::error::ImageError;
 
+/// A file beside the index that is given up when the disk is full, and its least length.
+const RESERVE: &str = "reserve";
+const RESERVE_MIN: u64 = 64 << 10;
+
 pub(super) struct Content {
     root: PathBuf,
     blobs: PathBuf,
@@ -82,6 +86,25 @@ impl Content {
         Ok(())
     }
 
+    /// Sees to it that there is room for [`replace_from_reserve`]. Without it things work as long as the disk has some.
+    pub(super) fn keep_back(&self) {
+        let index = std::fs::metadata(self.root.join("index.json"));
+        // Twice its length: the old one is there until the new one is.
+        let wanted = RESERVE_MIN.max(index.map_or(0, |index| 2 * index.len()));
+        let reserve = self.root.join(RESERVE);
+        if std::fs::metadata(&reserve).is_ok_and(|there| there.len() >= wanted) {
+            return;
+        }
+        let kept = File::create(&reserve).and_then(|file| {
+            let flags = rustix::fs::FallocateFlags::empty();
+            Ok(rustix::fs::fallocate(&file, flags, 0, wanted)?)
+        });
+        if let Err(error) = kept {
+            tracing::debug!(path = %reserve.display(), %error, "no room is kept back");
+            let _ = std::fs::remove_file(&reserve);
+        }
+    }
+
     /// Where the blob is, or would be.
     pub(super) fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.hex())
@@ -104,6 +127,24 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
         .parent()
         .expect("files of the store are below its root");
     sync_directory(parent)
+}
+
+/// Like [`replace`], for the one file without which nothing can be removed: when the disk is full, room that was kept back
+/// beside it is given up.
+pub(super) fn replace_from_reserve(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
+    let reserve = path.with_file_name(RESERVE);
+    match replace(path, bytes) {
+        Err(error) if is_full(&error) && std::fs::remove_file(&reserve).is_ok() => {
+            tracing::warn!(path = %path.display(), "the disk is full: room that was kept back is used");
+            replace(path, bytes)
+        }
+        other => other,
+    }
+}
+
+fn is_full(error: &ImageError) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, ImageError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 /// Makes renames in `path` durable.

@@ -161,7 +161,7 @@ impl Catalog {
             manifests,
         };
         let json = serde_json::to_vec(&index).expect("plain data has a JSON form");
-        content::replace(path, &json)
+        content::replace_from_reserve(path, &json)
     }
 
     /// The names of an image, sorted.

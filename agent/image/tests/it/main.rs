@@ -9,6 +9,7 @@ mod collect;
 mod commit;
 mod crash;
 mod downloads;
+mod full;
 mod given_up;
 mod hostile;
 mod keep;

@@ -72,6 +72,7 @@ fn the_last_name_takes_the_image_and_layers_nobody_else_has() {
             "content/index.json",
             "content/lock",
             "content/oci-layout",
+            "content/reserve",
             "layers"
         ]
     );
@@ -265,6 +266,7 @@ fn what_a_container_was_made_from_outlasts_its_image() {
             "content/index.json",
             "content/lock",
             "content/oci-layout",
+            "content/reserve",
             "layers"
         ]
     );
