@@ -36,6 +36,8 @@ pub(super) fn judge(raft: &Raft<MemoryLog>, message: &mut Message) -> Verdict {
     let last = raft.raft_log.last_index();
     let current = message.term >= raft.term;
     let sensible = match message.get_msg_type() {
+        // Only what is before the first entry has term 0; of an entry that is not there the crate says so, too.
+        MessageType::MsgAppend if (message.index == 0) != (message.log_term == 0) => false,
         MessageType::MsgAppend => {
             if current
                 && message.index == raft.raft_log.committed

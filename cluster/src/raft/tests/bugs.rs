@@ -309,3 +309,22 @@ fn many_proposals_share_one_write() {
     assert_eq!(after - before, 1);
     assert_eq!(group.hosts[&3].data().last(), Some(&"p9"));
 }
+
+/// The crate says term 0 of an entry it does not have, and so finds that a message which names that term fits after it.
+#[test]
+fn entries_after_one_that_is_not_there_are_dropped() {
+    let mut group = group(Config::default());
+    let raft = &group.node(2).raw.raft;
+    let (last, term) = (raft.raft_log.last_index(), raft.term);
+    for index in [1, last, last + 1, last + 9] {
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgAppend);
+        (message.from, message.to, message.term) = (1, 2, term);
+        (message.index, message.log_term, message.commit) = (index, 0, index);
+        group.node(2).receive(PeerMessage::raft(message));
+        group.run(2);
+        let node = group.node(2);
+        assert_eq!(node.raw.raft.raft_log.last_index(), last);
+        assert!(node.halted().is_none());
+    }
+}
