@@ -17,6 +17,9 @@ use crate::store::{Store, StoreEvent, Transaction};
 /// A node down for this long has lost its tasks: their addresses are given away.
 const ORPHAN_MS: u64 = 24 * 60 * 60 * 1_000;
 
+/// And this leader must have seen it down for this long by its own timer: clocks are set, also by a day at once.
+const ORPHAN_SEEN_MS: u64 = 60 * 60 * 1_000;
+
 /// Bytes of a message or an error of a task.
 const MAX_TEXT: usize = 4 << 10;
 
@@ -38,14 +41,15 @@ pub(super) struct Writes {
     nodes: BTreeSet<String>,
     /// Nodes given up since they were last heard of.
     lost: BTreeSet<String>,
-    /// Nodes whose tasks may have to be orphaned.
-    deserted: BTreeSet<String>,
+    /// Nodes whose tasks may have to be orphaned, and since when this leader has seen them down.
+    deserted: BTreeMap<String, Option<Time>>,
 }
 
 impl Writes {
     pub(super) fn start(&mut self, store: &Store) {
         let down = store.nodes().filter(|n| n.status.state == NodeState::Down);
-        self.deserted.extend(down.map(|node| node.id.clone()));
+        self.deserted
+            .extend(down.map(|node| (node.id.clone(), None)));
     }
 
     pub(super) fn observe(&mut self, event: &StoreEvent) {
@@ -54,7 +58,7 @@ impl Writes {
                 new: Object::Node(node),
                 ..
             } if node.status.state == NodeState::Down => {
-                self.deserted.insert(node.id.clone());
+                self.deserted.entry(node.id.clone()).or_default();
             }
             StoreEvent::Updated {
                 new: Object::Node(node),
@@ -148,16 +152,20 @@ impl Writes {
 
     fn orphan(&mut self, store: &Store, now: Now, batch: &mut Batch) -> Option<Time> {
         let mut wake_at: Option<Time> = None;
-        self.deserted.retain(|node_id| {
+        self.deserted.retain(|node_id, seen_at| {
             let Some(node) = store
                 .node(node_id)
                 .filter(|node| node.status.state == NodeState::Down)
             else {
                 return false;
             };
+            let seen_ms = now.mono.since(*seen_at.get_or_insert(now.mono));
             let down_ms = now.wall.millis_since(node.status_since);
-            if down_ms < ORPHAN_MS {
-                let due = now.mono.after(ORPHAN_MS - down_ms);
+            let left_ms = ORPHAN_MS
+                .saturating_sub(down_ms)
+                .max(ORPHAN_SEEN_MS.saturating_sub(seen_ms));
+            if left_ms > 0 {
+                let due = now.mono.after(left_ms);
                 wake_at = Some(wake_at.map_or(due, |at| at.min(due)));
                 return true;
             }

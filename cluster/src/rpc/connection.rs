@@ -1,14 +1,16 @@
 //! Accepting: TCP, then the TLS handshake, then a connection that knows who is on the other end. All of it bounded: an
 //! open port is an invitation.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -52,6 +54,7 @@ pub(super) async fn accept(
     let connections = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let strangers = Arc::new(Semaphore::new(limits::ANONYMOUS_CONNECTIONS));
     let mut handshakes = JoinSet::new();
+    let callers = Callers::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -66,6 +69,10 @@ pub(super) async fn accept(
                 continue;
             }
         };
+        let Some(caller) = callers.admit(address.ip()) else {
+            tracing::debug!(peer.address = %address, "too many handshakes with this host: refused");
+            continue;
+        };
         let Ok(permit) = connections.clone().try_acquire_owned() else {
             tracing::warn!(peer.address = %address, "too many connections of the cluster: refused");
             continue;
@@ -73,6 +80,7 @@ pub(super) async fn accept(
         let (tls, strangers) = (tls.clone(), strangers.clone());
         let (ready, kill) = (ready.clone(), kill.clone());
         handshakes.spawn(async move {
+            let _caller = caller;
             let handshake = handshake(socket, address, &tls, permit, &strangers, kill);
             match tokio::time::timeout(limits::HANDSHAKE, handshake).await {
                 // Nobody listens any more when this fails.
@@ -83,6 +91,53 @@ pub(super) async fn accept(
                 Err(_) => tracing::debug!(peer.address = %address, "handshake took too long"),
             }
         });
+    }
+}
+
+/// Handshakes under way by remote host.
+#[derive(Clone, Default)]
+struct Callers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them, until it is dropped.
+struct Caller {
+    callers: Callers,
+    host: IpAddr,
+}
+
+impl Callers {
+    /// `None` when this host has as many as it may have.
+    fn admit(&self, address: IpAddr) -> Option<Caller> {
+        let host = host(address);
+        let mut counts = self.0.lock();
+        let count = counts.entry(host).or_default();
+        if *count >= limits::HANDSHAKES_PER_HOST {
+            return None;
+        }
+        *count += 1;
+        Some(Caller {
+            callers: self.clone(),
+            host,
+        })
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut counts = self.callers.0.lock();
+        if let Some(count) = counts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.host);
+            }
+        }
+    }
+}
+
+/// What stands for a remote host: of IPv6 the network, since it may take any address there.
+fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
     }
 }
 
@@ -186,5 +241,33 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_says_nothing_keeps_no_other_out() {
+        let callers = Callers::default();
+        let rude: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        let mut under_way: Vec<_> = (0..limits::HANDSHAKES_PER_HOST)
+            .map(|_| callers.admit(rude).unwrap())
+            .collect();
+        assert!(callers.admit("192.0.2.1".parse().unwrap()).is_none());
+        let other = callers.admit("192.0.2.2".parse().unwrap());
+        assert!(other.is_some());
+        under_way.pop();
+        assert!(callers.admit(rude).is_some());
+
+        for number in 0..limits::HANDSHAKES_PER_HOST {
+            let address = format!("2001:db8::{number:x}").parse().unwrap();
+            under_way.push(callers.admit(address).unwrap());
+        }
+        assert!(callers.admit("2001:db8::1:1".parse().unwrap()).is_none());
+        assert!(callers.admit("2001:db8:1::1".parse().unwrap()).is_some());
+        drop((under_way, other));
+        assert!(callers.0.lock().is_empty(), "nobody is forgotten");
     }
 }

@@ -45,8 +45,10 @@ pub const CONNECTIONS: usize = 8192;
 pub const ANONYMOUS_CONNECTIONS: usize = 64;
 /// How long one without a certificate may last.
 pub const ANONYMOUS_LIFE: Duration = Duration::from_secs(30);
-/// TLS handshakes at once.
+/// TLS handshakes at once, …
 pub const HANDSHAKES: usize = 256;
+/// … and of these with one remote host: whoever opens connections and says nothing must not keep all others out.
+pub const HANDSHAKES_PER_HOST: usize = 32;
 /// Calls at once on one connection.
 pub const CALLS_PER_CONNECTION: u32 = 256;
 

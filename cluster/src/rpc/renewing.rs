@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster_api::IdSource;
 use cluster_api::proto::ManagerAddress;
+use cluster_api::{IdSource, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::{Peers, Refusal, TlsError};
+use super::{NodeTls, Peers, Refusal, TlsError};
 use crate::ca::{CaError, DiskError, IdentityStore, NodeCertificate, NodeKey, renew_at};
 
 /// Pauses after attempts with no manager that answers.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_secs(3600);
 
 /// Why a certificate was not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +89,10 @@ async fn run(shared: Arc<Shared>) {
     loop {
         let tls = shared.peers.tls();
         let wait = renew_at(&tls.identity().certificate, tls.now(), &mut ids);
+        let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+        let due = Timestamp(tls.now().0.saturating_add(wait));
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = passes(tls, due) => {}
             () = shared.wanted.notified() => {}
         }
         let mut pause = FIRST_PAUSE;
@@ -100,6 +105,16 @@ async fn run(shared: Arc<Shared>) {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
+    }
+}
+
+/// Waits until a moment of the clock certificates are judged by has passed. That one goes on while the host sleeps, and may
+/// be set; timers do neither.
+async fn passes(tls: &NodeTls, moment: Timestamp) {
+    while let Some(left) = moment.0.checked_sub(tls.now().0)
+        && let Ok(left @ 1..) = u64::try_from(left)
+    {
+        tokio::time::sleep(Duration::from_nanos(left).min(LOOK)).await;
     }
 }
 

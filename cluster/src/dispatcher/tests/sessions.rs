@@ -338,3 +338,19 @@ fn whatever_agents_say_of_themselves_and_their_tasks_is_written() {
     let states = world.stage.store.tasks().map(|task| task.status.state);
     assert!(states.eq([TaskState::Orphaned; 240]));
 }
+
+/// A leader without a battery for its clock starts in 1970, and a minute later it is today.
+#[test]
+fn a_clock_that_is_set_takes_no_tasks_away() {
+    let mut world = World::in_session(1);
+    let service = world.serve("a");
+    let id = world.put(&service, 1, "n1", TaskState::Running);
+    world.pass(8_000, &[]);
+    assert_eq!(world.node_state("n1"), "Down heartbeat failure");
+    world.stage.now.wall.0 += 40 * 365 * 24 * 3_600_000_000_000;
+    world.run();
+    assert_eq!(world.task(&id).status.state, TaskState::Running);
+    world.stage.pass(3_600_000);
+    world.run();
+    assert_eq!(world.task(&id).status.state, TaskState::Orphaned);
+}
