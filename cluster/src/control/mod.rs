@@ -17,14 +17,12 @@
 
 mod annotations;
 mod cluster;
-mod config;
 mod lookup;
 mod network;
 mod node;
 mod payload;
 mod refusal;
 mod request;
-mod secret;
 mod service;
 mod size;
 #[cfg(test)]
@@ -36,6 +34,8 @@ pub use network::{ingress_network, ingress_spec};
 pub use refusal::Refusal;
 pub use request::{RegistryAuth, Reply, Request, TokenRotation};
 pub use service::needs_new_tasks;
+
+use cluster_api::{Config, Secret};
 
 use crate::Context;
 use crate::store::Transaction;
@@ -98,30 +98,34 @@ pub fn decide(request: &Request, context: &mut Context<'_>) -> Result<Decision, 
             service::remove(context, change, service)?;
             Reply::Done
         }
-        Request::SecretCreate { spec } => Reply::Created(secret::create(context, change, spec)?),
+        Request::SecretCreate { spec } => {
+            Reply::Created(payload::create::<Secret>(context, change, spec)?)
+        }
         Request::SecretUpdate {
             secret,
             version,
             spec,
         } => {
-            secret::update(context, change, secret, *version, spec)?;
+            payload::update::<Secret>(context, change, secret, *version, spec)?;
             Reply::Done
         }
         Request::SecretRemove { secret } => {
-            secret::remove(context, change, secret)?;
+            payload::remove::<Secret>(context, change, secret)?;
             Reply::Done
         }
-        Request::ConfigCreate { spec } => Reply::Created(config::create(context, change, spec)?),
+        Request::ConfigCreate { spec } => {
+            Reply::Created(payload::create::<Config>(context, change, spec)?)
+        }
         Request::ConfigUpdate {
             config,
             version,
             spec,
         } => {
-            config::update(context, change, config, *version, spec)?;
+            payload::update::<Config>(context, change, config, *version, spec)?;
             Reply::Done
         }
         Request::ConfigRemove { config } => {
-            config::remove(context, change, config)?;
+            payload::remove::<Config>(context, change, config)?;
             Reply::Done
         }
         Request::NetworkCreate { spec } => Reply::Created(network::create(context, change, spec)?),

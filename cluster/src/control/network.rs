@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{Refusal, annotations, lookup, service, size};
 use crate::Context;
-use crate::store::{Store, Transaction};
+use crate::store::{Guard, Store, Transaction};
 
 const DRIVER: &str = "overlay";
 /// Names no network of the cluster may have: each node has its own.
@@ -78,6 +78,9 @@ pub(super) fn create(
             "ingress network ({}) is already present",
             present.id
         )));
+    }
+    if spec.ingress {
+        change.expect(Guard::NoIngress);
     }
     let id = context.ids.id();
     let mut spec = spec.clone();
@@ -199,7 +202,7 @@ pub(super) fn remove(
     let id = &network.id;
     let users = || store.services().filter(|service| !service.pending_delete);
     if network.spec.ingress {
-        if let Some(user) = users().find(|user| service::needs_ingress(&user.spec)) {
+        if let Some(user) = users().find(|user| user.needs_ingress()) {
             return Err(Refusal::invalid(format!(
                 "ingress network cannot be removed because service {} depends on it",
                 user.id
@@ -227,6 +230,10 @@ pub(super) fn remove(
             task.id
         )));
     }
+    change.expect(Guard::Unused {
+        kind: Kind::Network,
+        id: id.clone(),
+    });
     if store.tasks_on_network(id).next().is_none() {
         change.remove(&Object::Network(network.clone()));
     } else {

@@ -6,7 +6,7 @@ use cluster_api::{Node, Object};
 
 use super::{Refusal, lookup, size};
 use crate::Context;
-use crate::store::{Store, Transaction};
+use crate::store::{Guard, Store, Transaction};
 
 pub(super) fn update(
     context: &Context<'_>,
@@ -18,6 +18,9 @@ pub(super) fn update(
     let node = lookup::node(context.store, input)?;
     if node.spec.role == NodeRole::Manager && spec.role == NodeRole::Worker {
         check_demotion(context.store, node)?;
+        change.expect(Guard::OtherManager {
+            node_id: node.id.clone(),
+        });
     }
     if node.meta.version != version {
         return Err(Refusal::out_of_sequence());

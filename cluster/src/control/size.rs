@@ -7,10 +7,9 @@ use serde::Serialize;
 use super::Refusal;
 use crate::batch::size_of;
 
-/// JSON of a spec, in bytes. The managers write an object again and again, with the spec before the last update and with
-/// all that they add (addresses, ports, versions), and each time it must fit into one proposal
-/// ([`crate::raft::MAX_PROPOSAL`]).
-pub(super) const MAX_SPEC: usize = 512 << 10;
+/// JSON of a spec, in bytes. The managers write an object again and again, with the spec before it, the last one that worked
+/// and all that they add (addresses, ports), and each time it must fit into one proposal ([`crate::raft::MAX_PROPOSAL`]).
+pub(super) const MAX_SPEC: usize = 256 << 10;
 
 /// Refuses a spec nobody could change any more.
 pub(super) fn check(what: impl Display, spec: &impl Serialize) -> Result<(), Refusal> {

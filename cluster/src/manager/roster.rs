@@ -125,8 +125,8 @@ mod tests {
 
     fn transaction(action: StoreAction) -> Transaction {
         Transaction {
-            at: Timestamp(0),
             actions: vec![action],
+            ..Transaction::new(Timestamp(0))
         }
     }
 

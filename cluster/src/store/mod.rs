@@ -7,6 +7,7 @@
 //! [`Conflict`] on every manager alike and its proposer decides again.
 
 mod event;
+mod guard;
 mod index;
 mod intern;
 mod removed;
@@ -17,6 +18,7 @@ mod tests;
 mod transaction;
 
 pub use event::StoreEvent;
+pub use guard::Guard;
 pub use snapshot::{Capture, SnapshotError};
 pub use transaction::{StoreAction, Transaction};
 
@@ -64,6 +66,8 @@ pub enum Conflict {
         seen: u64,
         current: u64,
     },
+    #[error("something it depends on was changed meanwhile: {guard:?} does not hold any more")]
+    Crossed { guard: Guard },
 }
 
 impl Store {
@@ -202,13 +206,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The first action that cannot be applied; the objects are then as before.
+    /// The first guard that does not hold, or the first action that cannot be applied; the objects are then as before.
     pub fn apply(
         &mut self,
         index: u64,
         transaction: &Transaction,
     ) -> Result<Vec<StoreEvent>, Conflict> {
         self.index = index;
+        for guard in &transaction.guards {
+            self.expect(guard)?;
+        }
         let mut events = Vec::with_capacity(transaction.actions.len());
         for action in &transaction.actions {
             match self.perform(index, transaction.at, action) {

@@ -3,11 +3,16 @@
 use cluster_api::{DesiredState, Kind, Object, TaskStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::Guard;
+
 /// Changes that are applied whole or not at all; the payload of a Raft entry.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Transaction {
     /// The proposer's wall clock, for the objects' times.
     pub at: Timestamp,
+    /// What must hold besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<Guard>,
     pub actions: Vec<StoreAction>,
 }
 
@@ -51,8 +56,14 @@ impl Transaction {
     pub const fn new(at: Timestamp) -> Self {
         Self {
             at,
+            guards: Vec::new(),
             actions: Vec::new(),
         }
+    }
+
+    /// Is applied only if this holds then.
+    pub fn expect(&mut self, guard: Guard) {
+        self.guards.push(guard);
     }
 
     /// Makes an object.

@@ -33,6 +33,15 @@ pub struct Service {
     pub pending_delete: bool,
 }
 
+impl Service {
+    /// Whether it is reached through the ingress network.
+    #[must_use]
+    pub fn needs_ingress(&self) -> bool {
+        let mut ports = self.spec.endpoint_spec.iter().flat_map(|spec| &spec.ports);
+        ports.any(|port| port.publish_mode == "ingress")
+    }
+}
+
 /// Addresses and ports of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {

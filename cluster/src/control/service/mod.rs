@@ -21,10 +21,9 @@ use cluster_api::{Kind, Meta, Rollout, RolloutState, Service};
 
 use super::{Refusal, RegistryAuth, lookup, network, size};
 use crate::Context;
-use crate::store::{Store, Transaction};
+use crate::store::{Guard, Store, Transaction};
 
 pub(super) use admit::admit;
-pub(super) use ports::needs_ingress;
 
 pub(super) fn create(
     context: &mut Context<'_>,
@@ -34,7 +33,7 @@ pub(super) fn create(
 ) -> Result<String, Refusal> {
     let mut spec = admit(context.store, spec)?;
     set_pull_options(&mut spec, auth.cloned());
-    check_all(context.store, &spec, None)?;
+    check_all(context.store, change, &spec, None)?;
     let name = &spec.annotations.name;
     if context.store.id_of(Kind::Service, name).is_some() {
         return Err(Refusal::Conflict(format!(
@@ -62,7 +61,7 @@ pub(super) fn update(
     let mut spec = admit(context.store, spec)?;
     let service = lookup::service(context.store, input)?;
     set_pull_options(&mut spec, inherited(service, auth)?);
-    check_all(context.store, &spec, Some(service))?;
+    check_all(context.store, change, &spec, Some(service))?;
     check_transition(&service.spec, &spec)?;
     if service.meta.version != version {
         return Err(Refusal::out_of_sequence());
@@ -94,7 +93,7 @@ pub(super) fn rollback(
         )));
     };
     // What it refers to may be gone by now, and its ports taken.
-    check_references(context.store, previous, Some(service))?;
+    check_references(context.store, change, previous, Some(service))?;
     if service.meta.version != version {
         return Err(Refusal::out_of_sequence());
     }
@@ -171,7 +170,12 @@ fn inherited(service: &Service, auth: &RegistryAuth) -> Result<Option<PullOption
     Ok(container.and_then(|container| container.pull_options.clone()))
 }
 
-fn check_all(store: &Store, spec: &ServiceSpec, own: Option<&Service>) -> Result<(), Refusal> {
+fn check_all(
+    store: &Store,
+    change: &mut Transaction,
+    spec: &ServiceSpec,
+    own: Option<&Service>,
+) -> Result<(), Refusal> {
     check::check(spec)?;
     size::check(format_args!("service {}", spec.annotations.name), spec)?;
     for attachment in networks(spec) {
@@ -185,20 +189,26 @@ fn check_all(store: &Store, spec: &ServiceSpec, own: Option<&Service>) -> Result
             )));
         }
     }
-    check_references(store, spec, own)
+    check_references(store, change, spec, own)
 }
 
-/// What depends on other objects of the cluster.
+/// What depends on other objects of the cluster; they must be there when the change is made as well.
 fn check_references(
     store: &Store,
+    change: &mut Transaction,
     spec: &ServiceSpec,
     own: Option<&Service>,
 ) -> Result<(), Refusal> {
+    let mut counts_on = |kind, id: &str| {
+        let id = id.to_owned();
+        change.expect(Guard::Exists { kind, id });
+    };
     ports::check_conflicts(store, spec, own)?;
-    if ports::needs_ingress(spec) && network::ingress_network(store).is_none() {
-        return Err(Refusal::invalid(
-            "service needs ingress network, but no ingress network is present",
-        ));
+    if ports::needs_ingress(spec) {
+        let ingress = network::ingress_network(store).ok_or_else(|| {
+            Refusal::invalid("service needs ingress network, but no ingress network is present")
+        })?;
+        counts_on(Kind::Network, &ingress.id);
     }
     for attachment in networks(spec) {
         if store
@@ -207,6 +217,7 @@ fn check_references(
         {
             return Err(Refusal::not_found(Kind::Network, &attachment.target));
         }
+        counts_on(Kind::Network, &attachment.target);
     }
     let Some(container) = &spec.task_template.container_spec else {
         return Ok(());
@@ -228,7 +239,14 @@ fn check_references(
     all_there(
         "config",
         configs.map(|reference| reference.config_name.as_str()),
-    )
+    )?;
+    for reference in &container.secrets {
+        counts_on(Kind::Secret, &reference.secret_id);
+    }
+    for reference in &container.configs {
+        counts_on(Kind::Config, &reference.config_id);
+    }
+    Ok(())
 }
 
 fn all_there<'a>(kind: &str, missing: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {

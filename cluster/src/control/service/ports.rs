@@ -12,7 +12,7 @@ const HOST: &str = "host";
 const INGRESS: &str = "ingress";
 
 /// Whether a service with this spec is reached through the ingress network.
-pub(in super::super) fn needs_ingress(spec: &ServiceSpec) -> bool {
+pub(super) fn needs_ingress(spec: &ServiceSpec) -> bool {
     ports(spec).any(|port| port.publish_mode == INGRESS)
 }
 

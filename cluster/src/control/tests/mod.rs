@@ -2,6 +2,7 @@
 //! the prefix `rpc error: code = … desc = `).
 
 mod cluster;
+mod crossing;
 mod networks;
 mod nodes;
 mod payloads;

@@ -736,13 +736,13 @@ fn services_are_found_by_id_name_and_the_beginning_of_an_id() {
 fn a_spec_that_could_not_be_changed_any_more_is_refused() {
     let with_label = |bytes: usize| minimal(json!({"Labels": {"l": "x".repeat(bytes)}}));
     let mut world = World::new();
-    let refused = world.refused(create(with_label(600 << 10)));
+    let refused = world.refused(create(with_label(300 << 10)));
     assert!(
-        refused.starts_with("400 the spec of service case has 614")
-            && refused.contains("more than the 524288 allowed"),
+        refused.starts_with("400 the spec of service case has 307")
+            && refused.contains("more than the 262144 allowed"),
         "{refused}"
     );
-    let Reply::Created(id) = world.request(create(with_label(500 << 10))).unwrap() else {
+    let Reply::Created(id) = world.request(create(with_label(250 << 10))).unwrap() else {
         panic!("no id");
     };
     for update in 0..2 {
@@ -750,7 +750,7 @@ fn a_spec_that_could_not_be_changed_any_more_is_refused() {
         let request = Request::ServiceUpdate {
             service: id.clone(),
             version: service.meta.version,
-            spec: spec(with_label((500 << 10) + update)),
+            spec: spec(with_label((250 << 10) + update)),
             auth: RegistryAuth::Spec,
         };
         world.request(request).unwrap();
@@ -758,5 +758,5 @@ fn a_spec_that_could_not_be_changed_any_more_is_refused() {
     let service = world.store.service(&id).unwrap();
     assert!(service.previous_spec.is_some());
     let bytes = serde_json::to_vec(&**service).unwrap().len();
-    assert!(bytes < crate::raft::MAX_PROPOSAL * 3 / 4, "{bytes}");
+    assert!(bytes < crate::raft::MAX_PROPOSAL / 3, "{bytes}");
 }
