@@ -1,7 +1,7 @@
 //! Builds to be done, and which of them need others first.
 
-use agent_api::build::Call;
-use agent_api::client::build::{BuildSpec, image_context};
+use agent_api::build::{BuildRequest, Call, ContextOffer};
+use agent_api::client::build::{BuildSpec, Offers, SpecError};
 use indexmap::IndexMap;
 
 /// One build.
@@ -24,13 +24,36 @@ pub(crate) enum AnswerFormat {
     Json,
 }
 
+/// A build whose contexts, Dockerfile and files are open.
+pub(crate) struct Opened {
+    pub(crate) name: String,
+    pub(crate) request: BuildRequest,
+    pub(crate) offers: Offers,
+    from_jobs: IndexMap<String, String>,
+}
+
 impl Job {
+    /// Opens and reads what it needs of this side.
+    pub(crate) fn open(self) -> Result<Opened, SpecError> {
+        let (request, offers) = self.spec.prepare(&|name| std::env::var(name).ok())?;
+        Ok(Opened {
+            name: self.name,
+            request,
+            offers,
+            from_jobs: self.from_jobs,
+        })
+    }
+}
+
+impl Opened {
     /// Fills in the results it waited for.
     pub(crate) fn resolve(&mut self, images: &IndexMap<String, String>) {
         for (context, job) in &self.from_jobs {
             if let Some(id) = images.get(job) {
-                let context = context.clone();
-                self.spec.named_contexts.insert(context, image_context(id));
+                let image = ContextOffer::Image {
+                    reference: id.clone(),
+                };
+                self.request.named_contexts.insert(context.clone(), image);
             }
         }
     }
@@ -124,13 +147,21 @@ mod tests {
 
     #[test]
     fn results_become_contexts() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("Dockerfile"), "FROM b").unwrap();
         let mut images = IndexMap::new();
-        let mut waiting = job("a", &["b"]);
+        let mut described = job("a", &["b"]);
+        described.spec.context = directory.path().to_string_lossy().into_owned();
+        let mut waiting = described.open().unwrap();
         assert!(!waiting.is_ready(&images));
         images.insert("b".to_owned(), "sha256:1".to_owned());
         assert!(waiting.is_ready(&images));
         waiting.resolve(&images);
-        assert_eq!(waiting.spec.named_contexts["b"], "docker-image://sha256:1");
+        let reference = "sha256:1".to_owned();
+        assert_eq!(
+            waiting.request.named_contexts["b"],
+            ContextOffer::Image { reference }
+        );
     }
 
     #[test]

@@ -1,47 +1,60 @@
 //! Does builds: all that are ready at the same time, with one picture of their progress.
 
 use super::backlog::Backlog;
-use super::job::{Job, check_order};
+use super::job::{Job, Opened, check_order};
 use crate::failure::Failure;
 use crate::out;
 use crate::render::build_progress::{BuildProgress, failure};
 use agent_api::Client;
-use agent_api::build::{BuildResult, FailureKind, RegistryCredentials};
+use agent_api::build::{BuildResult, FailureKind};
 use agent_api::client::RemoveImageOptions;
 use agent_api::client::build::{BuildError, Logins};
-use agent_api::client::credentials::{ConfigFile, Login};
+use agent_api::client::credentials::ConfigFile;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use indexmap::IndexMap;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often the picture is drawn again.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Time for removing images that nobody asked for.
+const REMOVAL: Duration = Duration::from_secs(10);
+
 /// Results by the jobs' names.
 pub(crate) type Results = IndexMap<String, BuildResult>;
 
-/// Does all jobs. The first that fails ends the others.
+/// Does all jobs. The first that fails ends the others; `results` has what was built, also then.
 pub(crate) async fn run(
     client: &Client,
     jobs: Vec<Job>,
     progress: &mut BuildProgress,
-) -> anyhow::Result<Results> {
+    results: &mut Results,
+) -> anyhow::Result<()> {
     check_order(&jobs).map_err(|reason| Failure::new(1, format!("failed to build: {reason}")))?;
     let several = jobs.len() > 1;
     let news = Backlog::default();
     let logins = logins();
-    let work = build_all(client, jobs, several, logins.as_ref(), &news);
-    tokio::pin!(work);
+    // Everything is opened before anything is built: a mistake is told at once, and no build changes what another reads.
+    let mut opened = Vec::new();
+    for job in jobs {
+        opened.push(
+            job.open()
+                .map_err(|error| Failure::new(1, format!("failed to build: {error}")))?,
+        );
+    }
     let mut tick = tokio::time::interval(TICK);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
-    let built = loop {
-        tokio::select! {
-            built = &mut work => break built,
-            (prefix, status) = news.next() => progress.update(status, &prefix),
-            _ = tick.tick(), if progress.is_live() => progress.tick(),
-            _ = &mut interrupted => break Err(cancelled()),
+    let built = {
+        let work = build_all(client, opened, several, logins.as_ref(), &news, results);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                built = &mut work => break built,
+                (prefix, status) = news.next() => progress.update(status, &prefix),
+                _ = tick.tick(), if progress.is_live() => progress.tick(),
+                _ = &mut interrupted => break Err(cancelled()),
+            }
         }
     };
     while let Some((prefix, status)) = news.try_next() {
@@ -69,21 +82,17 @@ fn cancelled() -> anyhow::Error {
 
 async fn build_all(
     client: &Client,
-    mut waiting: Vec<Job>,
+    mut waiting: Vec<Opened>,
     several: bool,
     logins: Option<&Logins>,
     news: &Backlog,
-) -> anyhow::Result<Results> {
-    let auths = credentials().await;
-    for job in &mut waiting {
-        job.spec.request.auths.clone_from(&auths);
-    }
+    results: &mut Results,
+) -> anyhow::Result<()> {
     let order: Vec<String> = waiting.iter().map(|job| job.name.clone()).collect();
-    let mut results = Results::new();
     let mut images = IndexMap::new();
     let mut running = FuturesUnordered::new();
     loop {
-        let (ready, rest): (Vec<Job>, Vec<Job>) =
+        let (ready, rest): (Vec<Opened>, Vec<Opened>) =
             waiting.into_iter().partition(|job| job.is_ready(&images));
         waiting = rest;
         for mut job in ready {
@@ -98,22 +107,23 @@ async fn build_all(
         results.insert(name, result);
     }
     results.sort_by_key(|name, _| order.iter().position(|other| other == name));
-    Ok(results)
+    Ok(())
 }
 
 async fn build(
     client: &Client,
-    job: Job,
+    job: Opened,
     several: bool,
     logins: Option<&Logins>,
     news: &Backlog,
 ) -> anyhow::Result<(String, BuildResult)> {
-    let name = job.name;
+    let Opened {
+        name,
+        mut request,
+        mut offers,
+        ..
+    } = job;
     let prefix = if several { name.clone() } else { String::new() };
-    let (mut request, mut offers) = job
-        .spec
-        .prepare(&|name| std::env::var(name).ok())
-        .map_err(|error| Failure::new(1, format!("failed to build: {error}")))?;
     if let Some(logins) = logins {
         request.ask_credentials = true;
         offers.logins(logins.clone());
@@ -147,30 +157,6 @@ fn logins() -> Option<Logins> {
     }
 }
 
-/// What the user has logged in to. Not being able to read it fails the pulls that need it, not the build.
-async fn credentials() -> IndexMap<String, RegistryCredentials> {
-    let (logins, errors) = match ConfigFile::load() {
-        Ok(config) => config.all().await,
-        Err(error) => (BTreeMap::new(), vec![error]),
-    };
-    for error in errors {
-        out::note(format!(
-            "WARNING: going on without credentials of registries: {error}"
-        ));
-    }
-    let credentials = |(server, login): (String, Login)| {
-        let credentials = RegistryCredentials {
-            username: login.username,
-            password: login.password,
-            identitytoken: login.identity_token,
-            serveraddress: server.clone(),
-            ..RegistryCredentials::default()
-        };
-        (server, credentials)
-    };
-    logins.into_iter().map(credentials).collect()
-}
-
 /// A build that failed, with the lines it is about; shown as it is, after the progress.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
@@ -194,8 +180,16 @@ pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Takes away images that were only built for others; what remains of them is the build cache.
+/// Takes away images that were only built for others; what remains of them is the build cache. Also after a build that
+/// failed or was interrupted, when it must not hold the user up.
 pub(crate) async fn remove_intermediate(client: &Client, results: &Results, wanted: &[String]) {
+    let removal = remove_all_intermediate(client, results, wanted);
+    if tokio::time::timeout(REMOVAL, removal).await.is_err() {
+        tracing::debug!("intermediate images stay: the daemon takes too long to remove them");
+    }
+}
+
+async fn remove_all_intermediate(client: &Client, results: &Results, wanted: &[String]) {
     let kept: Vec<&str> = wanted
         .iter()
         .filter_map(|name| results.get(name))

@@ -6,8 +6,9 @@ use crate::buildx::options::{
     add_hosts, assignments, build_args, check_attestations, check_builder, each, entitlements,
     listed, outputs, pairs,
 };
+use crate::buildx::run::{self, Results};
 use crate::buildx::verbs::DebugFlag;
-use crate::buildx::{answer, record, run};
+use crate::buildx::{answer, record};
 use crate::connect::Session;
 use crate::failure::{Failure, Outcome};
 use crate::flags::devices;
@@ -186,7 +187,8 @@ pub(crate) async fn run(session: &Session, args: BuildArgs) -> Outcome {
     let format = job.answer;
     let client = session.client().await?;
     let mut progress = BuildProgress::new(mode, session.driver());
-    let results = run::run(client, vec![job], &mut progress)
+    let mut results = Results::new();
+    run::run(client, vec![job], &mut progress, &mut results)
         .await
         .map_err(run::explain)?;
     let result = &results[0];
@@ -236,6 +238,7 @@ impl BuildArgs {
             outputs: outputs(&self.output, self.load, self.push).map_err(fail)?,
             cache_from: each(&self.cache_from, CacheSource::parse).map_err(fail)?,
             cache_to: each(&self.cache_to, CacheDestination::parse).map_err(fail)?,
+            settled: false,
             request: self.request(call).map_err(fail)?,
         };
         Ok(Job {

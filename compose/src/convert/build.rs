@@ -76,6 +76,7 @@ fn convert(
         outputs: Vec::new(),
         cache_from: each(&build.cache_from, CacheSource::parse).map_err(said)?,
         cache_to: each(&build.cache_to, CacheDestination::parse).map_err(said)?,
+        settled: false,
         request: request(project, name, service, build, &image)?,
     };
     Ok(ServiceBuild {

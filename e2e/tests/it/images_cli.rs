@@ -84,6 +84,32 @@ fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// As Docker 28: whatever the umask, nobody else reads them. What is no file is written to as it is.
+#[test]
+fn archives_are_their_users_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = Host::start();
+    host.muster(&["create", "--name", "c", "busybox", "true"])
+        .ok();
+    std::fs::create_dir(host.path("out")).unwrap();
+    for (name, verb, what) in [("s.tar", "save", "busybox"), ("e.tar", "export", "c")] {
+        // A file of that name that others can read is replaced, not kept.
+        let path = host.write(&format!("out/{name}"), "before");
+        host.muster(&[verb, "-o", path.to_str().unwrap(), what])
+            .ok();
+        let metadata = path.metadata().unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{verb}");
+        assert!(metadata.len() > 1000);
+        host.muster(&[verb, "-o", path.to_str().unwrap(), "nothing"])
+            .fails(1, "nothing");
+        assert_eq!(path.metadata().unwrap().len(), metadata.len());
+        host.muster(&[verb, "-o", "/dev/null", what]).ok();
+    }
+    let left = std::fs::read_dir(host.path("out")).unwrap().count();
+    assert_eq!(left, 2, "parts are left");
+    host.finish();
+}
+
 #[test]
 fn images_are_saved_and_loaded_for_a_platform() {
     let host = Host::start();

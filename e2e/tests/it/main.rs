@@ -6,6 +6,7 @@
 )]
 
 mod autostart;
+mod bake;
 mod build;
 mod build_apt;
 mod build_arguments;

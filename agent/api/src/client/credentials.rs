@@ -2,7 +2,7 @@
 //! line does, so that both can be used in turn.
 //!
 //! ```text
-//! credHelpers.<registry> ─┐ else                  docker-credential-<name> get|store|erase|list
+//! credHelpers.<registry> ─┐ else                  docker-credential-<name> get|store|erase
 //! credsStore ─────────────┴─▶ a helper  ────────▶ server or JSON on stdin, JSON on stdout
 //! auths.<registry>.auth      base64 of user:password, where there is no helper
 //! auths.<registry>.identitytoken   stands for the password at the registry's token service
@@ -10,7 +10,7 @@
 //!
 //! Must not: log a secret, or show one in an error. Source: docker/cli `cli/config`, docker/docker-credential-helpers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,8 +27,6 @@ use super::{RegistryAuth, WholeFile};
 
 /// The key of Docker Hub.
 pub const HUB: &str = "https://index.docker.io/v1/";
-/// Helpers that run at the same time.
-const HELPERS: usize = 8;
 /// Time for a helper, which may ask its user to unlock something.
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
 /// Bytes of a helper's answer.
@@ -69,7 +66,7 @@ pub enum CredentialsError {
     Helper {
         /// `docker-credential-<name>`.
         program: String,
-        /// `get`, `store`, `erase` or `list`.
+        /// `get`, `store` or `erase`.
         verb: &'static str,
         /// What it says, or why it could not be run.
         reason: String,
@@ -225,40 +222,6 @@ impl ConfigFile {
             Some(helper) => ask_helper(&helper, server).await,
             None => self.plain(server),
         }
-    }
-
-    /// All credentials, by registry: what a build may need. Helpers are asked at the same time; one that fails takes away
-    /// what it keeps and no more, as docker/cli `GetAllCredentials`: the errors say which.
-    pub async fn all(&self) -> (BTreeMap<String, Login>, Vec<CredentialsError>) {
-        let mut servers: BTreeSet<String> = BTreeSet::new();
-        let mut errors = Vec::new();
-        let entries = ["auths", "credHelpers"].map(|name| self.object(name));
-        for entry in entries.into_iter().flatten() {
-            servers.extend(entry.keys().cloned());
-        }
-        if let Some(store) = self.store_name() {
-            match listed(&store).await {
-                Ok(listed) => servers.extend(listed),
-                Err(error) => errors.push(error),
-            }
-        }
-        let mut asked = futures_util::stream::iter(servers)
-            .map(|server| async move {
-                let login = self.get(&server).await;
-                (server, login)
-            })
-            .buffer_unordered(HELPERS);
-        let mut all = BTreeMap::new();
-        while let Some((server, login)) = asked.next().await {
-            match login {
-                Ok(Some(login)) => {
-                    all.insert(server, login);
-                }
-                Ok(None) => {}
-                Err(error) => errors.push(error),
-            }
-        }
-        (all, errors)
     }
 
     /// Keeps credentials, with the helper that is meant for them or in the file.
@@ -430,14 +393,6 @@ impl ConfigFile {
         });
         written.map_err(failed)
     }
-}
-
-/// The registries that a helper keeps credentials for.
-async fn listed(store: &str) -> Result<Vec<String>> {
-    let text = run_helper(store, "list", String::new()).await?;
-    let listed: BTreeMap<String, String> =
-        serde_json::from_str(&text).map_err(|error| failed(store, "list", error.to_string()))?;
-    Ok(listed.into_keys().collect())
 }
 
 /// The key of the registry an image comes from.
@@ -690,24 +645,6 @@ mod tests {
             let error = file.get(server).await.unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
         }
-        std::fs::remove_dir_all(directory).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_helper_that_fails_takes_no_other_credentials_away() {
-        let directory = temporary("broken-helper");
-        std::fs::create_dir(&directory).unwrap();
-        let path = directory.join("config.json");
-        std::fs::write(
-            &path,
-            r#"{"credHelpers": {"gone": "no-such-helper"}, "auths": {"here": {"auth": "bWU6c2VjcmV0"}}}"#,
-        )
-        .unwrap();
-        let (logins, errors) = ConfigFile::read(&path).unwrap().all().await;
-        assert_eq!(logins["here"].username, "me");
-        assert_eq!((logins.len(), errors.len()), (1, 1));
-        let told = errors[0].to_string();
-        assert!(told.contains("docker-credential-no-such-helper"), "{told}");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

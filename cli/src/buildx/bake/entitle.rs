@@ -86,6 +86,14 @@ impl Granted {
     }
 }
 
+/// From now on the job's paths are what they are now: what an earlier build of the same command puts there does not
+/// lead it elsewhere.
+pub(super) fn settle(job: &mut Job, here: &Path) {
+    let env = |name: &str| std::env::var(name).ok();
+    let here = real(here);
+    job.spec.settle(&env, &|path| real(&here.join(path)));
+}
+
 /// What a permission is called.
 fn word(entitlement: Entitlement) -> &'static str {
     match entitlement {

@@ -107,6 +107,7 @@ fn job(name: &str, target: &Target, here: &Path) -> Result<Job, String> {
         outputs: each(&target.output, OutputSpec::parse)?,
         cache_from: each(&target.cache_from, CacheSource::parse)?,
         cache_to: each(&target.cache_to, CacheDestination::parse)?,
+        settled: false,
         request: BuildRequest {
             call: asked,
             ..request(target)?

@@ -21,7 +21,7 @@ mod types;
 
 use super::job::{AnswerFormat, Job};
 use super::options::{check_attestations, check_builder};
-use super::run::{self, remove_intermediate};
+use super::run::{self, Results, remove_intermediate};
 use super::verbs::DebugFlag;
 use super::{answer, record};
 use crate::connect::Session;
@@ -113,6 +113,7 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
     check_builder(args.builder.as_deref())?;
     check_attestations(&[], args.provenance.as_deref(), args.sbom.as_deref()).map_err(fail)?;
     let mode = Mode::choose(args.progress.as_deref(), false)?;
+    check_local(&args.targets).map_err(fail)?;
     let here = std::env::current_dir()?;
     let definitions = read(&args.file, &here).map_err(fail)?;
     let env = |name: &str| std::env::var(name).ok();
@@ -133,8 +134,11 @@ pub(crate) async fn run(session: &Session, args: BakeArgs) -> Outcome {
         out::line(print(&resolved))?;
         return Ok(0);
     }
-    let jobs = jobs::jobs(&resolved, &here).map_err(fail)?;
+    let mut jobs = jobs::jobs(&resolved, &here).map_err(fail)?;
     grant(&args.allow, &jobs, &here).map_err(fail)?;
+    for job in &mut jobs {
+        entitle::settle(job, &here);
+    }
     let mut outputs = jobs.iter().flat_map(|job| &job.spec.outputs);
     if outputs.any(OutputSpec::is_stdout) {
         let reason = "an output of several builds cannot be standard output: give it a dest";
@@ -154,10 +158,10 @@ async fn build(
 ) -> Outcome {
     let formats: Vec<AnswerFormat> = jobs.iter().map(|job| job.answer).collect();
     let client = session.client().await?;
-    let results = run::run(client, jobs, &mut progress)
-        .await
-        .map_err(run::explain)?;
+    let mut results = Results::new();
+    let built = run::run(client, jobs, &mut progress, &mut results).await;
     remove_intermediate(client, &results, &resolved.wanted).await;
+    built.map_err(run::explain)?;
     let mut wanted = results.clone();
     wanted.retain(|name, _| resolved.wanted.contains(name));
     if wanted.values().all(|result| result.answer.is_none()) {
@@ -281,6 +285,16 @@ impl Language {
             true => Self::Compose,
             false => Self::Hcl,
         }
+    }
+}
+
+/// An address in place of the first target is where buildx would fetch the files from.
+fn check_local(targets: &[String]) -> Result<(), String> {
+    match targets.first().filter(|target| is_remote(target)) {
+        Some(url) => Err(format!(
+            "remote definitions are not supported: fetch {url} and bake in its directory (contexts of targets may be addresses)"
+        )),
+        None => Ok(()),
     }
 }
 

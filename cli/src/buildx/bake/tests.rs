@@ -622,3 +622,14 @@ fn an_override_is_for_a_target_that_is_there() {
     let shown = printed(&file, &["web"], &set, &[]);
     assert_eq!(shown["target"]["web"]["args"], json!({"A": "1"}));
 }
+
+#[test]
+fn addresses_of_definitions_are_refused_with_what_to_do() {
+    for url in ["https://github.com/docker/buildx.git", "git@host:a/b.git"] {
+        let error = check_local(&[url.to_owned(), "web".to_owned()]).unwrap_err();
+        assert!(error.contains(url) && error.contains("fetch"), "{error}");
+        assert!(read_file(url).unwrap_err().contains("not supported"));
+    }
+    assert_eq!(check_local(&["web".to_owned()]), Ok(()));
+    assert_eq!(check_local(&[]), Ok(()));
+}

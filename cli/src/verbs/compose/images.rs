@@ -232,7 +232,8 @@ impl<'a> Images<'a> {
         let mode = Mode::choose(if quiet { Some("quiet") } else { progress }, quiet)?;
         let client = self.session.client().await?;
         let mut progress = BuildProgress::new(mode, self.session.driver());
-        let results = run::run(client, jobs, &mut progress)
+        let mut results = Results::new();
+        run::run(client, jobs, &mut progress, &mut results)
             .await
             .map_err(run::explain)?;
         progress.show_warnings(self.session.debug, self.session.debug_hint());

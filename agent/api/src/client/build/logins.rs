@@ -21,10 +21,12 @@ struct Shared {
     known: Mutex<Known>,
 }
 
+/// JSON of credentials, or nothing; an error is a helper's.
+type Answer = Result<Vec<u8>, String>;
+
 #[derive(Default)]
 struct Known {
-    /// JSON of credentials, or nothing; an error is a helper's.
-    answers: HashMap<String, Arc<OnceCell<Result<Vec<u8>, String>>>>,
+    answers: HashMap<String, Arc<OnceCell<Answer>>>,
     /// Those that nobody has been told of.
     failures: Vec<CredentialsError>,
 }
@@ -53,7 +55,7 @@ impl Logins {
     }
 
     /// The answer for a registry; the error is for the daemon's log.
-    pub(super) async fn of(&self, server: &str) -> Result<Vec<u8>, String> {
+    pub(super) async fn of(&self, server: &str) -> Answer {
         let cell = {
             let mut known = self.lock();
             if !known.answers.contains_key(server) && known.answers.len() >= MAX_SERVERS {

@@ -6,6 +6,7 @@
 //! serve.rs    one task per channel: feeds it or drains it
 //! ssh/        an SSH agent that holds keys of files
 //! layout.rs   an image of an OCI layout         logins.rs  who the user is at a registry
+//! place.rs    paths in which no link is followed
 //! directory.rs  a directory as a filtered tar    unpack.rs  a tar into a directory
 //! spec/       a build in the client's own terms, and the languages of its options
 //! ```
@@ -17,6 +18,7 @@ mod directory;
 mod layout;
 mod logins;
 mod offers;
+mod place;
 mod serve;
 mod spec;
 mod ssh;
@@ -182,9 +184,9 @@ impl Session {
                 let reply = Reply::new(channel, self.outgoing.clone());
                 match service {
                     Service::Feed(feed) => self.tasks.spawn(serve::feed(feed, reply, receiver)),
-                    Service::Output(sink) => {
-                        self.outputs.spawn(serve::store(sink, reply, receiver))
-                    }
+                    Service::Output(sink, links) => self
+                        .outputs
+                        .spawn(serve::store(sink, links, reply, receiver)),
                 };
             }
             // The writer has gone only when the connection has: reading will tell.

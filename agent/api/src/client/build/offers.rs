@@ -3,6 +3,7 @@
 use super::directory::OpenDirectory;
 use super::layout::LayoutImage;
 use super::logins::Logins;
+use super::place::{self, Links};
 use super::serve::{Feed, Service};
 use super::ssh::SshSource;
 use crate::types::build::{ChannelPurpose, ContextOffer, MAX_SECRET};
@@ -20,6 +21,7 @@ pub struct Offers {
     caches: HashMap<String, PathBuf>,
     outputs: HashMap<String, OutputSink>,
     logins: Option<Logins>,
+    links: Links,
 }
 
 /// Where the files of a context are.
@@ -63,15 +65,21 @@ impl fmt::Debug for SecretSource {
 
 impl SecretSource {
     /// The bytes, at most [`MAX_SECRET`].
-    pub(super) async fn read(self) -> Result<Vec<u8>, String> {
+    pub(super) async fn read(self, links: Links) -> Result<Vec<u8>, String> {
         use tokio::io::AsyncReadExt as _;
         let bytes = match self {
             Self::Value(bytes) => bytes,
             Self::File(path) => {
                 let cannot = |error| format!("cannot read the secret {}: {error}", path.display());
-                let file = tokio::fs::File::open(&path).await.map_err(cannot)?;
+                let at = path.clone();
+                let opened = tokio::task::spawn_blocking(move || place::open(&at, links));
+                let file = opened
+                    .await
+                    .map_err(|panic| panic.to_string())?
+                    .map_err(cannot)?;
                 let mut bytes = Vec::new();
-                file.take(MAX_SECRET as u64 + 1)
+                tokio::fs::File::from_std(file)
+                    .take(MAX_SECRET as u64 + 1)
                     .read_to_end(&mut bytes)
                     .await
                     .map_err(cannot)?;
@@ -132,6 +140,11 @@ impl Offers {
         self.caches.insert(id.to_owned(), layout);
     }
 
+    /// Files are used by their paths without following links: all paths are absolute and have none.
+    pub fn refuse_links(&mut self) {
+        self.links = Links::Refused;
+    }
+
     /// Offers to say who the user is at the registries that the build speaks to.
     pub fn logins(&mut self, logins: Logins) {
         self.logins = Some(logins);
@@ -171,7 +184,7 @@ impl Offers {
             },
             ChannelPurpose::Secret { id } => {
                 let source = self.secrets.get(id).ok_or_else(|| gone("secret", id))?;
-                Feed::Secret(source.clone())
+                Feed::Secret(source.clone(), self.links)
             }
             ChannelPurpose::Ssh { id } => {
                 let agent = self.ssh.get(id).ok_or_else(|| gone("SSH agent", id))?;
@@ -179,7 +192,7 @@ impl Offers {
             }
             ChannelPurpose::Cache { id } => {
                 let path = self.caches.get(id).ok_or_else(|| gone("cache", id))?;
-                Feed::Layout(path.clone())
+                Feed::Layout(path.clone(), self.links)
             }
             ChannelPurpose::Credentials { server } => match &self.logins {
                 Some(logins) => Feed::Login(logins.clone(), server.clone()),
@@ -187,7 +200,7 @@ impl Offers {
             },
             ChannelPurpose::Output { id } => {
                 let sink = self.outputs.remove(id).ok_or_else(|| gone("output", id))?;
-                return Ok(Service::Output(sink));
+                return Ok(Service::Output(sink, self.links));
             }
         };
         Ok(Service::Feed(feed))

@@ -5,6 +5,7 @@ use super::directory::{self, OpenDirectory};
 use super::layout::LayoutImage;
 use super::logins::Logins;
 use super::offers::{OutputSink, SecretSource};
+use super::place::{Links, Place};
 use super::ssh::{KeyAgent, SshSource};
 use super::{BuildError, Piece, unpack};
 use crate::types::build::{Frame, MAX_DATA};
@@ -18,16 +19,16 @@ use tokio::sync::mpsc;
 /// What a channel is connected to.
 pub(super) enum Service {
     Feed(Feed),
-    Output(OutputSink),
+    Output(OutputSink, Links),
 }
 
 /// Where what the daemon gets comes from.
 pub(super) enum Feed {
     Directory(OpenDirectory),
     Archive(Box<dyn AsyncRead + Send + Unpin>),
-    Layout(PathBuf),
+    Layout(PathBuf, Links),
     Image(LayoutImage),
-    Secret(SecretSource),
+    Secret(SecretSource, Links),
     Agent(SshSource),
     Login(Logins, String),
 }
@@ -55,8 +56,11 @@ pub(super) async fn feed(feed: Feed, reply: Reply, incoming: mpsc::Receiver<Piec
         Feed::Directory(root) => {
             written(&reply, incoming, move |pipe| directory::write(&root, pipe)).await
         }
-        Feed::Layout(path) => {
-            let write = move |pipe: &mut FrameWriter| directory::write_layout(&path, pipe);
+        Feed::Layout(path, links) => {
+            let write = move |pipe: &mut FrameWriter| {
+                let place = Place::directory(&path, links)?;
+                directory::write_layout(place.path(), pipe)
+            };
             written(&reply, incoming, write).await
         }
         Feed::Image(image) => {
@@ -64,7 +68,7 @@ pub(super) async fn feed(feed: Feed, reply: Reply, incoming: mpsc::Receiver<Piec
             written(&reply, incoming, write).await
         }
         Feed::Archive(reader) => copied(&reply, incoming, reader).await,
-        Feed::Secret(source) => match source.read().await {
+        Feed::Secret(source, links) => match source.read(links).await {
             Ok(bytes) => copied(&reply, incoming, &bytes[..]).await,
             Err(reason) => Err(reason),
         },
@@ -266,6 +270,7 @@ async fn agent(
 /// Stores an output. What goes wrong is this side's to tell; the daemon hears that it need not go on.
 pub(super) async fn store(
     sink: OutputSink,
+    links: Links,
     reply: Reply,
     incoming: mpsc::Receiver<Piece>,
 ) -> Result<(), BuildError> {
@@ -277,10 +282,12 @@ pub(super) async fn store(
         };
         let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         match sink {
-            OutputSink::Directory(path) => {
-                unpack::unpack(&mut reader, &path).map_err(|error| at(&path, error))
-            }
-            OutputSink::File(path) => to_file(&mut reader, &path).map_err(|error| at(&path, error)),
+            OutputSink::Directory(path) => Place::directory(&path, links)
+                .and_then(|place| unpack::unpack(&mut reader, place.path()))
+                .map_err(|error| at(&path, error)),
+            OutputSink::File(path) => Place::file(&path, links)
+                .and_then(|place| to_file(&mut reader, place.path()))
+                .map_err(|error| at(&path, error)),
             OutputSink::Stdout => io::copy(&mut reader, &mut io::stdout().lock())
                 .and_then(|_| io::stdout().flush())
                 .map_err(|error| format!("standard output: {error}")),

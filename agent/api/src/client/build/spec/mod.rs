@@ -58,6 +58,8 @@ pub struct BuildSpec {
     pub cache_from: Vec<CacheSource>,
     /// `--cache-to`
     pub cache_to: Vec<CacheDestination>,
+    /// [`BuildSpec::settle`] has made its paths ones without links, which stay so.
+    pub settled: bool,
     /// Everything that needs nothing of the client. Contexts, Dockerfile, ids, outputs and caches are filled in.
     pub request: BuildRequest,
 }
@@ -146,9 +148,13 @@ impl BuildSpec {
             outputs,
             cache_from,
             cache_to,
+            settled,
             mut request,
         } = self;
         let mut offers = Offers::new();
+        if settled {
+            offers.refuse_links();
+        }
         context::main(&context, dockerfile, &mut request, &mut offers)?;
         for (name, place) in named_contexts {
             let offer = context::named(&name, &place, &mut offers)?;

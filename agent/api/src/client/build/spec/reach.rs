@@ -3,7 +3,7 @@
 
 use super::{BuildSpec, CacheDestination, CacheSource, OutputTarget, context};
 use crate::client::build::OutputSink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One thing of the client's that a build uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,5 +57,50 @@ impl BuildSpec {
             reach.push(Reach::Keys);
         }
         reach
+    }
+
+    /// Makes the paths that are used after [`BuildSpec::prepare`] what they are now, links followed: `real` says what
+    /// that is. A link that is put there later is an error, so that what was judged is what is used.
+    pub fn settle(
+        &mut self,
+        env: &dyn Fn(&str) -> Option<String>,
+        real: &dyn Fn(&Path) -> PathBuf,
+    ) {
+        self.settled = true;
+        for secret in &mut self.secrets {
+            if let Some(path) = secret.file(env) {
+                secret.src = Some(real(&path));
+            }
+        }
+        for source in &mut self.cache_from {
+            if let CacheSource::Local { src, .. } = source {
+                *src = real(src);
+            }
+        }
+        for destination in &mut self.cache_to {
+            if let CacheDestination::Local { dest, .. } = destination {
+                *dest = real(dest);
+            }
+        }
+        for output in &mut self.outputs {
+            match &mut output.target {
+                OutputTarget::Local { dest, .. }
+                | OutputTarget::Tar {
+                    dest: OutputSink::Directory(dest) | OutputSink::File(dest),
+                    ..
+                }
+                | OutputTarget::Oci {
+                    dest: OutputSink::Directory(dest) | OutputSink::File(dest),
+                    ..
+                }
+                | OutputTarget::Docker {
+                    dest: OutputSink::Directory(dest) | OutputSink::File(dest),
+                    ..
+                } => {
+                    *dest = real(dest);
+                }
+                _ => {}
+            }
+        }
     }
 }
