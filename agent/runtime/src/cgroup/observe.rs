@@ -23,6 +23,8 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 const FREEZE_PAUSE: Duration = Duration::from_micros(200);
 /// How long one change of the unified hierarchy's frozen state may take, in seconds.
 const FREEZE_SECONDS: i64 = 10;
+/// How often new processes of a session are looked for.
+const KILL_ROUNDS: u32 = 100;
 
 impl Cgroup {
     /// Suspends every process; returns when all of them are.
@@ -84,6 +86,27 @@ impl Cgroup {
                 .collect();
         }
         self.thaw_if_frozen()
+    }
+
+    /// Kills the processes of a session, which is what an exec and its descendants are unless they make their own. Ends
+    /// when nobody new is found, so that what is forked meanwhile goes as well; a process that is killed forks no more,
+    /// so few rounds are enough unless something forks faster than it can be looked at. `leader` may have ended: its number is
+    /// not given away while the session has a process.
+    pub fn kill_session(&self, leader: i32) -> Result<(), CgroupError> {
+        let mut killed = BTreeSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let found = self.processes()?;
+            let before = killed.len();
+            for pid in found {
+                if !killed.contains(&pid) && kill_if_of_session(pid, leader)? {
+                    killed.insert(pid);
+                }
+            }
+            if killed.len() == before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn thaw_if_frozen(&self) -> Result<(), CgroupError> {
@@ -264,6 +287,41 @@ fn kill_process(pid: i32) -> Result<(), CgroupError> {
             errno,
         )),
     }
+}
+
+/// Whether a process is of the session; it is killed then. The descriptor is opened first, so that the process looked at
+/// is the one that is killed.
+fn kill_if_of_session(pid: i32, session: i32) -> Result<bool, CgroupError> {
+    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let fail = |errno: rustix::io::Errno| {
+        failed(format!("kill process {pid} of"), Path::new("/proc"), errno)
+    };
+    let Some(process) = rustix::process::Pid::from_raw(pid) else {
+        return Ok(false);
+    };
+    let pidfd = match pidfd_open(process, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // Ended, or a thread that is not a process of its own.
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(false),
+        Err(errno) => return Err(fail(errno)),
+    };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return Ok(false);
+    };
+    if session_of(&stat) != Some(session) {
+        return Ok(false);
+    }
+    match pidfd_send_signal(&pidfd, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(true),
+        Err(errno) => Err(fail(errno)),
+    }
+}
+
+/// The session in a line of `/proc/<pid>/stat`. The name before it may contain anything.
+fn session_of(stat: &str) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    // state, parent, process group, session
+    fields.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// A number from a file of `name value` lines; 0 when the name is not there.

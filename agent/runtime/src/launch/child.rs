@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use syscalls::Sysno;
 
-use super::step::{DeviceNode, Keep, Meeting, Part, Step};
+use super::missing::{self, Last};
+use super::step::{Absent, DeviceNode, Keep, Meeting, Part, Step};
 use crate::sys::raw::{self, Errno, MountAttr};
 
 /// Longest path handled, its final zero included.
@@ -226,7 +227,7 @@ impl Child<'_> {
                 ..
             } => done(raw::set_rlimit(*resource, *soft, *hard)),
             Step::ArrangeDescriptors { preserve } => self.arrange_descriptors(*preserve),
-            Step::ChangeDirectory { path } => self.change_directory(path),
+            Step::ChangeDirectory { path, absent } => self.change_directory(path, *absent),
             Step::LimitCapabilities => self.limit_capabilities(),
             Step::SetUser => self.set_user(),
             Step::SetCapabilities => self.set_capabilities(),
@@ -288,7 +289,11 @@ impl Child<'_> {
             Err(libc::ENOENT) => {}
             Err(errno) => return Err(errno),
         }
-        make_missing(root, target, kind)?;
+        let last = match kind {
+            libc::S_IFDIR => Last::Directory,
+            _ => Last::File,
+        };
+        missing::make(root, target, last)?;
         raw::open_in_root(root, target, libc::O_PATH).map(|fd| fd as i32)
     }
 
@@ -329,7 +334,7 @@ impl Child<'_> {
         let absolute = node.path.to_bytes().first() == Some(&b'/');
         if !absolute {
             if node.path.to_bytes().contains(&b'/') {
-                make_missing(self.dev, &node.path, 0).map_err(whole)?;
+                missing::make(self.dev, &node.path, Last::Nothing).map_err(whole)?;
             }
             return self.make_node(self.dev, &node.path, node);
         }
@@ -512,11 +517,11 @@ impl Child<'_> {
         done(raw::close_range(first, u32::MAX))
     }
 
-    fn change_directory(&self, path: &CStr) -> Outcome {
+    fn change_directory(&self, path: &CStr, absent: Absent) -> Outcome {
         match raw::chdir(path) {
             Ok(_) => {}
-            Err(libc::ENOENT) => {
-                make_missing(libc::AT_FDCWD, path, libc::S_IFDIR).map_err(whole)?;
+            Err(libc::ENOENT) if absent == Absent::Make => {
+                missing::make(libc::AT_FDCWD, path, Last::Directory).map_err(whole)?;
                 raw::chdir(path).map_err(whole)?;
             }
             Err(errno) => return Err(whole(errno)),
@@ -682,71 +687,6 @@ fn set_attributes(mount: i32, attr: &MountAttr, recursive: bool) -> Outcome {
             super::remount::by_path(mount, &flat, reach).map_err(whole)
         }
         Err(errno) => Err(whole(errno)),
-    }
-}
-
-/// Makes every missing directory of `path` below `root`, and the last component as `kind` says (0: nothing).
-fn make_missing(root: i32, path: &CStr, kind: u32) -> Result<(), Errno> {
-    let bytes = path.to_bytes();
-    let mut buffer = [0u8; PATH_MAX];
-    if bytes.len() >= PATH_MAX {
-        return Err(libc::ENAMETOOLONG);
-    }
-    let mut end = 0usize;
-    let mut parent = raw::open_in_root(root, c".", libc::O_PATH | libc::O_DIRECTORY)? as i32;
-    loop {
-        // the next component: [start, end)
-        let mut start = end;
-        while bytes.get(start) == Some(&b'/') {
-            start = start.wrapping_add(1);
-        }
-        end = start;
-        while bytes.get(end).is_some_and(|byte| *byte != b'/') {
-            end = end.wrapping_add(1);
-        }
-        if start == end {
-            raw::close(parent);
-            return Ok(());
-        }
-        let last = bytes
-            .get(end..)
-            .is_none_or(|rest| rest.iter().all(|byte| *byte == b'/'));
-        let mut name = [0u8; 256];
-        let component = bytes.get(start..end).unwrap_or(b"");
-        let Some(space) = name.get_mut(..component.len()) else {
-            raw::close(parent);
-            return Err(libc::ENAMETOOLONG);
-        };
-        space.copy_from_slice(component);
-        let name = CStr::from_bytes_until_nul(&name).map_err(|_| libc::ENAMETOOLONG)?;
-        let made = match (last, kind) {
-            (true, 0) => {
-                raw::close(parent);
-                return Ok(());
-            }
-            (true, kind) if kind != libc::S_IFDIR => {
-                raw::mknodat(parent, name, libc::S_IFREG | 0o644, 0)
-            }
-            _ => raw::mkdirat(parent, name, 0o755),
-        };
-        match made {
-            Ok(_) | Err(libc::EEXIST) => {}
-            // A read-only place may still hold what is looked for.
-            Err(libc::EROFS) if !last => {}
-            Err(errno) => {
-                raw::close(parent);
-                return Err(errno);
-            }
-        }
-        raw::close(parent);
-        if last {
-            return Ok(());
-        }
-        if let (Some(space), Some(prefix)) = (buffer.get_mut(..end), bytes.get(..end)) {
-            space.copy_from_slice(prefix);
-        }
-        let prefix = CStr::from_bytes_until_nul(&buffer).map_err(|_| libc::ENAMETOOLONG)?;
-        parent = raw::open_in_root(root, prefix, libc::O_PATH | libc::O_DIRECTORY)? as i32;
     }
 }
 

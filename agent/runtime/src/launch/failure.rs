@@ -80,6 +80,9 @@ fn explain(plan: &LaunchPlan, step: Option<&Step>, part: Part, errno: i32) -> La
                  the host path exists and is the expected type"
                 ))
             }
+            (Some(Step::ChangeDirectory { .. }), libc::ENOENT) => {
+                LaunchError::NotFound(format!("{what}: {reason}"))
+            }
             (Some(Step::ChangeDirectory { .. }), libc::ENOTDIR | libc::EACCES) => {
                 LaunchError::NotExecutable(format!("{what}: {reason}"))
             }

@@ -14,6 +14,7 @@
 
 mod child;
 mod failure;
+mod missing;
 mod open;
 pub(crate) mod parent;
 pub(crate) mod plan;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::LaunchError;
-use super::step::{DeviceNode, Keep, Meeting, Parameter, Slot, Step, attr};
+use super::step::{Absent, DeviceNode, Keep, Meeting, Parameter, Slot, Step, attr};
 use super::values::{
     attributes, c_path, c_string, clean_absolute, parameters, propagation_flags, rlimit,
 };
@@ -137,7 +137,7 @@ pub(crate) fn container(spec: &LaunchSpec, start: Start) -> Result<LaunchPlan, L
             propagation: propagation_flags(propagation),
         });
     }
-    plan.process_steps(&spec.process, start)?;
+    plan.process_steps(&spec.process, start, Absent::Make)?;
     Ok(LaunchPlan {
         namespaces: plan.clone_flags,
         join_pid: match &spec.namespaces.pid {
@@ -179,6 +179,7 @@ pub(crate) fn exec(
             ..process.clone()
         },
         Start::Immediate,
+        Absent::Fail,
     )?;
     Ok(LaunchPlan {
         namespaces: 0,
@@ -553,7 +554,12 @@ impl Builder {
     }
 
     /// From inside the root to the program.
-    fn process_steps(&mut self, process: &Process, start: Start) -> Result<(), LaunchError> {
+    fn process_steps(
+        &mut self,
+        process: &Process,
+        start: Start,
+        absent: Absent,
+    ) -> Result<(), LaunchError> {
         self.oom_score(process)?;
         for limit in &process.rlimits {
             self.steps.push(rlimit(limit)?);
@@ -564,6 +570,7 @@ impl Builder {
         });
         self.steps.push(Step::ChangeDirectory {
             path: c_path(&clean_absolute(&process.cwd)?)?,
+            absent,
         });
         self.steps.push(Step::LimitCapabilities);
         self.steps.push(Step::SetUser);

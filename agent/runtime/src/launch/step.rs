@@ -93,8 +93,12 @@ pub(crate) enum Step {
     },
     /// Standard streams in place, everything else closed.
     ArrangeDescriptors { preserve: u32 },
-    /// Change into the working directory, making it if missing, and check that it is inside the root.
-    ChangeDirectory { path: CString },
+    /// Change into the working directory and check that it is inside the root.
+    ChangeDirectory {
+        path: CString,
+        #[serde(default)]
+        absent: Absent,
+    },
     /// Drop capabilities from the bounding set.
     LimitCapabilities,
     /// Groups, group and user id.
@@ -138,6 +142,16 @@ pub(crate) struct DeviceNode {
     pub(crate) device: u64,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+}
+
+/// What becomes of a working directory that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum Absent {
+    /// It is made: the container's own start.
+    #[default]
+    Make,
+    /// The launch fails: a process that joins a running container finds its files as they are.
+    Fail,
 }
 
 /// Where child and parent wait for each other.
@@ -252,7 +266,7 @@ impl fmt::Display for Step {
                 name, soft, hard, ..
             } => write!(f, "set rlimit {name} to {soft}:{hard}"),
             Step::ArrangeDescriptors { .. } => f.write_str("arrange file descriptors"),
-            Step::ChangeDirectory { path } => write!(f, "change directory to {}", text(path)),
+            Step::ChangeDirectory { path, .. } => write!(f, "change directory to {}", text(path)),
             Step::LimitCapabilities => f.write_str("limit the capability bounding set"),
             Step::SetUser => f.write_str("set user and groups"),
             Step::SetCapabilities => f.write_str("set capabilities"),

@@ -5,8 +5,9 @@
 use std::arch::asm;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// Size of the child's stack: the interpreter needs a few KiB, a path buffer is 4.
-const STACK_BYTES: usize = 64 << 10;
+/// Size of the child's stack: the interpreter needs a few KiB, a path buffer is 4 and there are up to four of them.
+/// Memory is only used where it is touched.
+const STACK_BYTES: usize = 128 << 10;
 
 /// `struct clone_args` (version 2, with the cgroup).
 #[repr(C, align(8))]

@@ -132,6 +132,24 @@ pub(crate) fn symlinkat(text: &CStr, dir: i32, path: &CStr) -> Answer {
     answer(unsafe { syscall3(Sysno::symlinkat, ptr(text), fd_arg(dir), ptr(path)) })
 }
 
+/// `readlinkat`: how many bytes the link's text has. A text that does not fit is an error.
+pub(crate) fn readlinkat(dir: i32, path: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the path is a terminated string and the kernel writes at most the length given.
+    let length = answer(unsafe {
+        syscall4(
+            Sysno::readlinkat,
+            fd_arg(dir),
+            ptr(path),
+            buffer.as_mut_ptr() as usize,
+            buffer.len(),
+        )
+    })?;
+    if length >= buffer.len() {
+        return Err(libc::ENAMETOOLONG);
+    }
+    Ok(length)
+}
+
 /// `fchownat` of the entry itself.
 pub(crate) fn fchownat(dir: i32, path: &CStr, uid: u32, gid: u32) -> Answer {
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;

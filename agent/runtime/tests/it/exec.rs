@@ -122,7 +122,7 @@ fn an_exec_has_a_user_a_directory_and_a_terminal_of_its_own() {
     let running = Running::new();
     let mut spec = running.spec("id -u; pwd; tty; stty size");
     spec.process.user = "app".into();
-    spec.process.cwd = "/tmp/new".into();
+    spec.process.cwd = "/etc".into();
     spec.process.terminal = Some(TerminalSize {
         rows: 10,
         columns: 20,
@@ -137,7 +137,7 @@ fn an_exec_has_a_user_a_directory_and_a_terminal_of_its_own() {
     assert_eq!(wait(&started), 0);
     assert_eq!(
         String::from_utf8_lossy(&bytes).replace("\r\n", "\n"),
-        "1000\n/tmp/new\n/dev/pts/0\n10 20\n"
+        "1000\n/etc\n/dev/pts/0\n10 20\n"
     );
 }
 
@@ -146,6 +146,16 @@ fn failures_of_an_exec_are_told_apart() {
     need_root!();
     let running = Running::new();
     let mut spec = running.spec("");
+    spec.process.cwd = "/tmp/missing".into();
+    let error = running.run(&spec).unwrap_err();
+    assert_eq!(error.exit_code(), 127);
+    assert_eq!(
+        error.to_string(),
+        "change directory to /tmp/missing: no such file or directory"
+    );
+    spec.process.cwd = "/".into();
+    let untouched = running.spec("test ! -e /tmp/missing");
+    assert_eq!(running.run(&untouched).unwrap().0, 0);
     spec.process.args = vec!["nothing".into()];
     let error = running.run(&spec).unwrap_err();
     assert_eq!(
@@ -164,6 +174,40 @@ fn failures_of_an_exec_are_told_apart() {
         error.contains("has ended") || error.contains("no such"),
         "{error}"
     );
+}
+
+#[test]
+fn the_session_of_an_exec_is_killed_and_nobody_else() {
+    need_root!();
+    let running = Running::new();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let null = fs::File::open("/dev/null").unwrap();
+    let stdio = Stdio {
+        stdin: null.as_fd(),
+        stdout: writer.as_fd(),
+        stderr: null.as_fd(),
+    };
+    // The last one outlives its parent, which ends at once.
+    let script = "sleep 100 & (sleep 100 | sleep 100) & sh -c 'sleep 100 & sleep 100' & echo made";
+    let spec = running.spec(script);
+    let started = exec::spawn(&spec, running.launched.pidfd.as_fd(), Some(stdio)).unwrap();
+    drop(writer);
+    let mut output = fs::File::from(reader);
+    let mut made = [0; 5];
+    output.read_exact(&mut made).unwrap();
+    wait_end(&started);
+    running
+        .container
+        .cgroup()
+        .kill_session(started.pid)
+        .unwrap();
+    // The end of the output comes when nobody holds it open any more.
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    wait(&started);
+    let left = running.container.cgroup().processes().unwrap();
+    assert!(left.contains(&running.launched.pid), "{left:?}");
 }
 
 /// Until the process has ended, without reaping it.
