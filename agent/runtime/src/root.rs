@@ -27,6 +27,9 @@ const FIXED: [(&CStr, &CStr); 3] = [
     (c"metacopy", c"off"),
 ];
 
+/// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`.
+const OVERLAY_MAGIC: rustix::fs::FsWord = 0x794c_7630;
+
 /// Why the root cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootError {
@@ -35,6 +38,12 @@ pub(crate) enum RootError {
     Open { path: String, source: io::Error },
     #[error("mount overlay of {layers} layers: {source}")]
     Overlay { layers: usize, source: io::Error },
+    /// What is written cannot be kept there.
+    #[error(
+        "{path} lies on an overlay, on which the kernel mounts no other: keep the data root on a volume, a tmpfs, or \
+         another file system"
+    )]
+    Nested { path: String },
     #[error("copy the mount of {path}: {source}")]
     Clone { path: String, source: io::Error },
 }
@@ -70,7 +79,7 @@ pub(crate) fn detached(rootfs: &Rootfs) -> Result<OwnedFd, RootError> {
                     .copied()
                     .chain([upper.as_path(), work.as_path()]);
                 let missing = all.map(open_directory).find_map(Result::err);
-                missing.unwrap_or_else(|| failed(source))
+                missing.unwrap_or_else(|| nested(upper).unwrap_or_else(|| failed(source)))
             })
         }
     }
@@ -104,6 +113,14 @@ fn overlay(lower: &[&Path], writable: Writable<'_>) -> io::Result<OwnedFd> {
     }
 }
 
+/// The error of an upper directory that is itself on an overlay.
+fn nested(upper: &Path) -> Option<RootError> {
+    let file_system = rustix::fs::statfs(upper).ok()?;
+    (file_system.f_type == OVERLAY_MAGIC).then(|| RootError::Nested {
+        path: upper.display().to_string(),
+    })
+}
+
 fn open_directory(path: &Path) -> Result<OwnedFd, RootError> {
     rustix::fs::open(
         path,
@@ -129,6 +146,7 @@ fn modern_overlay(lower: &[&Path], writable: Writable<'_>) -> Result<OwnedFd, Mo
     if fs.set(c"no-such-option", Some(c"")).is_ok() {
         return Err(Modern::Unsupported);
     }
+    fs.forget();
     // Directories whose paths are too long for the call are named through descriptors, which must live until then.
     let mut held = Vec::new();
     for (index, layer) in lower.iter().enumerate() {
@@ -152,12 +170,14 @@ fn modern_overlay(lower: &[&Path], writable: Writable<'_>) -> Result<OwnedFd, Mo
         // A kernel built without a feature does not know the word for switching it off.
         let _ = fs.set(key, Some(value));
     }
+    fs.forget();
     fs.mount(0).map_err(Modern::Failed)
 }
 
 fn short_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<CString> {
     let bytes = path.as_os_str().as_bytes();
-    if bytes.len() < FSCONFIG_MAX {
+    // The kernel takes a backslash for the escape of what follows.
+    if bytes.len() < FSCONFIG_MAX && !bytes.contains(&b'\\') {
         return CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     }
     let fd = rustix::fs::open(
@@ -221,6 +241,7 @@ fn classic_overlay(lower: &[&Path], writable: Writable<'_>) -> io::Result<OwnedF
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
 
     /// Both ways show the same tree; the classic one is what kernels before 6.7 get.
     #[test]
@@ -266,6 +287,51 @@ mod tests {
             std::fs::metadata(path("upper2")).unwrap().dev(),
             std::fs::metadata(dir.path()).unwrap().dev()
         );
+    }
+
+    #[test]
+    fn paths_with_backslashes_are_mounted() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(r"a\b").join(name);
+        for name in ["lower", "upper", "work"] {
+            std::fs::create_dir_all(path(name)).unwrap();
+        }
+        std::fs::write(path("lower").join("f"), "text").unwrap();
+        let root = writable_layers(&[path("lower")], &path("upper"), &path("work")).unwrap();
+        let fd = kernel::open_in_root(root.as_fd(), c"f", libc::O_RDONLY).unwrap();
+        assert_eq!(io::read_to_string(std::fs::File::from(fd)).unwrap(), "text");
+    }
+
+    #[test]
+    fn the_kernels_reason_is_told_and_an_overlay_on_an_overlay_explained() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["lower", "upper", "work"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        let outer = writable_layers(&[path("lower")], &path("upper"), &path("work")).unwrap();
+        let inside = PathBuf::from(format!("/proc/self/fd/{}", outer.as_raw_fd()));
+        for name in ["upper", "work"] {
+            std::fs::create_dir(inside.join(name)).unwrap();
+        }
+        let (upper, work) = (inside.join("upper"), inside.join("work"));
+        let error = writable_layers(&[path("lower")], &upper, &work).unwrap_err();
+        assert!(!error.to_string().contains("no-such-option"), "{error}");
+        let rootfs = Rootfs::Overlay {
+            lower: vec![path("lower")],
+            upper,
+            work,
+        };
+        let text = detached(&rootfs).unwrap_err().to_string();
+        assert!(text.contains("lies on an overlay"), "{text}");
     }
 
     #[test]

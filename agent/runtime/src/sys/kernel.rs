@@ -61,16 +61,29 @@ impl Filesystem {
         fd_of(raw::fsmount(self.0.as_raw_fd(), attributes))
     }
 
-    /// The kernel's own words about the failure, if it left any.
+    /// The kernel's own words about the failure, if it left any since [`Filesystem::forget`].
     pub(crate) fn explain(&self, error: io::Error) -> io::Error {
-        let mut buffer = [0u8; 512];
-        match raw::read(self.0.as_raw_fd(), &mut buffer) {
-            Ok(length) if length > 2 => {
-                let text = String::from_utf8_lossy(&buffer[2..length.min(buffer.len())]);
-                io::Error::new(error.kind(), format!("{error} ({})", text.trim()))
-            }
-            _ => error,
+        match self.messages().pop() {
+            Some(text) => io::Error::new(error.kind(), format!("{error} ({text})")),
+            None => error,
         }
+    }
+
+    /// Drops what the kernel has said so far, about options that may fail.
+    pub(crate) fn forget(&self) {
+        drop(self.messages());
+    }
+
+    /// What the kernel has said, in order. It keeps the last eight messages.
+    fn messages(&self) -> Vec<String> {
+        let mut messages = Vec::new();
+        let mut buffer = [0u8; 512];
+        while let Ok(length @ 1..) = raw::read(self.0.as_raw_fd(), &mut buffer) {
+            // A letter for the kind, a space, the text.
+            let text = buffer.get(2..length).unwrap_or_default();
+            messages.push(String::from_utf8_lossy(text).trim().to_owned());
+        }
+        messages
     }
 }
 
