@@ -17,11 +17,14 @@ use cluster_api::proto::{BlobPiece, ManagerAddress, ResolveImageRequest};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit, watch};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::registry_auth;
+
+/// Images that are fetched at the same time (Docker's `max-concurrent-downloads`).
+const FETCHED_AT_ONCE: usize = 3;
 
 /// Nodes asked for one image before its registry is.
 const ASKED_MAX: usize = 16;
@@ -36,8 +39,20 @@ pub(crate) struct Images {
 }
 
 /// Images that are on their way: tasks of one service come together, and each image is to travel once.
-#[derive(Clone, Default)]
-pub(crate) struct Arrivals(Arc<Mutex<HashMap<String, Weak<Turn>>>>);
+#[derive(Clone)]
+pub(crate) struct Arrivals {
+    turns: Arc<Mutex<HashMap<String, Weak<Turn>>>>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self {
+            turns: Arc::default(),
+            room: Arc::new(Semaphore::new(FETCHED_AT_ONCE)),
+        }
+    }
+}
 
 /// Whose turn it is to fetch one image.
 type Turn = tokio::sync::Mutex<()>;
@@ -46,7 +61,7 @@ impl Arrivals {
     /// Waits for whoever fetches `name` now. Until the guard is dropped nobody else does.
     async fn turn(&self, name: &str) -> OwnedMutexGuard<()> {
         let turn = {
-            let mut turns = self.0.lock();
+            let mut turns = self.turns.lock();
             turns.retain(|_, turn| turn.strong_count() > 0);
             let known = turns.get(name).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
@@ -56,6 +71,12 @@ impl Arrivals {
             })
         };
         turn.lock_owned().await
+    }
+
+    /// Waits until few enough images are fetched. Until the permit is dropped this one counts.
+    async fn room(&self) -> SemaphorePermit<'_> {
+        let room = self.room.acquire().await;
+        room.expect("the semaphore is never closed")
     }
 }
 
@@ -70,6 +91,7 @@ impl Images {
         if present(engine, &spec.image).await? {
             return Ok(());
         }
+        let _room = self.arriving.room().await;
         let from_nodes = match self.fetch(engine, &spec.image).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -265,7 +287,7 @@ impl Read for NodeBlob<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Arrivals;
+    use super::{Arrivals, FETCHED_AT_ONCE};
     use std::future::Future as _;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
@@ -286,5 +308,18 @@ mod tests {
         );
         drop(first);
         assert!(second.as_mut().poll(&mut context).is_ready());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_images_are_fetched_at_once() {
+        let arrivals = Arrivals::default();
+        let mut rooms = Vec::new();
+        for _ in 0..FETCHED_AT_ONCE {
+            rooms.push(arrivals.room().await);
+        }
+        let mut next = Box::pin(arrivals.room());
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        rooms.pop();
+        drop(next.await);
     }
 }

@@ -42,7 +42,7 @@ use files::Files;
 use images::{Arrivals, Images};
 use programmer::{DataPath, Programmer};
 use records::Records;
-use task::{Handle, Job, Surroundings};
+use task::{Handle, Job, Making, Surroundings};
 
 /// Events of the session, and of tasks, that may wait.
 const QUEUE: usize = 1024;
@@ -131,6 +131,7 @@ pub(crate) async fn start(options: WorkerOptions) -> Result<WorkerHandle> {
             arriving: Arrivals::default(),
         },
         node: options.node.clone(),
+        making: Making::default(),
         happenings,
     });
     let clock = Clock(Instant::now());

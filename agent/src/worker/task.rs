@@ -16,7 +16,7 @@ use std::time::Duration;
 use agent_api::{ContainerStatus, HealthStatus, Mount};
 use cluster::worker::{Happened, Preparation};
 use cluster_api::ContainerStatus as TaskContainer;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::container::{self, Node, Place};
@@ -28,6 +28,10 @@ use crate::error::{Error, Result};
 
 /// Jobs of one task that may wait; each is asked for once by the worker.
 const QUEUE: usize = 16;
+
+/// Containers of tasks that are made or started at the same time, so that what a whole node has to do after a reboot or a
+/// failure of another leaves the engine free for others.
+const MADE_AT_ONCE: usize = 8;
 
 /// How long a network may take to be there.
 const NETWORK_WAIT: Duration = Duration::from_secs(30);
@@ -52,8 +56,26 @@ pub(crate) struct Surroundings {
     pub(crate) files: Files,
     pub(crate) images: Images,
     pub(crate) node: Node,
+    pub(crate) making: Making,
     /// Task id and what happened to it.
     pub(crate) happenings: mpsc::Sender<(String, Happened)>,
+}
+
+/// Room for containers that are made or started.
+pub(crate) struct Making(Semaphore);
+
+impl Default for Making {
+    fn default() -> Self {
+        Self(Semaphore::new(MADE_AT_ONCE))
+    }
+}
+
+impl Making {
+    /// Waits for room, which is free again when what it gives is dropped.
+    async fn room(&self) -> SemaphorePermit<'_> {
+        let room = self.0.acquire().await;
+        room.expect("the semaphore is never closed")
+    }
 }
 
 /// The way to one task's container.
@@ -162,6 +184,8 @@ impl Runner {
             }
             places.insert(network.id.clone(), place);
         }
+        // What has to be waited for is here.
+        let _room = around.making.room().await;
         let mounts = self.place_files(preparation).await?;
         let name = container::name(task);
         // What an earlier attempt left, cut short by a crash: it was never started.
@@ -203,7 +227,13 @@ impl Runner {
         let Some(container) = self.container.clone() else {
             return self.ended(-1, "the container of the task is gone").await;
         };
-        let engine = self.surroundings.engine.clone();
+        let around = Arc::clone(&self.surroundings);
+        let _room = tokio::select! {
+            room = around.making.room() => room,
+            // To be stopped before it was started: that is the next job.
+            () = self.preparing.cancelled() => return,
+        };
+        let engine = &around.engine;
         let follow = match engine.follow_container(&container) {
             Ok(follow) => follow,
             Err(error) => return self.ended(-1, &error.to_string()).await,
@@ -397,6 +427,19 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_containers_are_made_at_once() {
+        let making = Making::default();
+        let mut rooms = Vec::new();
+        for _ in 0..MADE_AT_ONCE {
+            rooms.push(making.room().await);
+        }
+        let mut next = Box::pin(making.room());
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        rooms.pop();
+        drop(next.await);
+    }
 
     fn moment(status: ContainerStatus, health: Option<HealthStatus>) -> Moment {
         Moment {
