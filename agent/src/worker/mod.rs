@@ -451,8 +451,8 @@ impl Loop {
                 self.programmer(id).remove(network_id);
             }
             Action::Report(statuses) => self.session.report(statuses),
-            Action::Acknowledge { term, results_in } => {
-                self.session.acknowledge(term, results_in);
+            Action::Acknowledge { results_in } => {
+                self.session.acknowledge(results_in);
             }
             Action::Resync { reason } => {
                 tracing::warn!(reason, "assignments are asked for anew");

@@ -101,7 +101,6 @@ impl From<&Registration> for proto::SessionRequest {
     fn from(registration: &Registration) -> Self {
         Self {
             description: json(&registration.description),
-            previous_session_id: String::new(),
             address: registration.address.clone(),
             data_path_address: registration
                 .data_path_addr

@@ -363,7 +363,6 @@ impl Manager {
         request: &control::Request,
     ) -> Result<Result<control::Reply, control::Refusal>, Refusal> {
         let message = cluster_api::proto::ForwardRequest {
-            caller: None,
             request: request.encode().into(),
         };
         let response = self.peers.forward(&address(leader), message).await?;

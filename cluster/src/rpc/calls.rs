@@ -72,7 +72,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Whether a manager answers at an address, and what it says of itself.
+    /// Whether a node with a manager's certificate answers at an address, and what it says of itself.
     pub async fn health(&self, manager: &ManagerAddress) -> Result<proto::HealthResponse, Refusal> {
         let mut client = MembershipClient::new(self.manager(manager));
         let message = proto::HealthRequest {};

@@ -82,7 +82,7 @@ pub enum Action {
     /// Send these statuses over the session. When that fails the session must be ended.
     Report(Vec<(String, TaskStatus)>),
     /// Tell the manager that everything up to `results_in` is programmed.
-    Acknowledge { term: u64, results_in: String },
+    Acknowledge { results_in: String },
     /// The chain of assignments is broken: ask for a complete set over the same session.
     Resync { reason: String },
     /// The manager at the other end knows less than this node: end the session and find another manager.

@@ -383,7 +383,7 @@ impl Worker {
         if let Some((term, results_in)) = self.networks.acknowledgement()
             && term == session.term
         {
-            actions.push(Action::Acknowledge { term, results_in });
+            actions.push(Action::Acknowledge { results_in });
         }
     }
 }

@@ -213,7 +213,7 @@ fn brief(action: &Action) -> String {
                 .collect();
             format!("report {}", states.join(", "))
         }
-        Action::Acknowledge { results_in, .. } => format!("acknowledge {results_in}"),
+        Action::Acknowledge { results_in } => format!("acknowledge {results_in}"),
         Action::Resync { .. } => "resync".to_owned(),
         Action::Leave { .. } => "leave".to_owned(),
     }

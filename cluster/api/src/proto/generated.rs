@@ -492,21 +492,9 @@ pub mod ca_server {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForwardRequest {
-    /// On whose behalf: the node a request came from, which is the forwarding
-    /// manager itself for one made on its own API socket.
-    #[prost(message, optional, tag = "1")]
-    pub caller: ::core::option::Option<Caller>,
     /// JSON of the request enum in cluster::control.
     #[prost(bytes = "bytes", tag = "2")]
     pub request: ::prost::bytes::Bytes,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Caller {
-    #[prost(string, tag = "1")]
-    pub node_id: ::prost::alloc::string::String,
-    /// "manager" or "worker".
-    #[prost(string, tag = "2")]
-    pub role: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForwardResponse {
@@ -1326,9 +1314,6 @@ pub struct SessionRequest {
     /// JSON: NodeDescription.
     #[prost(bytes = "bytes", tag = "1")]
     pub description: ::prost::bytes::Bytes,
-    /// The session this one follows, or empty.
-    #[prost(string, tag = "2")]
-    pub previous_session_id: ::prost::alloc::string::String,
     /// Where this node answers its peers (host:port).
     #[prost(string, tag = "3")]
     pub address: ::prost::alloc::string::String,
@@ -1455,8 +1440,6 @@ pub struct UpdateTaskStatusResponse {}
 pub struct AckAssignmentsRequest {
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub term: u64,
     /// Every endpoint state up to the message with this `results_in` is programmed.
     #[prost(string, tag = "3")]
     pub results_in: ::prost::alloc::string::String,
@@ -2694,16 +2677,11 @@ pub struct LeaveResponse {}
 pub struct HealthRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HealthResponse {
-    /// 0 while the manager has not joined.
+    /// 0 while the node is no manager.
     #[prost(uint64, tag = "1")]
     pub raft_id: u64,
     #[prost(uint64, tag = "2")]
     pub term: u64,
-    /// 0 when no leader is known.
-    #[prost(uint64, tag = "3")]
-    pub leader_raft_id: u64,
-    #[prost(uint64, tag = "4")]
-    pub applied_index: u64,
 }
 /// Generated client implementations.
 pub mod membership_client {
@@ -2840,7 +2818,8 @@ pub mod membership_client {
                 .insert(GrpcMethod::new("muster.cluster.v1.Membership", "Leave"));
             self.inner.unary(req, path, codec).await
         }
-        /// Whether a manager can be reached at its address and takes part.
+        /// Whether a node that is, or is to be, a manager can be reached at its address.
+        /// Every node answers.
         pub async fn health(
             &mut self,
             request: impl tonic::IntoRequest<super::HealthRequest>,
@@ -2887,7 +2866,8 @@ pub mod membership_server {
             &self,
             request: tonic::Request<super::LeaveRequest>,
         ) -> std::result::Result<tonic::Response<super::LeaveResponse>, tonic::Status>;
-        /// Whether a manager can be reached at its address and takes part.
+        /// Whether a node that is, or is to be, a manager can be reached at its address.
+        /// Every node answers.
         async fn health(
             &self,
             request: tonic::Request<super::HealthRequest>,

@@ -37,12 +37,7 @@ impl MembershipBackend for Members {
             node_id: peer.node_id.clone(),
             address: request.address.clone(),
         };
-        // Any question will do that every node answers; nothing is called `scratch`.
-        let question = proto::ResolveImageRequest {
-            reference: "scratch".into(),
-            ..proto::ResolveImageRequest::default()
-        };
-        if let Err(refusal) = self.0.peers.resolve_image(&candidate, question).await {
+        if let Err(refusal) = self.0.peers.health(&candidate).await {
             return Err(Refusal::Conflict(format!(
                 "manager {} cannot be reached at {}: {refusal}; check its --advertise-addr and the firewall in between",
                 peer.node_id, request.address
@@ -77,14 +72,9 @@ impl MembershipBackend for Members {
     }
 
     async fn health(&self, _peer: &PeerIdentity) -> Result<proto::HealthResponse, Refusal> {
-        let looked = self.0.look(|core| {
-            let role = core.role();
-            proto::HealthResponse {
-                raft_id: core.status().id,
-                term: role.term,
-                leader_raft_id: role.leader.unwrap_or(0),
-                applied_index: core.store().index(),
-            }
+        let looked = self.0.look(|core| proto::HealthResponse {
+            raft_id: core.status().id,
+            term: core.role().term,
         });
         looked.await.map_err(refused)
     }

@@ -33,8 +33,11 @@ impl Membership for Calls {
         &self,
         request: Request<HealthRequest>,
     ) -> Result<Response<HealthResponse>, Status> {
-        let membership = self.backend(|b| b.membership.clone(), MANAGER)?;
         let peer = peer(&request)?;
-        within(limits::CALL, membership.health(&peer)).await
+        match self.backend(|b| b.membership.clone(), MANAGER) {
+            Ok(membership) => within(limits::CALL, membership.health(&peer)).await,
+            // It may be about to join.
+            Err(_) => Ok(Response::new(HealthResponse::default())),
+        }
     }
 }

@@ -95,9 +95,9 @@ impl AgentSession {
     }
 
     /// Everything up to the assignments with this result is programmed.
-    pub fn acknowledge(&self, term: u64, results_in: String) {
+    pub fn acknowledge(&self, results_in: String) {
         self.outbox
-            .change(|contents| contents.acknowledgement = Some((term, results_in)));
+            .change(|contents| contents.acknowledgement = Some(results_in));
     }
 
     /// The chain of assignments is broken: a complete set is asked for, over the same session.
@@ -141,7 +141,7 @@ struct Outbox {
 struct Contents {
     registration: Registration,
     statuses: BTreeMap<String, TaskStatus>,
-    acknowledgement: Option<(u64, String)>,
+    acknowledgement: Option<String>,
     end: Option<String>,
 }
 

@@ -195,10 +195,9 @@ impl Session<'_> {
                     return Ended::Report(refusal);
                 }
             }
-            if let Some((term, results_in)) = acknowledgement {
+            if let Some(results_in) = acknowledgement {
                 let acknowledgement = proto::AckAssignmentsRequest {
                     session_id: self.id.clone(),
-                    term,
                     results_in,
                 };
                 let acknowledgement = request(acknowledgement, limits::CALL);

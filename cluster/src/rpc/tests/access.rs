@@ -173,11 +173,16 @@ async fn a_part_a_node_has_not_is_unavailable_until_it_has_it() {
         address: server.address().to_string(),
     };
     let peers = swarm.peers("m2", NodeRole::Manager);
-    let refusal = peers.health(&manager).await.unwrap_err();
+    let refusal = peers.leave(&manager).await.unwrap_err();
     assert_eq!(
         refusal,
         Refusal::Unavailable("this node is no manager now".into())
     );
+    // That it is there it says all the same, and that nothing was asked of a leader.
+    assert_eq!(peers.health(&manager).await.unwrap().raft_id, 0);
+    let forwarded = peers.forward(&manager, proto::ForwardRequest::default());
+    let refusal = forwarded.await.unwrap_err();
+    assert_eq!(refusal, Refusal::NotLeader { leader: None });
 
     let answers = Arc::new(Answers {
         swarm: swarm.clone(),
@@ -186,5 +191,5 @@ async fn a_part_a_node_has_not_is_unavailable_until_it_has_it() {
     shared.replace(answers.backends());
     assert_eq!(peers.health(&manager).await.unwrap().raft_id, 7);
     shared.update(|backends| backends.membership = None);
-    peers.health(&manager).await.unwrap_err();
+    assert_eq!(peers.health(&manager).await.unwrap().raft_id, 0);
 }

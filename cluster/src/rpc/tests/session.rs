@@ -276,7 +276,7 @@ async fn assignments_come_in_order_and_reports_go_out_once() {
         updates,
         [("t1", TaskState::Running), ("t2", TaskState::Failed)]
     );
-    agent.session.acknowledge(1, "d".into());
+    agent.session.acknowledge("d".into());
     assert!(matches!(asked.recv().await, Some(Asked::Acknowledged(state)) if state == "d"));
 
     // Out of step: the same session, a new stream.

@@ -125,7 +125,6 @@ async fn messages_that_are_too_long_are_refused_and_the_connection_lives() {
     let (_server, manager) = swarm.manager("m1").await;
     let peers = swarm.peers("m2", NodeRole::Manager);
     let request = |bytes: usize| proto::ForwardRequest {
-        caller: None,
         request: vec![b'x'; bytes].into(),
     };
     let refusal = peers

@@ -188,7 +188,6 @@ async fn a_manager_that_was_removed_is_heard_no_more_after_a_restart_from_a_snap
     let forward = async |name: &str| {
         let message = proto::ForwardRequest {
             request: write(name).encode().into(),
-            ..proto::ForwardRequest::default()
         };
         let response = old.forward(&m1, message).await?;
         assert!(matches!(response.outcome, Some(Outcome::Answer(_))));

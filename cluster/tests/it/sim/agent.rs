@@ -592,7 +592,7 @@ impl World {
                 session_id,
                 updates,
             }),
-            Action::Acknowledge { results_in, .. } => {
+            Action::Acknowledge { results_in } => {
                 self.in_session(host, |session_id| AgentCall::Acknowledge {
                     session_id,
                     results_in,
