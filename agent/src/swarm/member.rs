@@ -17,7 +17,8 @@ use agent_api::swarm::{
 };
 use cluster::ca::{Identity, IdentityStore};
 use cluster::dispatcher::{Contact, Registration, SessionState};
-use cluster::manager::{Beginning, Manager, ManagerError, ManagerOptions};
+use cluster::manager::{Beginning, End, Manager, ManagerError, ManagerOptions};
+use cluster::raft::Config as RaftConfig;
 use cluster::raft::log::Key;
 use cluster::rpc::{
     Backends, NodeTls, Peers, Refusal, Renewal, Server, SharedBackends, system_clock,
@@ -27,11 +28,13 @@ use cluster_api::proto::{JoinRequest, JoinResponse, ManagerAddress};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::events;
 use super::image_source::EngineImages;
 use super::record::{NodeRecord, Places};
+use super::resume::Resume;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::worker::{self, Node, WorkerHandle, WorkerOptions};
@@ -50,6 +53,8 @@ pub(super) struct Member {
     pub(super) peers: Arc<Peers>,
     backends: Arc<SharedBackends>,
     manager: RwLock<Option<Manager>>,
+    /// Why there is no manager where there should be one.
+    manager_problem: Mutex<Option<String>>,
     /// Whether `manager` is there, for those who wait for it.
     managing: watch::Sender<bool>,
     server: Mutex<Option<Server>>,
@@ -99,6 +104,7 @@ impl Member {
             peers,
             backends,
             manager: RwLock::new(None),
+            manager_problem: Mutex::new(None),
             managing: watch::Sender::new(false),
             server: Mutex::new(Some(server)),
             worker: Mutex::new(None),
@@ -168,9 +174,15 @@ impl Member {
         )))
     }
 
-    /// Why there is no session, for people.
+    /// Why the manager of this node stopped by itself, or else why there is no session; for people.
     pub(super) fn problem(&self) -> Option<String> {
-        self.worker.lock().as_ref()?.problem()
+        let manager = self.manager_problem();
+        manager.or_else(|| self.worker.lock().as_ref()?.problem())
+    }
+
+    /// Why the manager of this node is not there though it should be.
+    pub(super) fn manager_problem(&self) -> Option<String> {
+        self.manager_problem.lock().clone()
     }
 
     /// PEM of the root all nodes trust.
@@ -265,6 +277,7 @@ impl Member {
             key: Key::new(*identity.raft_key.bytes()),
             peers: Arc::clone(&self.peers),
             runtime: Handle::current(),
+            raft: RaftConfig::default(),
         };
         let manager = match Manager::start(options, beginning).await {
             Ok(manager) => manager,
@@ -279,12 +292,44 @@ impl Member {
             .update(|backends| manager.add_backends(backends));
         tokio::spawn(events::tell(manager.events(), self.engine.clone()));
         *self.manager.write() = Some(manager);
+        *self.manager_problem.lock() = None;
         self.managing.send_replace(true);
         Ok(())
     }
 
+    /// Waits until the manager cannot go on; gives the reason. One that was told to stop or was removed is the business of
+    /// who did that.
+    async fn manager_failed(&self) -> String {
+        let standing = self.manager.read().as_ref().map(Manager::standing);
+        if let Some(mut standing) = standing {
+            let failed = standing.wait_for(|now| matches!(now.stopped, Some(End::Failed(_))));
+            if let Ok(standing) = failed.await
+                && let Some(End::Failed(reason)) = &standing.stopped
+            {
+                return reason.clone();
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// The manager ended by itself; another takes its place later, with what is on disk.
+    fn lose_manager(&self, reason: &str, pause: Duration) {
+        tracing::error!(
+            reason,
+            ?pause,
+            "the manager of this node stopped; it is started again"
+        );
+        *self.manager_problem.lock() = Some(format!(
+            "the manager of this node stopped: {reason}; it is tried again"
+        ));
+        *self.manager.write() = None;
+        self.managing.send_replace(false);
+        self.backends.update(Manager::remove_backends);
+    }
+
     async fn stop_manager(&self) {
         let manager = self.manager.write().take();
+        *self.manager_problem.lock() = None;
         self.managing.send_replace(false);
         if let Some(manager) = manager {
             manager.stop().await;
@@ -303,10 +348,13 @@ impl Member {
             IdentityStore::new(self.places.certificates()),
             managers.iter().map(address_of).collect(),
         );
+        let mut resume = Resume::default();
         loop {
             let state = states.borrow_and_update().clone();
             let _ = generation.borrow_and_update();
             let settled = match state {
+                // What it was is started again first, at its time.
+                _ if resume.is_pending() => Ok(()),
                 Some(state) => self.settle(&renewal, &state).await,
                 None => Ok(()),
             };
@@ -318,6 +366,11 @@ impl Member {
                 changed = states.changed() => if changed.is_err() { return },
                 _ = generation.changed() => {}
                 () = tokio::time::sleep(RETRY), if settled.is_err() => {}
+                reason = self.manager_failed() => self.lose_manager(&reason, resume.postpone(Instant::now())),
+                () = resume.due() => match self.start_manager(Beginning::Resume).await {
+                    Ok(()) => resume.done(),
+                    Err(error) => self.lose_manager(&error.to_string(), resume.postpone(Instant::now())),
+                },
             }
         }
     }
@@ -377,7 +430,7 @@ impl Member {
 /// Has the leader make this node a member. The listener must be up: the leader looks whether it can be reached.
 pub(super) async fn join_group(peers: &Peers, record: &NodeRecord) -> Result<JoinResponse> {
     let address = record.addresses.advertise.to_string();
-    let deadline = tokio::time::Instant::now() + JOIN_PATIENCE;
+    let deadline = Instant::now() + JOIN_PATIENCE;
     let mut candidates: Vec<ManagerAddress> = record
         .managers
         .iter()
@@ -401,7 +454,7 @@ pub(super) async fn join_group(peers: &Peers, record: &NodeRecord) -> Result<Joi
                 }
             }
         }
-        if tokio::time::Instant::now() >= deadline {
+        if Instant::now() >= deadline {
             return Err(failure);
         }
         if let Some(leader) = leader {
@@ -443,7 +496,7 @@ fn system<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Error + use<'_,
 impl Member {
     /// Waits until this node takes part as a manager.
     pub(super) async fn managing(&self, patience: Duration) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = Instant::now() + patience;
         let mut managing = self.managing.subscribe();
         match tokio::time::timeout_at(deadline, managing.wait_for(|managing| *managing)).await {
             Ok(Ok(_)) => Ok(()),

@@ -14,6 +14,7 @@ mod image_source;
 mod logs;
 mod member;
 mod record;
+mod resume;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -342,9 +343,10 @@ impl Swarm {
             Place::Broken(error) => Err(Error::Unavailable(format!(
                 "this node cannot take part in its swarm: {error}"
             ))),
-            Place::Member(member) => member
-                .manager()
-                .ok_or_else(|| Error::Unavailable(NO_MANAGER.into())),
+            Place::Member(member) => member.manager().ok_or_else(|| {
+                let problem = member.manager_problem();
+                Error::Unavailable(problem.unwrap_or_else(|| NO_MANAGER.into()))
+            }),
         }
     }
 

@@ -85,9 +85,9 @@ pub enum Failure {
     /// Nothing was changed: too much is under way.
     #[error("{under_way} requests are under way on the leader already; try again")]
     Busy { under_way: usize },
-    /// It may have been carried out or may still be: leadership was lost meanwhile.
+    /// It may have been carried out or may still be: leadership was lost meanwhile, or the manager cannot go on.
     #[error(
-        "the swarm changed its leader before the change was confirmed; look whether it was made"
+        "the leader of the swarm was lost before the change was confirmed; look whether it was made"
     )]
     Unknown,
     /// No majority of managers answered.

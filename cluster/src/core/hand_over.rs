@@ -95,6 +95,7 @@ impl Core {
                     true
                 }
                 Err(refused) => {
+                    tracing::warn!(reason = %refused, "leadership cannot be handed over now");
                     if let Some(asker) = hand_over.asker.take() {
                         let failure = self.failure(refused);
                         self.answer(asker, Err(failure));

@@ -37,7 +37,7 @@ use crate::raft::{Config as RaftConfig, Membership, RaftId, Recovered};
 use crate::rpc::{Backends, Peers, Refusal};
 use crate::store::{Store, StoreEvent, Transaction};
 use roster::{MemberNodes, NodeRoster};
-pub use thread::Standing;
+pub use thread::{End, Standing};
 use thread::{Message, Thread};
 
 /// Messages waiting for the thread.
@@ -60,6 +60,8 @@ pub struct ManagerOptions {
     /// Channels to other nodes.
     pub peers: Arc<Peers>,
     pub runtime: Handle,
+    /// Bounds and timing of Raft; the seed is drawn here.
+    pub raft: RaftConfig,
 }
 
 /// How it begins.
@@ -179,7 +181,7 @@ impl Manager {
         let config = crate::core::Config {
             raft: RaftConfig {
                 seed: ids.bits(),
-                ..RaftConfig::default()
+                ..options.raft
             },
             ..crate::core::Config::default()
         };

@@ -15,11 +15,11 @@ use super::roster::{MemberNodes, NodeRoster};
 use super::sessions::{Assignments, Sessions, States};
 use crate::core::{
     AgentAnswer, AgentCall, AgentRefused, Answer, Command, Core, Failure, Input, Output, RequestId,
-    SnapshotJob,
+    SnapshotJob, Stopped,
 };
 use crate::dispatcher::{Contact, Registration};
 use crate::raft::log::LogError;
-use crate::raft::{Membership, RaftId};
+use crate::raft::{Halt, Membership, RaftId};
 use crate::rpc::{Peers, RaftTransport};
 use crate::store::{Store, StoreEvent};
 
@@ -83,7 +83,18 @@ pub struct Standing {
     pub leads: bool,
     pub leader: Option<Contact>,
     /// It takes part no longer, and why.
-    pub stopped: Option<String>,
+    pub stopped: Option<End>,
+}
+
+/// Why a manager takes part no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop.
+    Asked,
+    /// It is no member of the group any more.
+    Removed,
+    /// It cannot go on. What was durable still is: it may be started again.
+    Failed(String),
 }
 
 /// What the thread works with.
@@ -116,7 +127,7 @@ pub(super) struct Thread {
     requests: u64,
     wake_at: Option<Time>,
     /// Why it ends.
-    end: Option<String>,
+    end: Option<End>,
 }
 
 impl Thread {
@@ -179,7 +190,7 @@ impl Thread {
             }
             self.carry_out();
         }
-        let why = self.end.unwrap_or_default();
+        let why = self.end.unwrap_or(End::Asked);
         drop(messages);
         for waiting in self.waiting.into_values() {
             match waiting {
@@ -257,9 +268,9 @@ impl Thread {
             } => drop(reply.send(self.sessions.tell(&node_id, message))),
             Message::DiskFailed(error) => {
                 tracing::error!(%error, "the state of the swarm cannot be written: this manager stops");
-                self.end = Some(error.to_string());
+                self.end = Some(End::Failed(error.to_string()));
             }
-            Message::Stop => self.end = Some("it was told to".to_owned()),
+            Message::Stop => self.end = Some(End::Asked),
         }
     }
 
@@ -320,7 +331,10 @@ impl Thread {
         }
         if let Some(stopped) = stopped {
             tracing::error!(reason = %stopped, "this manager takes part no longer");
-            self.end = Some(stopped.to_string());
+            self.end = Some(match stopped {
+                Stopped::Raft(Halt::Removed { .. }) => End::Removed,
+                other => End::Failed(other.to_string()),
+            });
         }
     }
 
@@ -367,22 +381,30 @@ impl Thread {
     }
 
     /// On a thread of its own: it takes long with a large state, and the heart must beat meanwhile.
-    fn write_snapshot(&self, job: SnapshotJob) {
+    fn write_snapshot(&mut self, job: SnapshotJob) {
         let inbox = self.around.inbox.clone();
-        let work = move || {
-            let data = job.state.encode();
-            let made = Input::SnapshotMade {
-                index: job.index,
-                data,
-            };
-            let _ = inbox.send(Message::Input(made));
+        let job = Arc::new(job);
+        let work = {
+            let job = Arc::clone(&job);
+            move || {
+                let _ = inbox.send(Message::Input(made(&job)));
+            }
         };
         let spawned = std::thread::Builder::new()
             .name("manager-snapshot".into())
             .spawn(work);
         if let Err(error) = spawned {
-            tracing::error!(%error, "no snapshot of the state is made now");
+            // Without it the log would grow for ever: nothing else asks for one.
+            tracing::warn!(%error, "there is no thread to make a snapshot of the state on");
+            self.core.handle(made(&job));
         }
+    }
+}
+
+fn made(job: &SnapshotJob) -> Input {
+    Input::SnapshotMade {
+        index: job.index,
+        data: job.state.encode(),
     }
 }
 

@@ -112,6 +112,7 @@ impl Swarm {
             key: Key::new([7; 32]),
             peers: Peers::new(tls),
             runtime: Handle::current(),
+            raft: crate::raft::Config::default(),
         };
         let objects = first_objects(&cluster);
         let manager = Manager::start(options, Beginning::Found { address, objects })

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use agent_api::swarm::NodeRole;
 use cluster::control::{Reply, Request};
 use cluster::core::Command;
+use cluster::manager::End;
 use cluster::rpc::Refusal;
 use cluster_api::proto::{self, forward_response::Outcome};
 use swarm::{PATIENCE, Swarm, ask, names, write, write_data};
@@ -158,6 +159,40 @@ async fn clients_do_not_notice_that_leaders_are_restarted() {
     swarm.stop_all().await;
 }
 
+/// As on a disk that is full for a while: what was acknowledged is there when it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_cannot_write_says_so_and_goes_on_where_it_was() {
+    let mut swarm = Swarm::new(1).await;
+    let large = "eHh4".repeat(300_000);
+    let directory = swarm.log_directory("m1");
+    let elsewhere = directory.with_extension("away");
+    std::fs::rename(&directory, &elsewhere).unwrap();
+    // The next segment of the log cannot be made.
+    let mut acknowledged = Vec::new();
+    let refusal = loop {
+        let name = format!("c{:02}", acknowledged.len());
+        match swarm.manager("m1").request(write_data(&name, &large)).await {
+            Ok(_) => acknowledged.push(name),
+            Err(refusal) => break refusal.to_string(),
+        }
+        assert!(acknowledged.len() < 50, "it goes on writing");
+    };
+    assert!(refusal.contains("look whether it was made"), "{refusal}");
+    let mut standing = swarm.manager("m1").standing();
+    let stopped = standing.wait_for(|now| now.stopped.is_some()).await;
+    let why = stopped.unwrap().stopped.clone().unwrap();
+    assert!(matches!(why, End::Failed(_)), "{why:?}");
+
+    swarm.kill("m1").await;
+    std::fs::rename(&elsewhere, &directory).unwrap();
+    swarm.resume("m1").await;
+    swarm.leader().await;
+    let there = names(swarm.manager("m1")).await;
+    assert!(acknowledged.iter().all(|name| there.contains(name)));
+    ask(swarm.manager("m1"), "after").await.unwrap();
+    swarm.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_killed_at_once_come_back_with_everything() {
     let mut swarm = Swarm::new(3).await;
@@ -224,11 +259,9 @@ async fn a_manager_that_was_removed_is_heard_no_more_after_a_restart_from_a_snap
 
     // A snapshot, so that the removal is in the log no more.
     let before = snapshots(&swarm.log_directory("m1"));
-    let large = "eHh4".repeat(300_000);
     for number in 0.. {
         let name = format!("c{number}");
-        let created = swarm.manager("m1").request(write_data(&name, &large));
-        let created = created.await.unwrap();
+        let created = swarm.manager("m1").request(write(&name)).await.unwrap();
         let Reply::Created(id) = created else {
             panic!("{created:?}");
         };
@@ -237,7 +270,7 @@ async fn a_manager_that_was_removed_is_heard_no_more_after_a_restart_from_a_snap
         if snapshots(&swarm.log_directory("m1")) != before {
             break;
         }
-        assert!(number < 200, "no snapshot is made");
+        assert!(number < 2_000, "no snapshot is made");
     }
     swarm.kill("m1").await;
     swarm.resume("m1").await;

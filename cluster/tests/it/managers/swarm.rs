@@ -299,6 +299,11 @@ impl Host {
             key: Key::new(*self.tls.identity().raft_key.bytes()),
             peers: self.peers.clone(),
             runtime: Handle::current(),
+            raft: cluster::raft::Config {
+                // So that tests see snapshots.
+                snapshot_entries: 500,
+                ..cluster::raft::Config::default()
+            },
         };
         let manager = Manager::start(options, beginning).await.unwrap();
         self.backends.update(|backends| {
