@@ -63,7 +63,7 @@ impl Engine {
         let attributes = path.to_owned();
         let (sender, archive) = byte_pipe();
         let (found, is_found) = oneshot::channel();
-        self.shared.tasks.spawn_blocking(move || {
+        self.shared.transfers.spawn(move || {
             let absolute = path::absolute(&work.path);
             // Taken by whichever comes first: the stat, or an error before it.
             let mut found = Some(found);
@@ -98,14 +98,16 @@ impl Engine {
         archive: ByteReceiver,
     ) -> Result<()> {
         let work = self.work(reference, &upload.path).await?;
-        blocking(move || {
-            work.in_view(|root| work.unpack(root, &upload, archive))??;
-            let attributes = [("path", upload.path.as_str())];
-            let events = &work.shared.events;
-            events.container(&work.container.definition, "extract-to-dir", &attributes);
-            Ok(())
-        })
-        .await
+        let transfers = self.shared.transfers.clone();
+        transfers
+            .run(move || {
+                work.in_view(|root| work.unpack(root, &upload, archive))??;
+                let attributes = [("path", upload.path.as_str())];
+                let events = &work.shared.events;
+                events.container(&work.container.definition, "extract-to-dir", &attributes);
+                Ok(())
+            })
+            .await
     }
 
     /// The whole file system of a container as a tar, without what is mounted in it.
@@ -115,7 +117,7 @@ impl Engine {
         let shared = Arc::clone(&work.shared);
         let definition = Arc::clone(&work.container.definition);
         let (mounted, is_mounted) = oneshot::channel();
-        self.shared.tasks.spawn_blocking(move || {
+        self.shared.transfers.spawn(move || {
             let root = match work.root_alone() {
                 Ok(root) => root,
                 Err(error) => {

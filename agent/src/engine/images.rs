@@ -104,7 +104,7 @@ impl Engine {
     ) -> ProgressStream {
         let (sender, receiver) = mpsc::channel(PROGRESS_QUEUE);
         let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn_blocking(move || {
+        self.shared.transfers.spawn(move || {
             let sink = |message: agent_image::ProgressMessage| {
                 // Quiet keeps the results and drops the bars.
                 if !(quiet && message.progress_detail.is_some()) {
@@ -146,7 +146,7 @@ impl Engine {
         .await?;
         let (mut sender, receiver) = byte_pipe();
         let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn_blocking(move || {
+        self.shared.transfers.spawn(move || {
             use std::io::Write as _;
             let saved = shared
                 .images

@@ -72,6 +72,7 @@ mod steps;
 mod system;
 mod top;
 mod transfer;
+pub(crate) mod transfers;
 mod validate;
 mod volumes;
 

@@ -36,6 +36,7 @@ use super::records::{Found, Records};
 use super::registry::Registry;
 use super::restart::Policy;
 use super::shared::{Reloadable, Shared, blocking};
+use super::transfers::Transfers;
 use super::validate::Host;
 use super::volumes::Volumes;
 use crate::error::{Error, Result};
@@ -66,6 +67,7 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
     );
     let (parts, (keeper, events)) = (parts?, keeper?);
     let held = keeper.list().await?;
+    let tasks = TaskTracker::new();
     let shared = Arc::new(Shared {
         host: Host::detect(),
         records: parts.records,
@@ -82,7 +84,8 @@ pub(crate) async fn open(mut options: EngineOptions) -> Result<Arc<Shared>> {
         events: Events::new(),
         execs: Execs::default(),
         build_steps: BuildSteps::default(),
-        tasks: TaskTracker::new(),
+        transfers: Transfers::new(tasks.clone()),
+        tasks,
         closing: CancellationToken::new(),
         reloadable: RwLock::new(Reloadable {
             debug: options.debug,

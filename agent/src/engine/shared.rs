@@ -18,6 +18,7 @@ use super::exec::Execs;
 use super::keeper::Keeper;
 use super::records::Records;
 use super::registry::Registry;
+use super::transfers::Transfers;
 use super::validate::Host;
 use super::volumes::Volumes;
 use crate::error::{Error, Result};
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) build_steps: BuildSteps,
     /// Every task the engine spawns; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
+    /// Threads for what waits for a network or a client.
+    pub(crate) transfers: Transfers,
     /// Cancelled when the engine shuts down.
     pub(crate) closing: CancellationToken,
 }
@@ -90,7 +93,7 @@ impl Shared {
     }
 }
 
-/// Runs blocking work on a thread for it.
+/// Runs blocking work that ends by itself on a thread of the pool; what waits for others is a [`Transfers::run`].
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

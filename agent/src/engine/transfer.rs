@@ -34,7 +34,7 @@ impl Engine {
     pub fn read_blob(&self, blob: Digest, offset: u64) -> ByteReceiver {
         let (mut sender, receiver) = byte_pipe();
         let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn_blocking(move || {
+        self.shared.transfers.spawn(move || {
             use std::io::Write as _;
             let written = shared
                 .images
@@ -62,7 +62,10 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let cancel = shared.closing.child_token();
         let _guard = cancel.clone().drop_guard();
-        blocking(move || receive(&shared, &name, &manifest, accept, &source, &cancel)).await
+        let transfers = shared.transfers.clone();
+        transfers
+            .run(move || receive(&shared, &name, &manifest, accept, &source, &cancel))
+            .await
     }
 }
 
