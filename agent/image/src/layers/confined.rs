@@ -16,6 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
+use super::nursery::Nursery;
+
 const OPAQUE: &str = "trusted.overlay.opaque";
 /// How often a resolution that the kernel calls racy is tried again.
 const RACES_MAX: u32 = 1000;
@@ -29,13 +31,19 @@ pub(super) struct Directory {
 
 pub(super) struct Tree {
     root: OwnedFd,
+    /// Where directories are made, if not in their place.
+    nursery: Option<Nursery>,
     /// The parent used last, by the path it was asked for.
     cached: Option<(Vec<u8>, Directory)>,
 }
 
 impl Tree {
-    pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root, cached: None }
+    pub(super) fn new(root: OwnedFd, nursery: Option<Nursery>) -> Self {
+        Self {
+            root,
+            nursery,
+            cached: None,
+        }
     }
 
     /// Forgets resolved directories: call it after anything was replaced.
@@ -49,7 +57,7 @@ impl Tree {
         if !hit {
             let directory = match self.open(path) {
                 Err(Errno::NOENT | Errno::NOTDIR) => {
-                    self.make(path)?;
+                    self.make_path(path)?;
                     self.open(path)?
                 }
                 other => other?,
@@ -94,22 +102,55 @@ impl Tree {
         }
     }
 
+    /// A new directory in `parent` (cleaned, relative), which is made if missing.
+    pub(super) fn make_directory(
+        &mut self,
+        parent: &[u8],
+        name: &OsStr,
+        mode: Mode,
+    ) -> io::Result<()> {
+        self.directory(parent)?;
+        let (_, parent) = self.cached.as_ref().expect("filled just above");
+        Ok(make_in(&mut self.nursery, &parent.fd, name, mode)?)
+    }
+
+    /// Runs what makes a file in `parent` (cleaned, relative), which is made if missing.
+    pub(super) fn make_file<T>(
+        &mut self,
+        parent: &[u8],
+        make: impl FnOnce(&Directory) -> T,
+    ) -> io::Result<T> {
+        self.directory(parent)?;
+        let (_, parent) = self.cached.as_ref().expect("filled just above");
+        Ok(match &mut self.nursery {
+            Some(nursery) => nursery.watch(|| make(parent)),
+            None => make(parent),
+        })
+    }
+
     /// Makes `path` and its missing parents. A whiteout in the way becomes an opaque directory: the
     /// layer removes what was below and puts something new there.
-    fn make(&self, path: &[u8]) -> io::Result<()> {
-        let mut parent = self.open(b"")?;
-        for (at, _) in path
-            .iter()
-            .chain(b"/")
-            .enumerate()
-            .filter(|(_, b)| **b == b'/')
-        {
-            let prefix = &path[..at];
+    fn make_path(&mut self, path: &[u8]) -> io::Result<()> {
+        let ends = path.iter().chain(b"/").enumerate();
+        let ends: Vec<usize> = ends
+            .filter_map(|(at, b)| (*b == b'/').then_some(at))
+            .collect();
+        // From the deepest parent that is there, which is nearly always the direct one.
+        let mut there = ends.len() - 1;
+        let mut parent = loop {
+            let deepest = there.checked_sub(1).map_or(0, |last| ends[last]);
+            match self.open(&path[..deepest]) {
+                Err(Errno::NOENT | Errno::NOTDIR) if there > 0 => there -= 1,
+                found => break found?,
+            }
+        };
+        for end in &ends[there..] {
+            let prefix = &path[..*end];
             let name = OsStr::from_bytes(prefix.rsplit(|b| *b == b'/').next().unwrap_or(prefix));
             parent = match self.open(prefix) {
                 Ok(directory) => directory,
                 Err(Errno::NOENT) => {
-                    make_directory(&parent.fd, name)?;
+                    self.make_parent(&parent.fd, name)?;
                     self.open(prefix)?
                 }
                 Err(Errno::NOTDIR) => {
@@ -118,7 +159,7 @@ impl Tree {
                         return Err(Errno::NOTDIR.into());
                     }
                     rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty())?;
-                    make_directory(&parent.fd, name)?;
+                    self.make_parent(&parent.fd, name)?;
                     let made = self.open(prefix)?;
                     make_opaque(&made.fd)?;
                     made
@@ -126,6 +167,14 @@ impl Tree {
                 Err(other) => return Err(other.into()),
             };
         }
+        Ok(())
+    }
+
+    fn make_parent(&mut self, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(0o755);
+        make_in(&mut self.nursery, parent, name, mode)?;
+        // The umask of the process has no say in what an image contains.
+        rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
         Ok(())
     }
 
@@ -152,11 +201,16 @@ pub(crate) fn proc_path(fd: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
 
-fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-    // The umask of the process has no say in what an image contains.
-    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-    Ok(())
+fn make_in(
+    nursery: &mut Option<Nursery>,
+    parent: &OwnedFd,
+    name: &OsStr,
+    mode: Mode,
+) -> rustix::io::Result<()> {
+    match nursery {
+        Some(nursery) => nursery.make_directory(parent, name, mode),
+        None => rustix::fs::mkdirat(parent, name, mode),
+    }
 }
 
 /// Marks a directory as hiding everything below it in lower layers.

@@ -15,6 +15,7 @@ use std::io::{self, BufRead, BufWriter, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::nursery::Nursery;
 use super::recipe::RecipeWriter;
 use super::unpack::unpack;
 use super::{Layer, LayerStore, Unfinished, UnpackError, drain};
@@ -49,6 +50,13 @@ impl LayerStore {
         let recipe = File::create_new(&recipe_path)
             .and_then(|file| RecipeWriter::new(BufWriter::new(file)))
             .map_err(machine)?;
+        let nursery = self
+            .needs_nursery
+            .then(|| Nursery::new(&directory))
+            .transpose()
+            .map_err(machine)?
+            .flatten();
+        let has_nursery = nursery.is_some();
 
         let (to_hash, hash_from) = sync_channel::<Chunk>(QUEUE);
         let (to_unpack, unpack_from) = sync_channel::<io::Result<Chunk>>(QUEUE);
@@ -78,7 +86,7 @@ impl LayerStore {
                 current: Arc::default(),
                 at: 0,
             };
-            let unpacked = unpack(chunks, &directory, recipe, limits);
+            let unpacked = unpack(chunks, &directory, recipe, nursery, limits);
             let joined = "neither thread panics: they only read, inflate and hash";
             (
                 unpacked,
@@ -87,6 +95,9 @@ impl LayerStore {
             )
         });
         let (contents, recipe) = unpacked?;
+        if has_nursery {
+            Nursery::close(&directory).map_err(machine)?;
+        }
         recipe
             .finish(tar_size, &diff_id)
             .and_then(|writer| writer.into_inner().map_err(io::IntoInnerError::into_error))

@@ -24,7 +24,7 @@
 //!
 //! Deleting wins, the rest does not pay: less than 1.5 times at loading, a mount for each layer before the first container, and the
 //! kernel mounts EROFS from files of ext4 but not of tmpfs (`ENOTBLK`). What made unpacking look slow on ext4 is its search for a
-//! free inode, which passes over those of files deleted in the last minutes one by one (`recently_deleted`).
+//! free inode; see [`nursery`].
 //!
 //! The rename is what makes a layer exist. A crash leaves `unfinished-*` and `doomed-*`, which
 //! [`LayerStore::open`] removes on a thread of its own.
@@ -35,6 +35,7 @@ mod describe;
 mod forms;
 mod ingest;
 mod moves;
+mod nursery;
 mod pack;
 mod recipe;
 mod tar_writer;
@@ -167,6 +168,8 @@ impl Drop for Unfinished {
 
 pub(crate) struct LayerStore {
     root: PathBuf,
+    /// See [`nursery`].
+    needs_nursery: bool,
     limits: Limits,
     /// Number for the next temporary name.
     next: AtomicU64,
@@ -212,6 +215,7 @@ impl LayerStore {
             .map_or(0, |last| last + 1);
         let store = Self {
             root: root.to_owned(),
+            needs_nursery: nursery::is_needed(root),
             limits: limits.clone(),
             next: AtomicU64::new(next),
             layers: Mutex::new(layers),

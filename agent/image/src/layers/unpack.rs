@@ -26,6 +26,7 @@ use rustix::io::Errno;
 
 use super::attributes::{file_attributes, kept_xattrs, owner, times, tolerate};
 use super::confined::{Directory, Tree, is_whiteout, make_opaque, proc_path};
+use super::nursery::Nursery;
 use super::recipe::RecipeWriter;
 use super::{Move, UnpackError};
 use crate::limits::Limits;
@@ -51,6 +52,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
     source: R,
     directory: &Path,
     recipe: RecipeWriter<W>,
+    nursery: Option<Nursery>,
     limits: &Limits,
 ) -> Result<(Contents, RecipeWriter<W>), UnpackError> {
     let diff = directory.join("diff");
@@ -70,7 +72,7 @@ pub(super) fn unpack<R: BufRead, W: Write>(
     })
     .map_err(|e| machine(&diff)(e.into()))?;
     let mut unpacker = Unpacker {
-        tree: Tree::new(root),
+        tree: Tree::new(root, nursery),
         spill: directory.join("spill"),
         limits,
         number: 0,
@@ -388,20 +390,19 @@ impl Unpacker<'_> {
 
     fn make_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> io::Result<()> {
         let os_name = OsStr::from_bytes(name);
-        let directory = self.tree.directory(parent)?;
         let mut over_whiteout = false;
-        match rustix::fs::mkdirat(&directory.fd, os_name, Mode::RWXU) {
+        match self.tree.make_directory(parent, os_name, Mode::RWXU) {
             Ok(()) => {}
-            Err(Errno::EXIST) => {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let directory = self.tree.directory(parent)?;
                 let stat = rustix::fs::statat(&directory.fd, os_name, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                     over_whiteout = is_whiteout(&stat);
                     self.displace(parent, name)?;
-                    let directory = self.tree.directory(parent)?;
-                    rustix::fs::mkdirat(&directory.fd, os_name, Mode::RWXU)?;
+                    self.tree.make_directory(parent, os_name, Mode::RWXU)?;
                 }
             }
-            Err(other) => return Err(other.into()),
+            Err(other) => return Err(other),
         }
         let parent = self.tree.directory(parent)?;
         let mut real = parent.real.clone();
@@ -443,10 +444,11 @@ impl Unpacker<'_> {
         mut make: impl FnMut(&Directory, &OsStr) -> rustix::io::Result<T>,
     ) -> io::Result<T> {
         let os_name = OsStr::from_bytes(name);
-        match make(self.tree.directory(parent)?, os_name) {
+        let mut make = |directory: &Directory| make(directory, os_name);
+        match self.tree.make_file(parent, &mut make)? {
             Err(Errno::EXIST) => {
                 self.displace(parent, name)?;
-                Ok(make(self.tree.directory(parent)?, os_name)?)
+                Ok(self.tree.make_file(parent, &mut make)??)
             }
             other => Ok(other?),
         }
