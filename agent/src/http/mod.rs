@@ -85,6 +85,8 @@ struct Call {
     takeover: Takeover,
     /// Cancelled when the daemon stops: streams without an end of their own end then.
     closing: CancellationToken,
+    /// Requests that are still there are cut off.
+    cut_off: CancellationToken,
 }
 
 /// All endpoints; fixed paths come before patterns that would match them.

@@ -2,6 +2,7 @@
 //!
 //! Source: moby `api/server/httputils/httputils.go` (`ReadJSON`, `CheckForJSON`).
 
+use std::fmt::Display;
 use std::io;
 
 use bytes::Bytes;
@@ -9,10 +10,11 @@ use http::header::CONTENT_TYPE;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use super::Call;
 use super::error::HttpError;
-use crate::engine::{ByteReceiver, byte_pipe};
+use crate::engine::{ByteReceiver, ByteSender, byte_pipe};
 
 /// Longest JSON body. The largest that real clients send are container configurations of some hundred kilobytes.
 const MAX_JSON: usize = 8 << 20;
@@ -92,29 +94,46 @@ impl Call {
         }
     }
 
-    /// Passes the body on as it arrives; the reader sets the pace. Ends when the reader is gone.
+    /// Passes the body on as it arrives; the reader sets the pace. Ends when the reader is gone, and in an error when requests
+    /// are cut off.
     pub(super) fn archive(self) -> ByteReceiver {
         let (sender, receiver) = byte_pipe();
-        let mut body = self.body;
-        tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
-                let chunk = match frame {
-                    Ok(frame) => match frame.into_data() {
-                        Ok(data) => Ok(data),
-                        Err(_trailers) => continue,
-                    },
-                    Err(error) => Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        format!("the request body broke off: {error}"),
-                    )),
-                };
-                let last = chunk.is_err();
-                if !sender.send(chunk).await || last {
-                    break;
-                }
-            }
-        });
+        tokio::spawn(feed(self.body, sender, self.cut_off));
         receiver
+    }
+}
+
+async fn feed<B>(mut body: B, sender: ByteSender, cut_off: CancellationToken)
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let broken = |reason: &dyn Display| {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("the request body broke off: {reason}"),
+        )
+    };
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            // Whoever reads would wait for the client for ever.
+            () = cut_off.cancelled() => {
+                sender.send(Err(broken(&"the daemon is stopping"))).await;
+                return;
+            }
+        };
+        let chunk = match frame {
+            None => return,
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Ok(data),
+                Err(_trailers) => continue,
+            },
+            Some(Err(error)) => Err(broken(&error)),
+        };
+        let last = chunk.is_err();
+        if !sender.send(chunk).await || last {
+            return;
+        }
     }
 }
 
@@ -146,9 +165,31 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
 mod tests {
     use super::*;
     use agent_api::{ContainerCreateRequest, NetworkCreateRequest};
+    use futures_util::{StreamExt as _, stream};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
 
     fn error<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> String {
         parse::<T>(text.as_bytes()).expect_err(text).message
+    }
+
+    /// A client that sends nothing more does not keep anybody from stopping.
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_cut_off() {
+        let begun = Frame::data(Bytes::from_static(b"begun"));
+        let body = stream::iter([Ok::<_, io::Error>(begun)]).chain(stream::pending());
+        let (sender, mut receiver) = byte_pipe();
+        let cut_off = CancellationToken::new();
+        let feeding = tokio::spawn(feed(StreamBody::new(body), sender, cut_off.clone()));
+        assert_eq!(receiver.recv().await.unwrap().unwrap(), "begun");
+        cut_off.cancel();
+        let error = receiver.recv().await.unwrap().unwrap_err();
+        assert!(
+            error.to_string().contains("the daemon is stopping"),
+            "{error}"
+        );
+        feeding.await.unwrap();
+        assert!(receiver.recv().await.is_none());
     }
 
     #[test]

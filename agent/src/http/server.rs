@@ -40,6 +40,8 @@ struct Shared {
     /// `Muster/<version> (linux)`.
     server_header: HeaderValue,
     closing: CancellationToken,
+    /// The patience with requests has ended, too.
+    cut_off: CancellationToken,
     connections: TaskTracker,
 }
 
@@ -55,6 +57,7 @@ impl Server {
             swarm,
             server_header,
             closing: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
             connections: TaskTracker::new(),
         };
         Self {
@@ -92,12 +95,13 @@ impl Server {
             .spawn(connection::serve(stream, answer, closing));
     }
 
-    /// Stops accepting, ends endless streams and waits for replies that have begun, but no longer than `patience`.
-    /// Returns how many connections were left.
+    /// Stops accepting, ends endless streams and waits for replies that have begun, but no longer than `patience`:
+    /// then bodies of requests end in an error. Returns how many connections were left.
     pub async fn stop(&self, patience: Duration) -> usize {
         self.shared.closing.cancel();
         self.shared.connections.close();
         let _ = tokio::time::timeout(patience, self.shared.connections.wait()).await;
+        self.shared.cut_off.cancel();
         self.shared.connections.len()
     }
 }
@@ -128,6 +132,7 @@ async fn answer(shared: &Shared, takeover: Takeover, request: Request<Incoming>)
         body: request_body,
         takeover,
         closing: shared.closing.clone(),
+        cut_off: shared.cut_off.clone(),
     };
     let mut reply = (found.handler)(call).await.unwrap_or_else(|failure| {
         if failure.status.is_server_error() && failure.status != StatusCode::NOT_IMPLEMENTED {
