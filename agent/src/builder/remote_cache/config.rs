@@ -115,11 +115,13 @@ impl CacheConfig {
     /// Describes results; where their layers are is to be filled in ([`CacheConfig::place`]).
     pub(super) fn of(results: &[Described]) -> Self {
         let mut config = Self::default();
-        let mut known: HashMap<(i64, Digest), i64> = HashMap::new();
+        // Two steps may make the same layer at two times, which are in the histories of their images.
+        let mut known: HashMap<(i64, Digest, Option<Timestamp>), i64> = HashMap::new();
         for result in results {
             let mut top = -1;
             for layer in &result.chain {
-                top = *known.entry((top, layer.diff_id)).or_insert_with(|| {
+                let place = (top, layer.diff_id, layer.created);
+                top = *known.entry(place).or_insert_with(|| {
                     config.layers.push(CacheLayer {
                         blob: None,
                         parent: top,
@@ -278,6 +280,31 @@ mod tests {
 
     fn digest(text: &str) -> Digest {
         Digest::of(text.as_bytes())
+    }
+
+    /// `RUN` makes what `COPY --from` of it lays on the same base.
+    #[test]
+    fn the_same_layer_made_twice_keeps_both_of_its_times() {
+        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
+        let made = |id: &str, second| {
+            let mut made = result(id, &[id], &["base", "layer"], 1);
+            made.chain[1].created = at(second);
+            made
+        };
+        let mut config = CacheConfig::of(&[made("run", 1), made("copy", 2), made("again", 1)]);
+        let layers = config.diff_ids();
+        assert_eq!(layers, ["base", "layer", "layer"].map(digest));
+        let blob = |digest: &Digest| LayerBlob {
+            digest: *digest,
+            size: 1,
+            media_type: "x".to_owned(),
+        };
+        config.place(&layers.iter().map(blob).collect::<Vec<_>>());
+        let offered = config.offered();
+        let times = offered
+            .iter()
+            .map(|offered| offered.described.chain[1].created);
+        assert_eq!(times.collect::<Vec<_>>(), [at(1), at(2), at(1)]);
     }
 
     fn result(id: &str, keys: &[&str], chain: &[&str], own: usize) -> Described {
