@@ -243,11 +243,9 @@ pub enum MountKind {
     /// A directory that outlives the build. What is in it is no part of a key.
     Cache {
         /// Name space and id: `namespace/id`; the part before the slash is empty unless one was set by
-        /// `BUILDKIT_CACHE_MOUNT_NS`. Kept out of keys.
-        #[serde(skip)]
+        /// `BUILDKIT_CACHE_MOUNT_NS`. Part of keys: whoever gives a mount another id wants nothing that was made with the one before.
         id: String,
-        /// Who else may use it meanwhile. Kept out of keys.
-        #[serde(skip)]
+        /// Who else may use it meanwhile. Part of keys, as in BuildKit.
         sharing: CacheSharing,
         /// What the directory is filled with when it is new.
         from: Option<InputIndex>,

@@ -644,7 +644,13 @@ fn keys_leave_out_what_does_not_change_the_result() {
             .op
             .canonical()
     };
-    assert_eq!(key("1.1.1.1", "a"), key("2.2.2.2", "b"));
+    assert_eq!(key("1.1.1.1", "a"), key("2.2.2.2", "a"));
+    assert_ne!(
+        key("1.1.1.1", "a"),
+        key("1.1.1.1", "b"),
+        "another cache mount"
+    );
+    assert_ne!(key("1.1.1.1", "a"), key("1.1.1.1", "a,sharing=locked"));
     let dockerfile = |text: &str| planned(text).vertices[1].op.canonical();
     assert_ne!(
         dockerfile("FROM base\nRUN x\n"),
