@@ -24,6 +24,11 @@ use super::shares::{removable, shares};
 use super::solve::Key;
 use crate::error::{Error, Result};
 
+/// Keys of one result. A step whose inputs stay the same while what they are made by changes has one more with each change.
+const KEYS_MAX: usize = 64;
+/// Those of them that are never forgotten: the first ones, among which are those of content.
+const KEYS_FIRST: usize = 4;
+
 /// The cache of one data root. All methods block on disk.
 pub(crate) struct Cache {
     directory: PathBuf,
@@ -395,9 +400,17 @@ impl Table {
         };
         let missing = |key: &&Key| !slot.keys.contains(key);
         let new: Vec<Key> = keys.iter().filter(missing).copied().collect();
+        let mut forgotten = Vec::new();
         if !new.is_empty() {
-            Arc::make_mut(slot).keys.extend(&new);
+            let known = &mut Arc::make_mut(slot).keys;
+            known.extend(&new);
+            if let Some(surplus) = known.len().checked_sub(KEYS_MAX) {
+                forgotten.extend(known.drain(KEYS_FIRST..KEYS_FIRST + surplus));
+            }
             self.dirty.insert(id.to_owned());
+        }
+        for key in forgotten {
+            self.keys.remove(&key);
         }
         for key in keys {
             let before = self.keys.insert(*key, id.to_owned());
@@ -420,7 +433,11 @@ impl Table {
 
     fn take(&mut self, id: &str) -> Option<Arc<Record>> {
         let record = self.records.remove(id)?;
-        self.keys.retain(|_, known| known != id);
+        for key in &record.keys {
+            if self.keys.get(key).is_some_and(|known| known == id) {
+                self.keys.remove(key);
+            }
+        }
         self.dirty.remove(id);
         Some(record)
     }
@@ -513,6 +530,26 @@ mod tests {
         drop(unfindable);
         cache.settle();
         assert_eq!(described(&cache), ["3", "7"]);
+    }
+
+    #[test]
+    fn a_result_keeps_its_first_and_its_newest_keys() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = open(root.path());
+        let lease = cache.insert(record(&cache, "same")).unwrap();
+        let keys: Vec<Key> = (0..200_u8).map(|number| Digest::of(&[number])).collect();
+        for key in &keys {
+            cache.also(&lease.record().id, &[*key]);
+        }
+        let known: Vec<usize> = (0..200).filter(|at| cache.knows(&keys[*at])).collect();
+        let expected: Vec<usize> = (0..KEYS_FIRST)
+            .chain(200 - (KEYS_MAX - KEYS_FIRST)..200)
+            .collect();
+        assert_eq!(known, expected);
+        let id = lease.record().id.clone();
+        drop(lease);
+        cache.remove(&[id]).unwrap();
+        assert!(keys.iter().all(|key| !cache.knows(key)));
     }
 
     #[test]

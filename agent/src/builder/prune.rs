@@ -42,13 +42,18 @@ impl Builder {
         if !self.has_cache() {
             return Ok((Vec::new(), 0));
         }
-        let root = self.root();
+        let (root, begun) = (self.root(), Timestamp::now());
         let (mut removed, mut freed) = (Vec::new(), 0);
         // What came free is known afterwards only: records may have files in common.
         loop {
             let disk = rustix::fs::statvfs(&root)
                 .map_err(|error| Error::io("look at", &root)(error.into()))?;
-            let chosen = choose(&self.usage()?, options, disk.f_bavail * disk.f_frsize);
+            // What builds make and use meanwhile is no prey: otherwise this might never end.
+            let mut records = self.usage()?;
+            for record in &mut records {
+                record.in_use |= record.last_used.unwrap_or(record.created) > begun;
+            }
+            let chosen = choose(&records, options, disk.f_bavail * disk.f_frsize);
             let (gone, bytes) = self.remove_records(&chosen)?;
             if gone.is_empty() {
                 break;

@@ -157,10 +157,10 @@ pub(crate) async fn run(engine: &Engine, step: RunStep) -> Result<PathBuf, RunEr
         let (engine, tasks) = (engine.clone(), &engine.shared().tasks);
         tasks.spawn(async move { Box::pin(carry_out(&engine, step, cancel, told)).await })
     };
+    let outcome = outcome.await;
+    // Not before: what runs on for another build is nothing that this one waits for.
     endings.add(task);
-    outcome
-        .await
-        .unwrap_or_else(|_| Err(RunError::System("a step was lost".to_owned())))
+    outcome.unwrap_or_else(|_| Err(RunError::System("a step was lost".to_owned())))
 }
 
 /// The step with everything around it, which goes away whatever its outcome is, and after that is told.

@@ -6,9 +6,11 @@
 //! <root>/build/work/http-…                         a download, until it is placed or not wanted
 //! ```
 //!
-//! The file has mode 0600, belongs to root, and is as old as its server says (1970 where it says nothing). Source:
+//! The file has mode 0600, belongs to root, and is as old as its server says (1970 where it says nothing). What was packed for the
+//! way is unpacked (`Content-Encoding: gzip`), and the digest is of what was in it. Source:
 //! buildkit `source/http/source.go`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +20,8 @@ use std::time::{Duration, SystemTime};
 use agent_build::plan::HttpOp;
 use agent_build::redacted;
 use agent_image::{Digest, Proxies};
-use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use flate2::write::MultiGzDecoder;
+use http::header::{CONTENT_ENCODING, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -35,6 +38,8 @@ use crate::error::{Error, Result};
 
 /// Longest file.
 const MAX_BYTES: u64 = 64 << 30;
+/// Bytes that are unpacked at once: some thousand times as many may come of them.
+const PIECE: usize = 8 << 10;
 /// Longest record that is read.
 const RECORD_MAX: u64 = 64 << 10;
 /// Files of which it is remembered what their servers said.
@@ -242,6 +247,7 @@ pub(super) async fn receive(
     }
     let too_long = || Error::invalid(format!("{} is longer than {MAX_BYTES} bytes", shown(url)));
     let (head, mut body) = answer.into_parts();
+    let mut content = Content::of(&head.headers, url)?;
     if body.size_hint().lower() > MAX_BYTES {
         return Err(too_long());
     }
@@ -267,14 +273,21 @@ pub(super) async fn receive(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        length += data.len() as u64;
-        if length > MAX_BYTES {
-            return Err(too_long());
+        for piece in data.chunks(PIECE) {
+            let piece = content.decoded(piece, url)?;
+            length += piece.len() as u64;
+            if length > MAX_BYTES {
+                return Err(too_long());
+            }
+            hash.update(&piece);
+            let written = writer.write_all(&piece).await;
+            written.map_err(Error::io("write", file.path()))?;
         }
-        hash.update(&data);
-        let written = writer.write_all(&data).await;
-        written.map_err(Error::io("write", file.path()))?;
     }
+    let last = content.end(url)?;
+    hash.update(&last);
+    let written = writer.write_all(&last).await;
+    written.map_err(Error::io("write", file.path()))?;
     writer
         .flush()
         .await
@@ -285,6 +298,48 @@ pub(super) async fn receive(
             .expect("a sum of that length is a digest"),
         headers: head.headers,
     })
+}
+
+/// What an answer's body is to be read as. Some servers pack files unasked, and what is meant is the file.
+enum Content {
+    Plain,
+    Gzip(MultiGzDecoder<Vec<u8>>),
+}
+
+impl Content {
+    fn of(headers: &HeaderMap, url: &Url) -> Result<Self> {
+        match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None | Some(b"" | b"identity") => Ok(Self::Plain),
+            Some(b"gzip" | b"x-gzip") => Ok(Self::Gzip(MultiGzDecoder::new(Vec::new()))),
+            Some(other) => Err(Error::unsupported(format!(
+                "the encoding {:?} in which the server sends {}",
+                String::from_utf8_lossy(other),
+                shown(url)
+            ))),
+        }
+    }
+
+    /// What a piece of the body, of at most [`PIECE`] bytes, brings.
+    fn decoded<'a>(&mut self, piece: &'a [u8], url: &Url) -> Result<Cow<'a, [u8]>> {
+        let Self::Gzip(decoder) = self else {
+            return Ok(Cow::Borrowed(piece));
+        };
+        let decoded = io::Write::write_all(decoder, piece);
+        decoded.map_err(|error| damaged(url, &error))?;
+        Ok(Cow::Owned(std::mem::take(decoder.get_mut())))
+    }
+
+    /// What is left at the end of the body; it was whole.
+    fn end(self, url: &Url) -> Result<Vec<u8>> {
+        match self {
+            Self::Plain => Ok(Vec::new()),
+            Self::Gzip(decoder) => decoder.finish().map_err(|error| damaged(url, &error)),
+        }
+    }
+}
+
+fn damaged(url: &Url, error: &io::Error) -> Error {
+    Error::Unavailable(format!("cannot unpack what {} sent: {error}", host_of(url)))
 }
 
 fn new_file(directory: &Path) -> Result<(NamedTempFile, fs::File)> {

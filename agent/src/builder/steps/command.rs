@@ -6,7 +6,7 @@ use agent_build::plan::{CopyOp, CopySource, InputIndex, Platform, RunOp};
 use tokio_util::sync::CancellationToken;
 
 use super::steady::steady;
-use super::{PlanSteps, Solved, identity, output, root};
+use super::{PlanSteps, Solved, identity, output, root, tell_of};
 use crate::builder::cache::Lease;
 use crate::builder::contexts::Context;
 use crate::builder::failure::Failure;
@@ -47,6 +47,7 @@ impl PlanSteps {
         };
         let work = self.shop.work.directory()?;
         cabin.begin();
+        tell_of(read, cabin);
         let run = RunStep {
             op: op.clone(),
             inputs: leases.iter().map(step_input).collect(),

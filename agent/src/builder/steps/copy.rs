@@ -8,7 +8,7 @@ use agent_image::build::{View, Work, copy, footing};
 use tokio_util::sync::CancellationToken;
 
 use super::steady::steady;
-use super::{PlanSteps, Solved, blocking_files};
+use super::{PlanSteps, Solved, blocking_files, tell_of};
 use crate::builder::cache::Lease;
 use crate::builder::failure::Failure;
 use crate::builder::flights::Cabin;
@@ -127,6 +127,7 @@ impl PlanSteps {
                 (work, read)
             }
         };
+        tell_of(read, cabin);
         let snapshot = self.finish(work).await?;
         let root = op.root.and_then(|input| inputs[input.0].record());
         Ok((Made::on(root, snapshot), read))

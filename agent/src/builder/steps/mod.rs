@@ -284,6 +284,13 @@ fn root<'a>(op: &Op, inputs: &'a [Solved]) -> Option<&'a Record> {
     op.root().and_then(|input| inputs[input.0].record())
 }
 
+/// Tells of files that kept changing: what was read may be torn.
+fn tell_of(read: Read, cabin: &Cabin) {
+    if read == Read::Unsteady {
+        cabin.log(2, b"files of the context changed while they were read\n");
+    }
+}
+
 /// Passes a step's output on.
 fn output(cabin: &Cabin) -> run::OutputSink {
     let cabin = cabin.clone();

@@ -50,6 +50,34 @@ async fn a_file_is_asked_for_through_the_proxy() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_packed_for_the_way_is_unpacked() {
+    let root = tempfile::tempdir().unwrap();
+    let never = CancellationToken::new();
+    let server = Server::start(|question| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut packer, b"hello").unwrap();
+        let mut packed = packer.finish().unwrap();
+        let (encoding, cut) = match question.path.as_str() {
+            "/whole" => ("gzip", 0),
+            "/cut" => ("gzip", 4),
+            _ => ("br", 0),
+        };
+        packed.truncate(packed.len() - cut);
+        Answer::bytes(packed).with("Content-Encoding", encoding)
+    });
+    let resolve = |path: &str| {
+        let (way, op, never) = (way(&root), download(server.url(path)), never.clone());
+        async move { http::resolve_in(&way, &op, &never).await }
+    };
+    assert_eq!(resolve("/whole").await.unwrap().digest.to_string(), SUM);
+    let told = |state: crate::error::Result<_>| state.err().unwrap().to_string();
+    let cut = told(resolve("/cut").await.map(drop));
+    assert!(cut.contains("cannot unpack"), "{cut}");
+    let other = told(resolve("/other").await.map(drop));
+    assert!(other.contains("\"br\""), "{other}");
+}
+
+#[tokio::test]
 async fn a_repository_is_asked_for_through_the_proxy() {
     let (asked, was_asked) = std::sync::mpsc::channel();
     let proxy = Server::start(move |question| {

@@ -72,8 +72,12 @@ impl Answer {
     }
 
     pub(super) fn ok(body: &str) -> Self {
+        Self::bytes(body.as_bytes().to_vec())
+    }
+
+    pub(super) fn bytes(body: Vec<u8>) -> Self {
         Self {
-            body: body.as_bytes().to_vec(),
+            body,
             ..Self::status(200)
         }
     }
