@@ -5,8 +5,10 @@
 //! [`Store::change`]:
 //!
 //! ```text
-//! mark "unsettled" ─▶ sync layers ─▶ rename layers ─▶ blobs ─▶ index.json ─▶ swap snapshot ─▶ unmark
+//! sync layers, or ─▶ mark "unsettled" ─▶ note them ─▶ rename layers ─▶ blobs ─▶ index.json ─▶ swap snapshot ─▶ unmark
 //! ```
+//!
+//! Layers that can be brought again are not synced but noted ([`unsynced`]), and synced after the answer.
 //!
 //! A crash before `index.json` leaves layers and blobs nobody names; the mark makes the next opening look for them.
 
@@ -35,6 +37,7 @@ mod remove;
 mod save;
 mod tag;
 mod transfer;
+mod unsynced;
 mod usage;
 mod workers;
 
@@ -75,6 +78,7 @@ use content::Content;
 use downloads::Downloads;
 use hold::Holds;
 use index::Catalog;
+use unsynced::Unsynced;
 
 type Result<T> = std::result::Result<T, ImageError>;
 
@@ -98,6 +102,8 @@ pub struct Store {
     partials: Partials,
     /// Layers that pulls are downloading.
     downloads: Downloads,
+    /// Layers that may not be on the disk yet.
+    unsynced: Unsynced,
     /// Locked for as long as the store is open.
     _lock: File,
 }
@@ -112,6 +118,17 @@ struct Additions {
     blobs: Vec<Vec<u8>>,
     /// Images that are there afterwards and count as used then, before anybody can remove them again.
     used: Vec<ImageId>,
+    durability: Durability,
+}
+
+/// When layers have to be on the disk.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Before an image has them: nobody could bring them again.
+    #[default]
+    First,
+    /// Soon: whoever has brought them can do so again.
+    Later,
 }
 
 impl Additions {
@@ -138,6 +155,7 @@ impl Store {
         let layers = LayerStore::open(&root.join("layers"), &limits)?;
         let catalog = Catalog::read(&content.root().join("index.json"))?;
         let partials = Partials::new(content.root().join("partial"));
+        let (unsynced, doubtful) = Unsynced::open(content.root(), layers.root())?;
         let store = Self {
             content,
             layers,
@@ -150,11 +168,16 @@ impl Store {
             keep_mark: AtomicBool::new(false),
             partials,
             downloads: Downloads::default(),
+            unsynced,
             _lock: lock,
         };
         if store.unsettled().exists() {
             store.settle()?;
         }
+        if !doubtful.is_empty() {
+            store.distrust(&doubtful)?;
+        }
+        store.unsynced.sync_later();
         Ok(store)
     }
 
@@ -213,7 +236,8 @@ impl Store {
         mut additions: Additions,
         edit: impl FnOnce(&mut Catalog) -> Result<T>,
     ) -> Result<(T, Vec<Digest>)> {
-        if additions.has_layers() {
+        let is_later = additions.has_layers() && additions.durability == Durability::Later;
+        if additions.has_layers() && !is_later {
             // Before the lock, since it may take long and nobody sees these files yet.
             self.sync_layers()?;
         }
@@ -252,6 +276,9 @@ impl Store {
         }
         used.iter().for_each(|id| self.used(id));
         drop(writing);
+        if is_later {
+            self.unsynced.sync_later();
+        }
         self.layers.discard(doomed);
         self.content.keep_back();
         Ok((outcome, orphans.layers.into_iter().collect()))
@@ -265,6 +292,11 @@ impl Store {
         orphans: &Orphans,
     ) -> Result<Vec<PathBuf>> {
         let adds_layers = additions.has_layers();
+        if adds_layers && additions.durability == Durability::Later {
+            let own = additions.layers.iter().map(|layer| layer.layer.diff_id);
+            let shared = additions.shared.iter().map(|layer| layer.layer.diff_id);
+            self.unsynced.note(own.chain(shared))?;
+        }
         for layer in additions.layers {
             self.layers.commit(layer)?;
         }
@@ -292,9 +324,50 @@ impl Store {
 
     /// Brings everything that was unpacked to disk, all layers at once.
     fn sync_layers(&self) -> Result<()> {
-        let root = self.layers.root();
-        let directory = File::open(root).map_err(ImageError::io("open", root))?;
-        rustix::fs::syncfs(&directory).map_err(|e| ImageError::io("sync", root)(e.into()))
+        self.unsynced.sync()
+    }
+
+    /// Removes layers that the end of an earlier boot may have torn, and the images that need them.
+    fn distrust(&self, doubtful: &[Digest]) -> Result<()> {
+        let doubtful: HashSet<Digest> = doubtful.iter().copied().collect();
+        let catalog = self.snapshot();
+        let mut lost = HashSet::new();
+        for id in catalog.ids() {
+            let config = self.readable(id);
+            if config.is_some_and(|config| {
+                config
+                    .rootfs
+                    .diff_ids
+                    .iter()
+                    .any(|id| doubtful.contains(id))
+            }) {
+                let names: Vec<String> = catalog
+                    .names_of(id)
+                    .iter()
+                    .map(|name| name.familiar())
+                    .collect();
+                tracing::error!(
+                    image.id = %id,
+                    image.names = names.join(", "),
+                    "the machine stopped before the image was on the disk, so it may be damaged and is removed: pull or load it again"
+                );
+                lost.insert(*id);
+            }
+        }
+        self.change(Additions::default(), |catalog| {
+            catalog.images.retain(|id, _| !lost.contains(id));
+            catalog.departed.retain(|id, _| !lost.contains(id));
+            catalog.names.retain(|_, id| !lost.contains(id));
+            Ok(())
+        })?;
+        let writing = self.writing.lock();
+        // Those that the build cache keeps as well, and those that had no image yet.
+        let here = doubtful.iter().filter(|id| self.layers.contains(id));
+        let doomed = self.layers.detach(here)?;
+        content::sync_directory(self.layers.root())?;
+        drop(writing);
+        self.layers.discard_later(doomed);
+        self.unsynced.forget()
     }
 
     /// The layers that the images `gone` needed and no image in `after` needs.
@@ -391,7 +464,8 @@ impl Store {
     fn settle(&self) -> Result<()> {
         let _writing = self.writing.lock();
         let catalog = self.snapshot();
-        if let Some(needed) = self.needed(&catalog) {
+        let needed = self.needed(&catalog);
+        if let Some(needed) = &needed {
             let all = self.layers.all().into_iter();
             let orphans: HashSet<Digest> = all.filter(|id| !needed.contains(id)).collect();
             let doomed = self.detach(&orphans)?;
@@ -399,12 +473,11 @@ impl Store {
         }
         let blobs = catalog.blobs();
         self.content.sweep(|digest| blobs.contains(digest))?;
-        match std::fs::remove_file(self.unsettled()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(ImageError::io("remove", self.unsettled())(error))
-            }
-            _ => Ok(()),
+        if needed.is_none() {
+            // An image cannot be read, so no layer can be said not to be needed. It may be readable, or gone, the next time.
+            self.keep_mark.store(true, Ordering::Relaxed);
         }
+        self.end()
     }
 
     /// Notes that files are about to go: the next opening looks for what nobody needs, unless [`Store::end`] comes first. The

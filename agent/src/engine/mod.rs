@@ -134,7 +134,11 @@ impl Engine {
             tracing::debug!(%error, "the parent cgroup stays");
         }
         let shared = Arc::clone(&self.shared);
-        let retired = shared::blocking(move || Ok(shared.networks.retire())).await;
+        let retired = shared::blocking(move || {
+            shared.images.wait_synced();
+            Ok(shared.networks.retire())
+        })
+        .await;
         for error in retired.into_iter().flatten() {
             tracing::warn!(%error, "a network is not taken down");
         }

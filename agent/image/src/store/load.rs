@@ -17,7 +17,7 @@ use std::io::Read;
 
 use super::index::Record;
 use super::tag::give_name;
-use super::{Additions, Result, Store, release};
+use super::{Additions, Durability, Result, Store, release};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -80,7 +80,10 @@ impl Store {
                 "does not contain a manifest.json".to_owned(),
             ));
         };
-        let mut additions = Additions::default();
+        let mut additions = Additions {
+            durability: Durability::Later,
+            ..Additions::default()
+        };
         let mut taken = HashSet::new();
         for layer in candidates.iter().flat_map(|candidate| &candidate.layers) {
             if let LayerAt::Unfinished(number) = layer

@@ -18,7 +18,7 @@ use super::inspect::other_platform;
 use super::load::Pins;
 use super::tag::give_name;
 use super::workers::all_at_once;
-use super::{Additions, HeldFor, Hold, Result, Store};
+use super::{Additions, Durability, HeldFor, Hold, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -211,6 +211,7 @@ impl Store {
         let id = ImageId::new(manifest.config.digest);
         let mut additions = Additions {
             used: vec![id],
+            durability: Durability::Later,
             ..Additions::default()
         };
         let known = self.snapshot().images.contains_key(&id);

@@ -14,7 +14,7 @@ use super::index::Record;
 use super::load::Pins;
 use super::tag::give_name;
 use super::workers::all_at_once;
-use super::{Additions, Result, Store};
+use super::{Additions, Durability, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -176,6 +176,7 @@ impl Store {
             layers: self.take_layers(missing, source, cancel)?,
             blobs: vec![config_bytes, manifest_bytes.clone()],
             used: vec![id],
+            durability: Durability::Later,
             ..Additions::default()
         };
         let record = Record {

@@ -118,3 +118,34 @@ fn a_killed_store_is_whole_when_it_opens_again() {
         "no round was killed with an image in the store"
     );
 }
+
+/// A configuration that cannot be read today may be tomorrow: until then no layer can be said not to be needed.
+#[test]
+fn what_cannot_be_settled_is_settled_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path(), Limits::default()).unwrap();
+    let tar = layer(1);
+    let archive = docker_archive(&[(&[&tar], &["one:1"])]);
+    let store = open();
+    let loaded = store
+        .load(&mut &archive[..], &LoadOptions::default(), &silent)
+        .unwrap();
+    drop(store);
+    let mark = directory.path().join("content/unsettled");
+    std::fs::write(&mark, "").unwrap();
+    let orphan = directory.path().join("layers").join("5".repeat(64));
+    std::fs::create_dir(&orphan).unwrap();
+    let config = directory
+        .path()
+        .join("content/blobs/sha256")
+        .join(loaded[0].id.hex());
+    let bytes = std::fs::read(&config).unwrap();
+    std::fs::write(&config, "{").unwrap();
+    drop(open());
+    assert!(mark.exists() && orphan.exists());
+
+    std::fs::write(&config, bytes).unwrap();
+    drop(open());
+    assert!(!mark.exists() && !orphan.exists());
+    open().save(&["one:1"], &mut std::io::sink()).unwrap();
+}

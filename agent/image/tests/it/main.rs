@@ -20,6 +20,7 @@ mod registry;
 mod remove;
 mod server;
 mod transfer;
+mod unsynced;
 
 use agent_image::{ImageError, Limits, LoadOptions, Loaded, Store, silent};
 
@@ -48,6 +49,7 @@ impl Bed {
 
     /// Everything below the store's root, so that tests can see that nothing was left.
     pub(crate) fn files(&self) -> Vec<String> {
+        self.store.wait_synced();
         files(self.directory.path())
     }
 }
