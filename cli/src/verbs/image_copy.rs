@@ -7,7 +7,6 @@ use crate::out;
 use crate::render::transfer::LiveTransfer;
 use agent_api::client::{ClientError, CopyEvent, Host};
 use agent_api::{Client, ProgressDetail};
-use anyhow::Context as _;
 use clap::Args;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -44,14 +43,18 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     let to = Client::at(host.clone());
     to.api_version().await?;
     for image in images {
-        let name = name_of(from, image).await?;
+        let found = from.inspect_image(image).await?;
+        let name = name_of(image, &found.id, &found.repo_tags)?;
         let copied = Copy {
             from,
             to: &to,
             name: &name,
             quiet: args.quiet,
         };
-        let id = copied.run(image).await?;
+        let id = copied
+            .run(image)
+            .await
+            .map_err(|error| elsewhere(error, &host, &name))?;
         out::line(match args.quiet {
             true => id,
             false => format!("{name}: {id} is at {host}"),
@@ -60,22 +63,42 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     Ok(0)
 }
 
-/// What the image is to be called there: as it was named, or as it is called here when an id was given.
-async fn name_of(from: &Client, image: &str) -> anyhow::Result<String> {
-    let found = from.inspect_image(image).await?;
-    let hex = found.id.strip_prefix("sha256:").unwrap_or(&found.id);
-    let by_id = found.id.starts_with(image) || hex.starts_with(image);
-    let named = found.repo_tags.iter().any(|tag| {
+/// What the image is to be called there: as it was named. An id is no name, and choosing one of the image's would take it
+/// away from whatever has it there.
+fn name_of(image: &str, id: &str, tags: &[String]) -> Result<String, Failure> {
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    let by_id = id.starts_with(image) || hex.starts_with(image);
+    let named = tags.iter().any(|tag| {
         let short = tag.strip_suffix(":latest").unwrap_or(tag);
         tag == image || short == image
     });
     if named || !by_id {
         return Ok(super::pull::with_tag(image));
     }
-    let first = found.repo_tags.first();
-    first.cloned().with_context(|| {
-        format!("{image} has no name: give it one with \"muster tag\" and copy it by that")
-    })
+    let reason = match tags {
+        [] => "the image has none: give it one with \"muster tag\"".to_owned(),
+        tags => format!("copy the image as {}", tags.join(" or ")),
+    };
+    Err(Failure::new(
+        1,
+        format!("{image} is an id, and what is copied needs a name: {reason}"),
+    ))
+}
+
+/// A daemon that knows nothing of copies is another's.
+fn elsewhere(error: anyhow::Error, host: &Host, name: &str) -> anyhow::Error {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Api {
+            status: 404,
+            message,
+        }) if message.contains("page not found") => {
+            let reason = format!(
+                "{host} is no muster daemon: \"muster save {name} | docker -H {host} load\" is for others"
+            );
+            Failure::new(1, reason).into()
+        }
+        _ => error,
+    }
 }
 
 /// One image on its way.
@@ -162,5 +185,32 @@ impl View {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_called_what_the_user_calls_it() {
+        let id = "sha256:771b00";
+        let tags = ["app:latest".to_owned(), "prod:1".to_owned()];
+        for (image, name) in [("app", "app:latest"), ("prod:1", "prod:1")] {
+            assert_eq!(name_of(image, id, &tags).unwrap(), name);
+        }
+        for image in [id, "771b", "sha256:771b"] {
+            let told = name_of(image, id, &tags).unwrap_err().message;
+            assert!(told.contains("app:latest or prod:1"), "{told}");
+            assert!(
+                name_of(image, id, &[])
+                    .unwrap_err()
+                    .message
+                    .contains("muster tag")
+            );
+        }
+        // A name that looks like the beginning of an id.
+        let tags = ["771b:latest".to_owned()];
+        assert_eq!(name_of("771b", id, &tags).unwrap(), "771b:latest");
     }
 }
