@@ -18,7 +18,6 @@ use jiff::Timestamp;
 use super::container::{Container, DEFINITION_FORMAT, Definition, State, new_id};
 use super::driver::Driver;
 use super::mounts::{self, Donor, MountSource};
-use super::records::Durability;
 use super::shared::{Shared, blocking};
 use super::volumes::Creation;
 use super::{defaults, endpoint, ports, spec, validate};
@@ -31,14 +30,15 @@ pub(crate) async fn create(
     platform: Option<String>,
     request: ContainerCreateRequest,
 ) -> Result<ContainerCreateResponse> {
-    let created = {
-        let shared = Arc::clone(shared);
-        blocking(move || create_blocking(&shared, name.as_deref(), platform.as_deref(), request))
-            .await?
-    };
-    let (driver, response) = created;
-    shared.tasks.spawn(driver.run());
-    Ok(response)
+    let shared = Arc::clone(shared);
+    blocking(move || {
+        let (driver, response) =
+            create_blocking(&shared, name.as_deref(), platform.as_deref(), request)?;
+        // In here: nobody may wait for the answer any more, and the container is there all the same.
+        shared.tasks.spawn(driver.run());
+        Ok(response)
+    })
+    .await
 }
 
 fn create_blocking(
@@ -109,11 +109,7 @@ fn create_blocking(
     };
     let made = (|| {
         early_errors(shared, &definition)?;
-        let durability = match definition.host.auto_remove {
-            true => Durability::Buffered,
-            false => Durability::Flushed,
-        };
-        shared.records.create(&definition, durability)?;
+        shared.records.create(&definition)?;
         let (handle, mut driver) =
             Driver::new(shared, Container::new(definition.clone(), State::default()));
         // Visible from here on, so that its volumes count as used; requests wait for the driver.
@@ -266,6 +262,7 @@ fn make_volumes(
     layers: &[std::path::PathBuf],
 ) -> Result<()> {
     let mut made: Vec<String> = Vec::new();
+    let recorded = definition.mounts.clone();
     let result = (|| {
         for plan in &mut definition.mounts {
             let MountSource::Volume(volume) = &mut plan.source else {
@@ -284,7 +281,10 @@ fn make_volumes(
                     .fill(&volume.name, &plan.target, layers, in_use)?;
             }
         }
-        shared.records.write_definition_buffered(definition)
+        match definition.mounts == recorded {
+            true => Ok(()),
+            false => shared.records.write_definition(definition),
+        }
     })();
     if result.is_err() {
         for name in made {

@@ -342,7 +342,7 @@ impl Driver {
     async fn record(&self) -> oneshot::Receiver<bool> {
         self.shared
             .records
-            .write_state(self.container.id(), &self.container.state)
+            .write_state(&self.container.definition, &self.container.state)
             .await
     }
 

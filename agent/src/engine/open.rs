@@ -212,6 +212,7 @@ async fn adopt_one(
     let was_restarting = state.status == ContainerStatus::Restarting;
     let policy = Policy::of(&definition.host.restart_policy);
     let auto_remove = definition.host.auto_remove;
+    let recorded = state.clone();
     let mut container = Container::new(definition, state);
     let process = held.get(&id);
     let mut messages = Vec::new();
@@ -259,7 +260,10 @@ async fn adopt_one(
             } else if starts && ran && policy != Policy::No {
                 messages.push(Command::Resume(Resume::Start));
             }
-            shared.records.write_state(&id, &container.state).await;
+            if container.state != recorded {
+                let (definition, state) = (&container.definition, &container.state);
+                shared.records.write_state(definition, state).await;
+            }
         }
     }
     let (handle, driver) = Driver::new(shared, container);

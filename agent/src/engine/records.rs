@@ -3,19 +3,22 @@
 //! ```text
 //! <root>/containers/<id>/config.json      Definition; written when it changes
 //! <root>/containers/<id>/state.json       State; written on every transition; absent until the first start
+//! <root>/containers/<id>/auto-remove      empty; only where the container removes itself after its run
 //! <root>/containers/<id>/{upper,work}     writable layer, made when the container is created
 //! <root>/containers/<id>/<id>-json.log    written by the keeper
 //! <root>/containers/<id>/{hosts,hostname,resolv.conf}   written at every start
 //! <root>/trash/<anything>                 being deleted; whatever is there when the engine starts is deleted
 //! ```
 //!
-//! Every file is replaced by writing a temporary one and renaming it, so a reader sees the old or the new content. A
-//! definition is also flushed to the disk before `create` answers, unless the container removes itself after its run
-//! and so would not survive a reboot anyway. States are not flushed: after a power failure no container runs, whatever
-//! the file says.
+//! Every file is replaced by writing a temporary one and renaming it, so a reader sees the old or the new content. That
+//! alone is not enough for a power failure: a file system may bring the new name to the disk before the bytes, and then
+//! the file is empty. Definitions are therefore flushed, and so are states in which a container rests (that it was
+//! stopped by hand, or ended well, must be known after the next boot). States of a container that runs are not: after a
+//! power failure it does not run, and an empty file counts as a run that was cut off. Containers that remove themselves
+//! after their run do not survive a reboot: nothing of theirs is flushed, and a mark says so.
 //!
-//! A directory without a readable `config.json` is a creation that was cut short: it is deleted. One that does not
-//! parse is kept and reported.
+//! A directory whose `config.json` is missing or empty is a creation that was cut short, and deleted, only if nothing
+//! was ever written in the container. With anything in it, and where the record does not parse, it is kept and reported.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -23,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use agent_api::ContainerStatus;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +36,8 @@ use crate::error::{Error, Result};
 
 const DEFINITION: &str = "config.json";
 const STATE: &str = "state.json";
+const AUTO_REMOVE: &str = "auto-remove";
+const UPPER: &str = "upper";
 /// State writes that may wait for the writer.
 const QUEUE: usize = 256;
 
@@ -51,6 +57,7 @@ enum Job {
     State {
         id: String,
         state: Box<State>,
+        durability: Durability,
         /// Whether it is written.
         done: oneshot::Sender<bool>,
     },
@@ -117,12 +124,17 @@ impl Records {
     }
 
     /// Makes the directory of a new container and records its definition. Blocks.
-    pub(crate) fn create(&self, definition: &Definition, durability: Durability) -> Result<()> {
+    pub(crate) fn create(&self, definition: &Definition) -> Result<()> {
+        let durability = durability(definition);
         let directory = self.directory(&definition.id);
         let made = (|| {
             fs::create_dir(&directory).map_err(Error::io("create", &directory))?;
             set_mode(&directory, 0o710)?;
-            for name in ["upper", "work"] {
+            if definition.host.auto_remove {
+                let path = directory.join(AUTO_REMOVE);
+                File::create(&path).map_err(Error::io("create", &path))?;
+            }
+            for name in [UPPER, "work"] {
                 let path = directory.join(name);
                 fs::create_dir(&path).map_err(Error::io("create", &path))?;
             }
@@ -141,24 +153,22 @@ impl Records {
     /// Records a changed definition. Blocks.
     pub(crate) fn write_definition(&self, definition: &Definition) -> Result<()> {
         let directory = self.directory(&definition.id);
-        replace(&directory, DEFINITION, definition, Durability::Flushed)
-    }
-
-    /// Records what creation found out after [`Records::create`]; losing it in a power failure loses nothing that a
-    /// start does not find out again. Blocks.
-    pub(crate) fn write_definition_buffered(&self, definition: &Definition) -> Result<()> {
-        replace(
-            &self.directory(&definition.id),
-            DEFINITION,
-            definition,
-            Durability::Buffered,
-        )
+        replace(&directory, DEFINITION, definition, durability(definition))
     }
 
     /// Queues a state for writing, in the order of the calls; await the receiver where the answer to a request depends
     /// on it. A failed write is logged: the container goes on.
-    pub(crate) async fn write_state(&self, id: &str, state: &State) -> oneshot::Receiver<bool> {
+    pub(crate) async fn write_state(
+        &self,
+        definition: &Definition,
+        state: &State,
+    ) -> oneshot::Receiver<bool> {
+        let id = definition.id.as_str();
         let (done, receiver) = oneshot::channel();
+        let durability = match state.status {
+            ContainerStatus::Exited => durability(definition),
+            _ => Durability::Buffered,
+        };
         let mut state = Box::new(state.clone());
         state.boot.clone_from(&self.boot);
         if self
@@ -166,6 +176,7 @@ impl Records {
             .send(Job::State {
                 id: id.to_owned(),
                 state,
+                durability,
                 done,
             })
             .await
@@ -219,7 +230,10 @@ impl Records {
             let directory = entry.path();
             match read_container(&directory) {
                 Ok(Some(container)) => found.containers.push(container),
-                Ok(None) => self.discard(&directory)?,
+                Ok(None) => {
+                    tracing::warn!(path = %directory.display(), "a container whose creation was cut short is removed");
+                    self.discard(&directory)?;
+                }
                 Err(problem) => found.problems.push(problem.to_string()),
             }
         }
@@ -232,9 +246,17 @@ impl Records {
 
 /// `None` for a directory whose creation was cut short.
 fn read_container(directory: &Path) -> Result<Option<(Definition, State)>> {
-    let Some(definition) = read_json::<Definition>(&directory.join(DEFINITION))? else {
+    let path = directory.join(DEFINITION);
+    if fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0) && holds_nothing(directory)
+    {
         return Ok(None);
-    };
+    }
+    let definition = read_json::<Definition>(&path)?.ok_or_else(|| {
+        Error::system(format!(
+            "record {} is missing, but the container's files are there: put the record back, or move the directory away",
+            path.display()
+        ))
+    })?;
     if definition.format > DEFINITION_FORMAT {
         return Err(Error::system(format!(
             "container {} was written by a newer version (format {}): use that version, or move {} away",
@@ -248,7 +270,7 @@ fn read_container(directory: &Path) -> Result<Option<(Definition, State)>> {
         Err(error) => {
             tracing::error!(%error, "a damaged state counts as an unexpected exit");
             State {
-                status: agent_api::ContainerStatus::Running,
+                status: ContainerStatus::Running,
                 ..State::default()
             }
         }
@@ -256,18 +278,39 @@ fn read_container(directory: &Path) -> Result<Option<(Definition, State)>> {
     Ok(Some((definition, state)))
 }
 
-/// `None` when the file is missing or empty.
+/// Whether a directory without a record can go: its container never started and has no file, or would not have outlived
+/// the reboot that lost the record. What cannot be read counts as something.
+fn holds_nothing(directory: &Path) -> bool {
+    let is_missing = |name: &str| {
+        fs::symlink_metadata(directory.join(name))
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let is_empty = match fs::read_dir(directory.join(UPPER)) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    !is_missing(AUTO_REMOVE) || is_missing(STATE) && is_empty
+}
+
+/// `None` when the file is missing.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),
-        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Error::system(format!(
                 "record {} is damaged: {error}; repair it or move its directory away",
                 path.display()
             ))
         }),
+    }
+}
+
+/// What a container's records need to survive.
+fn durability(definition: &Definition) -> Durability {
+    match definition.host.auto_remove {
+        true => Durability::Buffered,
+        false => Durability::Flushed,
     }
 }
 
@@ -318,9 +361,14 @@ pub(super) fn make_private_directory(directory: &Path) -> Result<()> {
 fn write_jobs(containers: &Path, mut jobs: mpsc::Receiver<Job>) {
     while let Some(job) = jobs.blocking_recv() {
         match job {
-            Job::State { id, state, done } => {
+            Job::State {
+                id,
+                state,
+                durability,
+                done,
+            } => {
                 let directory = containers.join(&id);
-                let written = match replace(&directory, STATE, &state, Durability::Buffered) {
+                let written = match replace(&directory, STATE, &state, durability) {
                     // A container that was removed meanwhile needs no state.
                     Err(error) if directory.exists() => {
                         tracing::error!(container.id = id, %error, "cannot record the state");
@@ -387,7 +435,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (records, _) = Records::open(root.path()).unwrap();
         let definition = definition();
-        records.create(&definition, Durability::Flushed).unwrap();
+        records.create(&definition).unwrap();
         let state = State {
             exit_code: 7,
             exits: 3,
@@ -395,7 +443,7 @@ mod tests {
         };
         runtime().block_on(async {
             records
-                .write_state(&definition.id, &state)
+                .write_state(&definition, &state)
                 .await
                 .await
                 .unwrap();
@@ -434,6 +482,48 @@ mod tests {
     }
 
     #[test]
+    fn what_a_container_wrote_outlives_its_record() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        for (lost, auto_remove) in [("missing", false), ("empty", false), ("temporary", true)] {
+            let mut definition = Definition {
+                id: lost.into(),
+                ..definition()
+            };
+            definition.host.auto_remove = auto_remove;
+            records.create(&definition).unwrap();
+            let directory = records.directory(lost);
+            fs::write(directory.join(UPPER).join("data"), "precious").unwrap();
+            match lost {
+                "missing" => fs::remove_file(directory.join(DEFINITION)).unwrap(),
+                _ => fs::write(directory.join(DEFINITION), "").unwrap(),
+            }
+        }
+        let (records, found) = Records::open(root.path()).unwrap();
+        assert!(found.containers.is_empty());
+        assert_eq!(found.problems.len(), 2, "{:?}", found.problems);
+        for lost in ["missing", "empty"] {
+            let directory = records.directory(lost);
+            assert!(directory.join(UPPER).join("data").exists(), "{lost}");
+            let path = directory.join(DEFINITION).display().to_string();
+            let named = |problem: &String| problem.contains(&path);
+            assert!(found.problems.iter().any(named), "{:?}", found.problems);
+        }
+        assert!(!records.directory("temporary").exists());
+    }
+
+    #[test]
+    fn an_emptied_state_is_a_run_that_was_cut_off() {
+        let root = tempfile::tempdir().unwrap();
+        let (records, _) = Records::open(root.path()).unwrap();
+        let definition = definition();
+        records.create(&definition).unwrap();
+        fs::write(records.directory(&definition.id).join(STATE), "").unwrap();
+        let (_, found) = Records::open(root.path()).unwrap();
+        assert_eq!(found.containers[0].1.status, ContainerStatus::Running);
+    }
+
+    #[test]
     fn a_newer_format_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         let (records, _) = Records::open(root.path()).unwrap();
@@ -441,7 +531,7 @@ mod tests {
             format: DEFINITION_FORMAT + 1,
             ..definition()
         };
-        records.create(&definition, Durability::Buffered).unwrap();
+        records.create(&definition).unwrap();
         let (records, found) = Records::open(root.path()).unwrap();
         assert!(found.problems[0].contains("newer version"));
         assert!(records.directory(&definition.id).exists());
@@ -452,7 +542,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (records, _) = Records::open(root.path()).unwrap();
         let definition = definition();
-        records.create(&definition, Durability::Buffered).unwrap();
+        records.create(&definition).unwrap();
         records.remove(&definition.id).unwrap();
         assert!(!records.directory(&definition.id).exists());
         records.remove(&definition.id).unwrap();
@@ -467,13 +557,10 @@ mod tests {
         let file = root.path().join("containers/blocked");
         fs::write(&file, "").unwrap();
         let error = records
-            .create(
-                &Definition {
-                    id: "blocked".into(),
-                    ..definition()
-                },
-                Durability::Buffered,
-            )
+            .create(&Definition {
+                id: "blocked".into(),
+                ..definition()
+            })
             .unwrap_err();
         assert!(error.to_string().starts_with("cannot create"), "{error}");
     }

@@ -132,7 +132,7 @@ impl Volumes {
         let data = directory.join(DATA);
         make_private_directory(&directory)?;
         fs::create_dir_all(&data).map_err(Error::io("create", &data))?;
-        replace(&directory, RECORD, &record, Durability::Buffered)?;
+        replace(&directory, RECORD, &record, Durability::Flushed)?;
         let volume = self.describe(&record);
         records.insert(name, record);
         Ok((volume, Creation::Created))
