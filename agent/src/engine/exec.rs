@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use agent_api::{ExecCreateRequest, ExecInspect, ExecProcessConfig};
 use agent_runtime::keeper::{AttachOptions, Exit, Launch, LaunchKind, StdinMode};
-use agent_runtime::spec::{Capabilities, CapabilitySet, SeccompPolicy};
-use agent_runtime::spec::{ExecSpec, Process};
+use agent_runtime::spec::{Capabilities, CapabilitySet, ExecSpec, Process};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ use crate::error::{Error, Result};
 const REMEMBERED: usize = 512;
 /// Execs that may be prepared or running in one container.
 const PER_CONTAINER_MAX: usize = 4096;
+/// After this time an exec that was not started may be forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// All execs.
 #[derive(Debug, Default)]
@@ -43,6 +45,7 @@ struct Exec {
     container: String,
     request: Arc<ExecCreateRequest>,
     phase: watch::Sender<Phase>,
+    prepared: Instant,
 }
 
 /// The life of an exec: it only goes forward.
@@ -54,8 +57,22 @@ pub(crate) enum Phase {
     Ended { exit_code: i32 },
 }
 
+impl Inner {
+    /// The oldest exec of a container that was prepared long ago and never ran: its client has gone away.
+    fn forgotten_in(&self, container: &str, now: Instant) -> Option<String> {
+        let is_forgotten = |exec: &Exec| {
+            exec.container == container
+                && *exec.phase.borrow() <= Phase::Starting
+                && now.duration_since(exec.prepared) >= FORGOTTEN_AFTER
+        };
+        let forgotten = self.execs.iter().filter(|(_, exec)| is_forgotten(exec));
+        let oldest = forgotten.min_by_key(|(_, exec)| exec.prepared);
+        oldest.map(|(id, _)| id.clone())
+    }
+}
+
 impl Execs {
-    /// Prepares an exec.
+    /// Prepares an exec. One that was prepared long ago and never started makes room for it where there is none.
     pub(crate) fn prepare(&self, container: &str, request: ExecCreateRequest) -> Result<String> {
         let id = new_id();
         let mut inner = self.inner.lock();
@@ -63,14 +80,18 @@ impl Execs {
             exec.container == container && !matches!(*exec.phase.borrow(), Phase::Ended { .. })
         });
         if unfinished.count() >= PER_CONTAINER_MAX {
-            return Err(Error::Unavailable(format!(
-                "container {container} has {PER_CONTAINER_MAX} unfinished execs: start or end some first"
-            )));
+            let forgotten = inner.forgotten_in(container, Instant::now()).ok_or_else(|| {
+                Error::Unavailable(format!(
+                    "container {container} has {PER_CONTAINER_MAX} unfinished execs: start or end some first"
+                ))
+            })?;
+            inner.execs.remove(&forgotten);
         }
         let exec = Exec {
             container: container.to_owned(),
             request: Arc::new(request),
             phase: watch::Sender::new(Phase::Prepared),
+            prepared: Instant::now(),
         };
         inner.execs.insert(id.clone(), exec);
         Ok(id)
@@ -218,12 +239,23 @@ pub(crate) async fn start(
     id: &str,
     options: StartOptions,
 ) -> Result<ExecStarted> {
+    let (_, started) = start_process(shared, container, id, options).await?;
+    Ok(started)
+}
+
+/// As [`start`]; also gives the process id, which is the number of the session, too.
+pub(crate) async fn start_process(
+    shared: &Shared,
+    container: &Container,
+    id: &str,
+    options: StartOptions,
+) -> Result<(i32, ExecStarted)> {
     let exec = shared.execs.claim(id)?;
     let outcome = launch(shared, container, id, &exec.request, options).await;
     match outcome {
         Ok((pid, started)) => {
             advance(&exec, Phase::Running { pid });
-            Ok(started)
+            Ok((pid, started))
         }
         Err((error, exit_code)) => {
             shared.execs.ended(id, exit_code);
@@ -299,7 +331,6 @@ fn exec_spec(
     let mut env = spec::environment(config, &hostname_of(container), request.tty);
     spec::override_env(&mut env, &request.env);
     let available = CapabilitySet::available();
-    let privileged = request.privileged || host.privileged;
     let directory = if request.working_dir.is_empty() {
         &config.working_dir
     } else {
@@ -329,10 +360,8 @@ fn exec_spec(
                 false => spec::capabilities(host, available)?,
             },
             no_new_privileges: spec::no_new_privileges(host)?,
-            seccomp: match privileged {
-                true => SeccompPolicy::Unconfined,
-                false => spec::seccomp(host)?,
-            },
+            // The container's, whoever asks: `--privileged` gives capabilities only, as with Docker.
+            seccomp: spec::seccomp(host)?,
             oom_score_adj: Some(host.oom_score_adj),
             terminal: request.tty.then(|| spec::terminal_size(size)),
             preserve_fds: 0,
@@ -393,6 +422,23 @@ mod tests {
         execs.ended(&id, 3).unwrap();
         assert_eq!(execs.inspect(&id).unwrap().exit_code, Some(3));
         assert!(execs.claim(&id).is_err());
+    }
+
+    #[test]
+    fn execs_that_nobody_starts_make_room_in_the_end() {
+        let execs = Execs::default();
+        let ids: Vec<String> = (0..PER_CONTAINER_MAX)
+            .map(|_| execs.prepare("c1", request()).unwrap())
+            .collect();
+        let error = execs.prepare("c1", request()).unwrap_err();
+        assert!(matches!(error, Error::Unavailable(_)), "{error}");
+        let running = execs.claim(&ids[0]).unwrap();
+        advance(&running, Phase::Running { pid: 7 });
+        let inner = execs.inner.lock();
+        let later = Instant::now() + FORGOTTEN_AFTER;
+        assert_eq!(inner.forgotten_in("c1", Instant::now()), None);
+        assert_eq!(inner.forgotten_in("c2", later), None);
+        assert_eq!(inner.forgotten_in("c1", later).as_ref(), Some(&ids[1]));
     }
 
     #[test]

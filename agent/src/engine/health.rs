@@ -157,6 +157,19 @@ pub(crate) fn clip(output: &[u8], truncated: bool) -> String {
     }
 }
 
+/// A duration as Go writes it: `90s` is `1m30s`.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    if minutes == 0 {
+        return format!("{duration:?}");
+    }
+    let seconds = (duration - Duration::from_secs(60 * minutes)).as_secs_f64();
+    match minutes / 60 {
+        0 => format!("{minutes}m{seconds}s"),
+        hours => format!("{hours}h{}m{seconds}s", minutes % 60),
+    }
+}
+
 /// What the monitor needs from the rest of the engine: a seam at the edge to processes.
 pub(crate) trait Prober: Send + Sync + 'static {
     /// Runs the command in the container; ends it after the timeout.
@@ -273,6 +286,20 @@ mod tests {
                     (Unhealthy, 3)
                 ]
             );
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for (millis, text) in [
+            (20, "20ms"),
+            (1_000, "1s"),
+            (1_500, "1.5s"),
+            (60_000, "1m0s"),
+            (90_500, "1m30.5s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_millis(millis)), text);
         }
     }
 

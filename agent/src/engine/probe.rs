@@ -1,6 +1,9 @@
-//! Running one health probe: an exec whose output is read up to a limit and whose time is limited.
+//! Running one health probe: an exec whose output is read up to a limit and whose time is limited. A probe that runs out
+//! of time goes with all the processes it started; Docker leaves those behind (moby/moby#43737).
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_api::{ExecCreateRequest, HealthStatus};
 use jiff::Timestamp;
@@ -11,10 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::container::Container;
 use super::driver::Command;
 use super::exec::{self, Phase};
-use super::health::{Check, OUTPUT_MAX, ProbeResult, Prober, clip};
+use super::health::{Check, OUTPUT_MAX, ProbeResult, Prober, clip, go_duration};
 use super::requests::ExecStarted;
-use super::shared::Shared;
-use super::signal::SIGKILL;
+use super::shared::{Shared, blocking};
+use crate::error::Error;
+
+/// How long the end of a probe that was killed is awaited.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Probes one run of one container.
 pub(crate) struct Probe {
@@ -39,44 +45,88 @@ impl Probe {
         }
     }
 
-    /// Exit code and output; an error is why the probe could not run.
+    /// Exit code and output; an error is why the probe could not run. Dropping the future ends the probe.
     async fn execute(&self, id: &str, check: &Check) -> Result<(i32, String), String> {
         let container = Arc::clone(&self.picture.borrow());
-        let started = exec::start(&self.shared, &container, id, exec::StartOptions::default())
-            .await
-            .map_err(|error| error.to_string())?;
-        let ExecStarted::Attached(attached) = started else {
-            return Err("the probe was started without its streams".to_owned());
-        };
-        let mut phase = self
-            .shared
-            .execs
-            .watch(id)
-            .map_err(|error| error.to_string())?;
-        let mut output = Output::default();
-        let ended = async {
-            output.read(attached.stream).await;
-            match phase
-                .wait_for(|phase| matches!(phase, Phase::Ended { .. }))
-                .await
-                .map(|phase| *phase)
-            {
-                Ok(Phase::Ended { exit_code }) => Ok(exit_code),
-                _ => Err("the container was removed".to_owned()),
-            }
-        };
-        match tokio::time::timeout(check.timeout, ended).await {
-            Ok(code) => Ok((code?, clip(&output.kept, output.truncated))),
-            Err(_) => {
-                if let Err(error) = self.shared.keeper.signal(id, SIGKILL).await {
-                    tracing::debug!(container.id = container.id(), %error, "the probe ended by itself");
-                }
-                Ok((
-                    -1,
-                    format!("Health check exceeded timeout ({:?})", check.timeout),
-                ))
-            }
+        let (awaited, given_up) = oneshot::channel();
+        let probe = run(
+            Arc::clone(&self.shared),
+            container,
+            id.to_owned(),
+            check.timeout,
+            given_up,
+        );
+        let outcome = self.shared.tasks.spawn(probe).await;
+        drop::<oneshot::Sender<Infallible>>(awaited);
+        outcome.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+/// A probe from its start to its end. It is a task of its own, since whoever awaits it may go away in between (the
+/// container is paused, stopped, or removed): `given_up` closes then, and the probe ends as when its time is over.
+async fn run(
+    shared: Arc<Shared>,
+    container: Arc<Container>,
+    id: String,
+    timeout: Duration,
+    given_up: oneshot::Receiver<Infallible>,
+) -> Result<(i32, String), String> {
+    let options = exec::StartOptions::default();
+    let (pid, started) = exec::start_process(&shared, &container, &id, options)
+        .await
+        .map_err(|error| error.to_string())?;
+    let ExecStarted::Attached(attached) = started else {
+        return Err("the probe was started without its streams".to_owned());
+    };
+    let mut phase = shared.execs.watch(&id).map_err(|error| error.to_string())?;
+    let mut output = Output::default();
+    let mut ended = Box::pin(async {
+        output.read(attached.stream).await;
+        let is_ended = |phase: &Phase| matches!(phase, Phase::Ended { .. });
+        match phase.wait_for(is_ended).await.map(|phase| *phase) {
+            Ok(Phase::Ended { exit_code }) => Ok(exit_code),
+            _ => Err("the container was removed".to_owned()),
         }
+    });
+    let code = tokio::select! {
+        code = &mut ended => Some(code?),
+        () = tokio::time::sleep(timeout) => None,
+        _ = given_up => None,
+    };
+    if code.is_none() {
+        kill(&shared, &container, pid).await;
+        // What it had to say comes with its end. One that is frozen dies only when it is thawed.
+        let _ = tokio::time::timeout(LAST_WORDS, &mut ended).await;
+    }
+    drop(ended);
+    let text = clip(&output.kept, output.truncated);
+    Ok(match code {
+        Some(code) => (code, text),
+        None => {
+            let colon = if text.is_empty() { "" } else { ": " };
+            let limit = go_duration(timeout);
+            let text = format!("Health check exceeded timeout ({limit}){colon}{text}");
+            (-1, text)
+        }
+    })
+}
+
+/// Kills a probe with everything it started.
+async fn kill(shared: &Shared, container: &Container, pid: i32) {
+    let killed = match shared.cgroup(&container.definition) {
+        Ok(cgroup) => {
+            blocking(move || {
+                cgroup
+                    .kill_session(pid)
+                    .map_err(|error| Error::system(error.to_string()))
+            })
+            .await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = killed {
+        // The container may have ended, and everything in it.
+        tracing::debug!(container.id = container.id(), %error, "cannot end a health probe");
     }
 }
 
