@@ -137,6 +137,9 @@ fn namespaces(host: &HostConfig, resolved: &Resolved) -> Namespaces {
 }
 
 /// The engine's mounts, then the user's; what the user mounts replaces what the engine would.
+///
+/// `/sys` and `/dev/mqueue` are mounted new also where the namespace they show is the host's: a bind of the host's would
+/// bring what is mounted below it (debugfs, tracefs, all cgroups), and need not be there.
 fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
     let host = &definition.host;
     let shm_bytes = u64::try_from(host.shm_size).unwrap_or(0);
@@ -162,19 +165,6 @@ fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
             && mount.target == Path::new("/dev/shm")
         {
             *mount = shared("/dev/shm", shm);
-        } else if resolved.ipc == Namespace::Host && mount.target == Path::new("/dev/mqueue") {
-            *mount = shared("/dev/mqueue", Path::new("/dev/mqueue"));
-        }
-        // A sysfs of a network namespace that is not the container's own cannot be mounted new.
-        if resolved.net == Namespace::Host
-            && mount.target == Path::new("/sys")
-            && let MountKind::Filesystem { .. } = mount.kind
-        {
-            mount.kind = MountKind::Bind {
-                source: "/sys".into(),
-                recursive: true,
-            };
-            mount.options.recursive_readonly = RecursiveReadonly::IfPossible;
         }
     }
     mounts.retain(|mount| !(host.ipc_mode == "none" && mount.target == Path::new("/dev/shm")));
@@ -196,7 +186,11 @@ fn all_mounts(definition: &Definition, resolved: &Resolved) -> Vec<Mount> {
                     source: resolved.files.join(file),
                     recursive: false,
                 },
-                options: MountOptions::default(),
+                // The container could write to the host's disk through them otherwise.
+                options: MountOptions {
+                    readonly: host.readonly_rootfs,
+                    ..MountOptions::default()
+                },
             });
         }
     }

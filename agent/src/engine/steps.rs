@@ -299,7 +299,13 @@ impl<'a> Preparation<'a> {
             self.shm = Some(self.shm_of(&other, SHARING_DEPTH_MAX)?);
         } else if host.ipc_mode == "host" {
             self.ipc = Namespace::Host;
-            self.shm = Some("/dev/shm".into());
+            let shm = Path::new("/dev/shm");
+            if !shm.is_dir() {
+                return Err(Error::invalid(
+                    "this host has no /dev/shm, which --ipc host shares: mount a tmpfs there first",
+                ));
+            }
+            self.shm = Some(shm.into());
         }
         if let Some(reference) = self.shares_network() {
             let other = self.running(reference, "network")?;

@@ -164,8 +164,44 @@ fn ipc_modes_decide_about_shm() {
         };
         assert_eq!(kind("/dev/shm"), expected, "{mode}");
         // A new queue file system shows the queues of the namespace it is mounted in.
-        let is_bind = matches!(kind("/dev/mqueue"), MountKind::Bind { .. });
-        assert_eq!(is_bind, mode == "host", "{mode}");
+        let is_new = matches!(kind("/dev/mqueue"), MountKind::Filesystem { .. });
+        assert!(is_new, "{mode}");
+    }
+}
+
+#[test]
+fn nothing_mounted_below_the_hosts_sys_comes_along() {
+    for net in [
+        Namespace::Host,
+        Namespace::New,
+        Namespace::Join("/run/n".into()),
+    ] {
+        let resolved = Resolved { net, ..resolved() };
+        let definition = definition(HostConfig::default(), ContainerConfig::default());
+        let spec = launch_spec(&definition, resolved).unwrap();
+        let is_sys = |mount: &&Mount| mount.target == Path::new("/sys");
+        let sys = spec.mounts.iter().find(is_sys).unwrap();
+        let is_new = matches!(&sys.kind, MountKind::Filesystem { fstype, .. } if fstype == "sysfs");
+        assert!(is_new && sys.options.readonly, "{:?}", spec.namespaces.net);
+    }
+}
+
+#[test]
+fn the_files_of_names_are_read_only_with_the_root() {
+    for readonly_rootfs in [false, true] {
+        let host = HostConfig {
+            readonly_rootfs,
+            ..HostConfig::default()
+        };
+        let spec = spec(host, ContainerConfig::default());
+        let names = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map(Path::new);
+        let files: Vec<bool> = spec
+            .mounts
+            .iter()
+            .filter(|mount| names.contains(&mount.target.as_path()))
+            .map(|mount| mount.options.readonly)
+            .collect();
+        assert_eq!(files, [readonly_rootfs; 3]);
     }
 }
 
