@@ -1,5 +1,6 @@
 //! An image out of a container. Source: moby `daemon/commit.go`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use agent_api::{ContainerConfig, ContainerStatus, Set};
@@ -7,7 +8,7 @@ use agent_image::{CommitOptions, Healthcheck, RunConfig};
 
 use super::driver::Command;
 use super::shared::blocking;
-use super::{Engine, defaults, images};
+use super::{Engine, defaults, diff, images};
 use crate::error::{Error, Result};
 
 /// What image to make of a container.
@@ -34,16 +35,16 @@ impl Engine {
     pub async fn commit_container(&self, reference: &str, commit: Commit) -> Result<String> {
         let handle = self.shared.registry.find(reference)?;
         let container = handle.container();
-        let verb = match container.state.status {
-            ContainerStatus::Dead => "which is Dead",
-            ContainerStatus::Removing => "which is being removed",
-            _ => "",
+        let refused = |why: &str| {
+            let id = container.id();
+            Err(Error::conflict(format!(
+                "You cannot commit container {id} which is {why}"
+            )))
         };
-        if !verb.is_empty() {
-            return Err(Error::conflict(format!(
-                "You cannot commit container {} {verb}",
-                container.id()
-            )));
+        match container.state.status {
+            ContainerStatus::Dead => return refused("Dead"),
+            ContainerStatus::Removing => return refused("being removed"),
+            _ => {}
         }
         let definition = Arc::clone(&container.definition);
         let name = match commit.repository.as_str() {
@@ -63,7 +64,7 @@ impl Engine {
                 merged
             }
         };
-        let options = CommitOptions {
+        let mut options = CommitOptions {
             parent: definition.image.parse().ok(),
             config,
             changes: commit.changes,
@@ -71,6 +72,7 @@ impl Engine {
             author: commit.author,
             message: commit.comment.clone(),
             reference: name.clone(),
+            without: BTreeSet::new(),
         };
         let freeze = commit.pause && container.state.status == ContainerStatus::Running;
         if freeze {
@@ -79,6 +81,11 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let upper = self.shared.records.directory(&definition.id).join("upper");
         let made = blocking(move || {
+            if let Some(parent) = &options.parent {
+                let layers = shared.images.layers(parent)?;
+                options.without = diff::own_mount_points(&upper, &layers)
+                    .map_err(Error::io("compare", &upper))?;
+            }
             let id = shared.images.commit(&upper, &options)?;
             shared.image_event(&id, "create");
             if let Some(name) = &options.reference {
@@ -89,6 +96,14 @@ impl Engine {
         .await;
         if freeze && let Err(error) = handle.ask(|reply| Command::Unpause { reply }).await {
             tracing::warn!(container.id = definition.id, %error, "a committed container stays paused");
+        }
+        let registry = &self.shared.registry;
+        let is_going = || match registry.get(&definition.id) {
+            None => true,
+            Some(handle) => handle.container().state.status == ContainerStatus::Removing,
+        };
+        if made.is_err() && is_going() {
+            return refused("being removed");
         }
         let image = made?.to_string();
         let name = name.map(|name| name.familiar()).unwrap_or_default();

@@ -1,7 +1,6 @@
 //! The facade's operations on containers.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -428,22 +427,7 @@ impl Engine {
                 .map_err(|_| Error::system("malformed image id"))?;
             let layers = shared.images.layers(&id)?;
             let upper = shared.records.directory(container.id()).join("upper");
-            let own = [
-                "dev",
-                "proc",
-                "sys",
-                "etc/hosts",
-                "etc/hostname",
-                "etc/resolv.conf",
-            ]
-            .map(PathBuf::from);
-            let users = container
-                .definition
-                .mounts
-                .iter()
-                .map(|plan| plan.target.trim_start_matches('/').into());
-            let mounted = own.into_iter().chain(users).collect();
-            diff::changes(&upper, &layers, &mounted).map_err(Error::io("compare", &upper))
+            diff::changes(&upper, &layers).map_err(Error::io("compare", &upper))
         })
         .await
     }

@@ -2,6 +2,7 @@
 //!
 //! The directory is read once, its tar goes only to the hasher, and no file is written but those two.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -29,7 +30,15 @@ pub(crate) fn describe(directory: &Path, limits: &Limits) -> Result<Layer, Image
         tar_size: 0,
         files: 0,
     };
-    let size = pack(&diff, Tree::Upper, limits, None, &mut sink).map_err(|error| match error {
+    let size = pack(
+        &diff,
+        Tree::Upper,
+        &BTreeSet::new(),
+        limits,
+        None,
+        &mut sink,
+    )
+    .map_err(|error| match error {
         PackError::Write(source) => ImageError::io("write", &path)(source),
         other => crate::store::pack_error(other),
     })?;

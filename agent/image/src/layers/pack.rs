@@ -11,7 +11,7 @@
 //! following links, and a file that shrinks meanwhile is filled up with zeros. Entries are sorted; times are whole
 //! seconds and attributes are file capabilities and `user.*`, as in Docker's archives. Sockets have no tar form and are left out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -45,17 +45,19 @@ pub(crate) enum PackError {
     Write(io::Error),
 }
 
-/// Writes everything below `root`, without `root` itself, and the end-of-archive mark. No modification time is later than
+/// Writes everything below `root`, without `root` itself and the paths of `without`, and the end-of-archive mark. No modification time is later than
 /// `clamp`. Returns the sum of the sizes of files and links (Docker's layer size).
 pub(crate) fn pack(
     root: &Path,
     tree: Tree,
+    without: &BTreeSet<PathBuf>,
     limits: &Limits,
     clamp: Option<i64>,
     output: &mut dyn TarSink,
 ) -> Result<u64, PackError> {
     let mut packer = Packer {
         tree,
+        without,
         limits,
         output: TarWriter::new(output, clamp),
         links: HashMap::new(),
@@ -80,6 +82,7 @@ pub(crate) fn pack_named(
 ) -> Result<(), PackError> {
     let mut packer = Packer {
         tree: Tree::Plain,
+        without: &BTreeSet::new(),
         limits,
         output: TarWriter::new(output, None),
         links: HashMap::new(),
@@ -110,6 +113,8 @@ pub(crate) fn pack_named(
 
 struct Packer<'a> {
     tree: Tree,
+    /// Paths relative to the root that are left out.
+    without: &'a BTreeSet<PathBuf>,
     limits: &'a Limits,
     output: TarWriter<'a>,
     /// Inode → first name, of files with several.
@@ -162,7 +167,10 @@ impl Packer<'_> {
                 name.push(b'/');
             }
             name.extend_from_slice(child.as_bytes());
-            let written = self.entry(fd, child, &path, name, &stat, depth);
+            let written = match self.without.contains(Path::new(OsStr::from_bytes(name))) {
+                true => Ok(()),
+                false => self.entry(fd, child, &path, name, &stat, depth),
+            };
             name.truncate(base);
             written?;
         }

@@ -1,6 +1,6 @@
 //! What the builder needs of layers: holding them while it mounts or reads them, and making layers of its snapshots.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Store {
     ) -> Result<(Vec<Digest>, LayerPins)> {
         let layers: Result<Vec<_>> = diffs
             .iter()
-            .map(|diff| store.changes_layer(diff, Some(latest)))
+            .map(|diff| store.changes_layer(diff, &BTreeSet::new(), Some(latest)))
             .collect();
         Self::add_pinned(store, layers?)
     }

@@ -1,8 +1,9 @@
 //! `commit`: an image out of a container's changes; and `export`: a file tree as a tar
 //! (moby `daemon/images/image_commit.go`, `daemon/internal/image/image.go:NewChildImage`).
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -31,6 +32,9 @@ pub struct CommitOptions {
     pub message: String,
     /// Name of the new image.
     pub reference: Option<Reference>,
+    /// Paths of the changes, relative to the root, that are not the container's doing and are left out with everything
+    /// below them: places that were made to mount on.
+    pub without: BTreeSet<PathBuf>,
 }
 
 impl Store {
@@ -56,7 +60,7 @@ impl Store {
                 }
             }
         };
-        let layer = self.changes_layer(upper, None)?;
+        let layer = self.changes_layer(upper, &options.without, None)?;
         // An empty tar is nothing but the end mark.
         let empty = layer.layer.tar_size <= 1024;
         let created = Some(Timestamp::now());
@@ -89,7 +93,12 @@ impl Store {
 
     /// Packs `upper` at one end of a pipe and unpacks it at the other, so that a committed layer goes through the same
     /// checks as any other. No modification time in it is later than `clamp`.
-    pub(super) fn changes_layer(&self, upper: &Path, clamp: Option<i64>) -> Result<Unfinished> {
+    pub(super) fn changes_layer(
+        &self,
+        upper: &Path,
+        without: &BTreeSet<PathBuf>,
+        clamp: Option<i64>,
+    ) -> Result<Unfinished> {
         let (mut reader, writer) =
             std::io::pipe().map_err(ImageError::io("make a pipe for", upper))?;
         let (packed, unpacked) = std::thread::scope(|scope| {
@@ -98,6 +107,7 @@ impl Store {
                 pack(
                     upper,
                     Tree::Upper,
+                    without,
                     &self.limits,
                     clamp,
                     &mut Stream(&mut writer),
@@ -127,9 +137,16 @@ impl Store {
 /// Writes the tree below `root` as a tar (`docker export`). `root` is what the container sees, so whiteouts have no meaning in it.
 pub fn export(root: &Path, output: &mut dyn Write) -> Result<()> {
     let mut output = Stream(output);
-    pack(root, Tree::Plain, &Limits::default(), None, &mut output)
-        .map(drop)
-        .map_err(pack_error)
+    pack(
+        root,
+        Tree::Plain,
+        &BTreeSet::new(),
+        &Limits::default(),
+        None,
+        &mut output,
+    )
+    .map(drop)
+    .map_err(pack_error)
 }
 
 pub(crate) fn pack_error(error: PackError) -> ImageError {

@@ -77,6 +77,7 @@ fn a_committed_container_shows_the_same_tree() {
         author: "somebody".into(),
         message: "why".into(),
         reference: Some(Reference::parse("made").unwrap()),
+        ..CommitOptions::default()
     };
     let id = bed
         .store
@@ -131,8 +132,11 @@ fn a_committed_container_shows_the_same_tree() {
 fn no_change_makes_no_layer() {
     let (bed, base) = bed();
     let upper = tempfile::tempdir().unwrap();
+    // Made to mount on, and left out with what is below.
+    std::fs::create_dir_all(upper.path().join("run/made")).unwrap();
     let options = CommitOptions {
         parent: Some(base),
+        without: ["run".into()].into(),
         ..CommitOptions::default()
     };
     let id = bed.store.commit(upper.path(), &options).unwrap();
