@@ -27,15 +27,28 @@ pub(crate) fn resolve(host: &HostConfig) -> Result<(Vec<Device>, Vec<DeviceRule>
     if host.privileged {
         let mut devices = Vec::new();
         collect(Path::new("/dev"), Path::new("/dev"), &mut devices, 0);
+        // It has them all under their own names; everything is allowed already.
+        for mapping in &host.resources.devices {
+            let inside = mapping.path_in_container.as_str();
+            if !inside.is_empty() && inside != mapping.path_on_host {
+                map(mapping, &mut devices, &mut Vec::new())?;
+            }
+        }
+        keep_first(&mut devices);
         return Ok((devices, Vec::new()));
     }
     let (mut devices, mut rules) = (Vec::new(), Vec::new());
     for mapping in &host.resources.devices {
         map(mapping, &mut devices, &mut rules)?;
     }
+    keep_first(&mut devices);
+    Ok((devices, rules))
+}
+
+/// One device for each path.
+fn keep_first(devices: &mut Vec<Device>) {
     let mut seen = HashSet::new();
     devices.retain(|device| seen.insert(device.path.clone()));
-    Ok((devices, rules))
 }
 
 /// Rate limits per block device (`--device-read-bps` and its kin), with the devices' numbers.
@@ -196,6 +209,17 @@ mod tests {
             assert!(error.contains(path) && error.contains(reason), "{error}");
         }
         assert_eq!(throttles(&Resources::default()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_privileged_container_has_a_device_under_the_name_it_is_given() {
+        let mut host = mapping("/dev/null", "/dev/nothing", "rwm");
+        host.privileged = true;
+        let (devices, rules) = resolve(&host).unwrap();
+        let nothing = Path::new("/dev/nothing");
+        let found = devices.iter().find(|device| device.path == nothing);
+        assert_eq!((found.unwrap().major, found.unwrap().minor), (1, 3));
+        assert!(rules.is_empty());
     }
 
     #[test]

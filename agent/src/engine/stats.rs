@@ -226,6 +226,23 @@ pub(crate) fn stopped(id: &str, name: &str) -> Stats {
     }
 }
 
+/// How many processors the machine has online, whatever this daemon itself may use of them.
+fn online_cpus() -> Option<u32> {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    count_of(list.trim())
+}
+
+/// How many numbers a list such as `0-3,6` has.
+fn count_of(list: &str) -> Option<u32> {
+    let mut count = 0_u32;
+    for range in list.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
+    }
+    Some(count)
+}
+
 fn cpu(used: cgroup::CpuStats) -> CpuStats {
     CpuStats {
         cpu_usage: CpuUsage {
@@ -235,9 +252,7 @@ fn cpu(used: cgroup::CpuStats) -> CpuStats {
             usage_in_usermode: used.user_ns,
         },
         system_cpu_usage: system_cpu_ns(),
-        online_cpus: std::thread::available_parallelism()
-            .ok()
-            .and_then(|count| u32::try_from(count.get()).ok()),
+        online_cpus: online_cpus(),
         throttling_data: Throttling {
             periods: used.periods,
             throttled_periods: used.throttled_periods,
@@ -339,6 +354,19 @@ fn parse_net_dev(text: &str) -> BTreeMap<String, NetworkStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_counted_in_the_kernels_lists() {
+        for (list, count) in [
+            ("0", Some(1)),
+            ("0-3", Some(4)),
+            ("0-1,4,6-7", Some(5)),
+            ("", None),
+        ] {
+            assert_eq!(count_of(list), count, "{list}");
+        }
+        assert!(online_cpus() >= Some(1));
+    }
 
     #[test]
     fn interfaces_are_read_without_loopback() {
