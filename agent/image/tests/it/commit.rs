@@ -143,11 +143,15 @@ fn no_change_makes_no_layer() {
     let image = bed.store.inspect(&id.hex()).unwrap();
     assert_eq!(image.layers, bed.store.layers(&base).unwrap());
     assert!(image.config.history[1].empty_layer);
-    let nothing = bed
-        .store
-        .commit(upper.path(), &CommitOptions::default())
-        .unwrap();
+    let alone = CommitOptions {
+        parent: None,
+        ..options
+    };
+    let nothing = bed.store.commit(upper.path(), &alone).unwrap();
     assert!(bed.store.layers(&nothing).unwrap().is_empty());
+    let all = CommitOptions::default();
+    let something = bed.store.commit(upper.path(), &all).unwrap();
+    assert_eq!(bed.store.layers(&something).unwrap().len(), 1);
 }
 
 #[test]
