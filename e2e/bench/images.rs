@@ -2,7 +2,8 @@
 //!
 //! Every round has an image of its own (the same files, another first file in each layer), so that nothing is deleted
 //! between measurements: ext4 passes over the inodes of files that were deleted in the last minutes one by one when it
-//! makes new ones (`fs/ext4/ialloc.c:recently_deleted`), which would be the next side's time. Who comes first changes
+//! makes new ones (`fs/ext4/ialloc.c:recently_deleted`), which would be the next side's time; what was deleted before is
+//! forgotten before the first measurement ([`FORGOTTEN`]). Who comes first changes
 //! from round to round; what a side has written is on the disk before the next one's turn. A step that fails on one
 //! side is left out for that side alone.
 //!
@@ -13,6 +14,7 @@ mod archive;
 mod registry;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
@@ -23,6 +25,9 @@ use crate::peer::{Options, Peer};
 
 /// What a round writes: two images on each of four sides, two archives, the registry's and the copied blobs.
 const ROUND_BYTES: u64 = 11 << 30;
+
+/// So long after a deletion that is on the disk ext4 remembers it (`RECENTCY_MIN`, a minute).
+const FORGOTTEN: Duration = Duration::from_secs(61);
 
 /// What is done with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +79,9 @@ pub(crate) fn run(
             );
         }
     }
+    eprintln!("bench: waiting until the file system has forgotten what was deleted before");
+    nix::unistd::sync();
+    std::thread::sleep(FORGOTTEN);
     let rounds = options.rounds.div_ceil(7);
     let measured = (0..rounds).try_for_each(|round| {
         let free = free_bytes(&bed.outside)?;
