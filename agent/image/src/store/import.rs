@@ -203,7 +203,10 @@ mod tests {
             ("linux/", "invalid component"),
             ("linux/../x/y", "cannot parse platform specifier"),
             ("bad", "unknown operating system or architecture"),
-            ("windows/amd64", "operating system is not supported: windows"),
+            (
+                "windows/amd64",
+                "operating system is not supported: windows",
+            ),
         ] {
             let error = parse(bad).unwrap_err();
             assert!(error.contains(told), "{bad}: {error}");

@@ -303,14 +303,14 @@ pub(super) async fn receive(
 /// What an answer's body is to be read as. Some servers pack files unasked, and what is meant is the file.
 enum Content {
     Plain,
-    Gzip(MultiGzDecoder<Vec<u8>>),
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
 }
 
 impl Content {
     fn of(headers: &HeaderMap, url: &Url) -> Result<Self> {
         match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
             None | Some(b"" | b"identity") => Ok(Self::Plain),
-            Some(b"gzip" | b"x-gzip") => Ok(Self::Gzip(MultiGzDecoder::new(Vec::new()))),
+            Some(b"gzip" | b"x-gzip") => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
             Some(other) => Err(Error::unsupported(format!(
                 "the encoding {:?} in which the server sends {}",
                 String::from_utf8_lossy(other),
