@@ -1,5 +1,7 @@
 //! `muster run` and what is around it: the container a person gets.
 
+use std::time::Duration;
+
 use e2e::Host;
 
 #[test]
@@ -411,5 +413,142 @@ fn what_is_not_supported_is_refused_by_name() {
             "{named} is not named: {output}"
         );
     }
+    host.finish();
+}
+
+#[test]
+fn namespaces_of_the_host_bring_nothing_else_along() {
+    let host = Host::start();
+    let mounts = "awk '$2 ~ \"^/sys\" {print $3}' /proc/mounts";
+    for network in ["host", "bridge"] {
+        let kinds = host
+            .muster(&[
+                "run",
+                "--rm",
+                "--network",
+                network,
+                "busybox",
+                "sh",
+                "-c",
+                mounts,
+            ])
+            .ok();
+        let own = ["sysfs", "tmpfs", "cgroup", "cgroup2"];
+        assert!(
+            kinds.lines().all(|kind| own.contains(&kind)),
+            "{network}: {kinds}"
+        );
+        let news = kinds.lines().filter(|kind| *kind == "sysfs").count();
+        assert_eq!(news, 1, "{network}: {kinds}");
+    }
+    // The host of this test has no queues mounted.
+    let queues = host
+        .muster(&[
+            "run",
+            "--rm",
+            "--ipc",
+            "host",
+            "busybox",
+            "ls",
+            "/dev/mqueue",
+        ])
+        .ok();
+    assert_eq!(queues, "");
+    host.finish();
+}
+
+#[test]
+fn a_read_only_root_is_read_only() {
+    let host = Host::start();
+    for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/new"] {
+        let write = format!("echo x >> {file}");
+        host.muster(&["run", "--rm", "--read-only", "busybox", "sh", "-c", &write])
+            .fails(1, "Read-only file system");
+    }
+    host.finish();
+}
+
+#[test]
+fn an_exec_makes_no_directory_and_keeps_the_filter() {
+    let host = Host::start();
+    host.muster(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
+        .ok();
+    host.muster(&["exec", "-w", "/missing", "box", "pwd"])
+        .fails(127, "/missing");
+    host.muster(&["exec", "box", "test", "!", "-e", "/missing"])
+        .ok();
+    let filter = ["grep", "Seccomp:", "/proc/self/status"];
+    let arguments = [&["exec", "--privileged", "box"][..], &filter].concat();
+    assert_eq!(host.muster(&arguments).ok(), "Seccomp:\t2");
+    host.finish();
+}
+
+#[test]
+fn mount_points_are_no_part_of_a_committed_image() {
+    let host = Host::start();
+    host.muster(&["run", "--name", "same", "busybox", "true"])
+        .ok();
+    assert_eq!(host.muster(&["diff", "same"]).ok(), "");
+    host.muster(&["commit", "same", "same"]).ok();
+    let layers = |image: &str| {
+        host.muster(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{json .RootFS.Layers}}",
+            image,
+        ])
+        .ok()
+    };
+    assert_eq!(layers("same"), layers("busybox"));
+    // A volume's is the user's, as with Docker.
+    host.muster(&[
+        "run",
+        "--name",
+        "volume",
+        "-v",
+        "data:/vol",
+        "busybox",
+        "true",
+    ])
+    .ok();
+    assert_eq!(host.muster(&["diff", "volume"]).ok(), "A /vol");
+    host.finish();
+}
+
+#[test]
+fn a_probe_that_runs_out_of_time_leaves_no_process() {
+    let host = Host::start();
+    host.muster(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--health-cmd",
+        "echo probing; sleep 987 || exit 1",
+        "--health-timeout",
+        "1s",
+        "--health-interval",
+        "1s",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    let log = || {
+        host.muster(&["inspect", "--format", "{{json .State.Health.Log}}", "box"])
+            .ok()
+    };
+    let told = "Health check exceeded timeout (1s): probing";
+    e2e::swarm::eventually(Duration::from_secs(60), "three probes", || {
+        log().matches(told).count() >= 3
+    });
+    let top = host.muster(&["top", "box"]).ok();
+    // The one that runs: a shell and its child.
+    let left = top.lines().filter(|line| line.contains("sleep 987"));
+    assert!(left.count() <= 2, "{top}");
+    // Pausing ends a probe, too.
+    host.muster(&["pause", "box"]).ok();
+    host.muster(&["unpause", "box"]).ok();
     host.finish();
 }

@@ -208,6 +208,32 @@ fn a_stopped_daemon_leaves_containers_running() {
 }
 
 #[test]
+fn a_container_whose_record_is_lost_keeps_its_files() {
+    let mut host = Host::start();
+    let write = "echo precious > /data";
+    host.muster(&["run", "--name", "box", "busybox", "sh", "-c", write])
+        .ok();
+    let id = host.muster(&["inspect", "--format", "{{.Id}}", "box"]).ok();
+    assert_eq!(host.stop_daemon(), 0);
+    // As some file systems leave it after a power failure.
+    let directory = host.path("data/containers").join(&id);
+    let record = directory.join("config.json");
+    let written = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "").unwrap();
+    host.start_daemon(&[]);
+    assert_eq!(host.muster(&["ps", "--all", "--quiet"]).ok(), "");
+    assert!(host.daemon_log().contains(record.to_str().unwrap()));
+    assert_eq!(host.stop_daemon(), 0);
+    std::fs::write(&record, written).unwrap();
+    host.start_daemon(&[]);
+    let copied = host.path("copied");
+    host.muster(&["cp", "box:/data", copied.to_str().unwrap()])
+        .ok();
+    assert_eq!(std::fs::read_to_string(copied).unwrap(), "precious\n");
+    host.finish();
+}
+
+#[test]
 fn two_daemons_live_side_by_side_and_one_root_has_one_daemon() {
     let (one, mut two) = (Host::start(), Host::start());
     one.muster(&["run", "-d", "--name", "same", "busybox", "sleep", "1000"])
