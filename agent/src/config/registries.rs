@@ -157,7 +157,7 @@ mod tests {
         };
         let environment = |name: &str| match name {
             "HTTP_PROXY" => Some("http://env:2".to_owned()),
-            "https_proxy" => Some("socks5://env:3".to_owned()),
+            "https_proxy" => Some("socks4://env:3".to_owned()),
             "no_proxy" => Some("*".to_owned()),
             _ => None,
         };
@@ -166,6 +166,6 @@ mod tests {
         assert_eq!(config.proxies, expected);
         assert_eq!((config.uploads, config.downloads), (2, 3));
         let refused = Registries::default().client_config(environment);
-        assert!(refused.unwrap_err().contains("socks5"));
+        assert!(refused.unwrap_err().contains("socks4"));
     }
 }
