@@ -18,7 +18,7 @@ use super::inspect::other_platform;
 use super::load::Pins;
 use super::tag::give_name;
 use super::workers::all_at_once;
-use super::{Additions, Durability, HeldFor, Hold, Result, Store};
+use super::{Additions, Catalog, Durability, HeldFor, Hold, Result, Store};
 use crate::config::ImageConfig;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
@@ -137,6 +137,7 @@ impl Store {
             last_tagged: None,
         };
         let pinned = reference.with_digest(digest);
+        let manifest_alone = reference.with_digest(image.digest);
         let ((newer, hold), _) = self.change(additions, |catalog| {
             if known && !catalog.images.contains_key(&id) {
                 return Err(ImageError::Conflict(format!(
@@ -145,9 +146,12 @@ impl Store {
                 )));
             }
             catalog.images.entry(id).or_insert(record);
-            let name = match reference.digest() {
-                Some(_) => &pinned,
-                None => &reference,
+            let (name, pinned) = match reference.digest() {
+                _ if self.keeps_name(catalog, request, purpose) => {
+                    (&manifest_alone, &manifest_alone)
+                }
+                Some(_) => (&pinned, &pinned),
+                None => (&reference, &pinned),
             };
             let newer = catalog.names.get(name) != Some(&id);
             if newer {
@@ -184,6 +188,19 @@ impl Store {
             progress(ProgressMessage::status(format!("WARNING: {what}")));
         }
         Ok((Pulled { id, digest, newer }, hold))
+    }
+
+    /// Whether a name stays with the image it has here. A build for another platform needs an image for itself; whoever
+    /// called one for this platform so goes on with that.
+    fn keeps_name(&self, catalog: &Catalog, request: &PullRequest, purpose: HeldFor) -> bool {
+        let reference = request.reference.clone().with_default_tag();
+        let (HeldFor::Build, Some(platform), Some(present)) =
+            (purpose, &request.platform, catalog.names.get(&reference))
+        else {
+            return false;
+        };
+        let config = self.config(present);
+        config.is_ok_and(|config| !config.runs_on(platform))
     }
 
     /// Fetches everything of an image that is not here, from one endpoint.

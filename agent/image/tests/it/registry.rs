@@ -434,6 +434,41 @@ fn what_was_pulled_for_a_build_stays_whatever_its_name_means() {
 }
 
 #[test]
+fn a_build_for_another_platform_takes_no_name_from_an_image() {
+    let image = image();
+    let server = Server::start(move |request| image.reply(request));
+    let puller = Puller::new();
+    let store = &puller.bed.store;
+    let name = Reference::parse(&format!("{}/app:1", server.address)).unwrap();
+    let own = docker_archive(&[(&[&Tar::new().file("f", "f").end()], &["own:1"])]);
+    puller.bed.load(&own).unwrap();
+    store.tag("own:1", &name).unwrap();
+    let own = store.resolve(&name.to_string()).unwrap();
+    let pull = |platform: &str, purpose: HeldFor| {
+        let request = PullRequest {
+            reference: name.clone(),
+            platform: Some(platform.parse().unwrap()),
+            credentials: None,
+        };
+        let pulled = store.pull_held(&puller.registry, &request, purpose, &puller.cancel, &silent);
+        pulled.unwrap().0.id
+    };
+    let foreign = pull("linux/arm64", HeldFor::Build);
+    assert_eq!(store.resolve(&name.to_string()).unwrap(), own);
+    // Not nameless either: nobody takes it for left over.
+    assert_eq!(
+        store.inspect(&foreign.to_string()).unwrap().digests.len(),
+        1
+    );
+    // A newer one for this platform takes it, and so does who asks for the other one.
+    assert_eq!(pull("linux/amd64", HeldFor::Build), foreign);
+    assert_eq!(store.resolve(&name.to_string()).unwrap(), foreign);
+    store.tag("own:1", &name).unwrap();
+    pull("linux/arm64", HeldFor::Pull);
+    assert_eq!(store.resolve(&name.to_string()).unwrap(), foreign);
+}
+
+#[test]
 fn documents_are_read_as_go_reads_them() {
     let image = image();
     let server = Server::start(move |request| {
