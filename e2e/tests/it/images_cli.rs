@@ -89,10 +89,10 @@ fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
 fn archives_are_their_users_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let host = Host::start();
-    host.muster(&["create", "--name", "c", "busybox", "true"])
+    host.muster(&["create", "--name", "box", "busybox", "true"])
         .ok();
     std::fs::create_dir(host.path("out")).unwrap();
-    for (name, verb, what) in [("s.tar", "save", "busybox"), ("e.tar", "export", "c")] {
+    for (name, verb, what) in [("s.tar", "save", "busybox"), ("e.tar", "export", "box")] {
         // A file of that name that others can read is replaced, not kept.
         let path = host.write(&format!("out/{name}"), "before");
         host.muster(&[verb, "-o", path.to_str().unwrap(), what])
